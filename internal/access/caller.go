@@ -1,0 +1,60 @@
+// Package access decides who is calling: access keys, the two ways to present one (SigV4 and bearer),
+// and the Caller that every administrative method takes as a parameter.
+package access
+
+import (
+	"github.com/copse-authz/copse"
+)
+
+// Verb is what a key may do within what it covers.
+type Verb uint8
+
+// Verbs. Admin is for tenants, issuers and access keys; the others are for policy stores.
+const (
+	Read Verb = 1 << iota
+	Write
+	Decide
+	Admin
+)
+
+// Scope is what a key covers: everything, one tenant's policy store, or one policy store. The zero
+// Scope covers nothing.
+type Scope struct {
+	All         bool
+	Tenant      copse.TenantID
+	PolicyStore copse.PolicyStoreID
+}
+
+// Caller is a verified credential: required by every method that reads or changes anything, so that
+// a check can't be forgotten in silence. The zero Caller may do nothing.
+type Caller struct {
+	KeyID string // for logs and audit rows
+	Scope Scope
+	Verbs Verb
+}
+
+// System is copse itself: background work that no request asked for.
+func System() Caller {
+	return Caller{KeyID: "system", Scope: Scope{All: true}, Verbs: Read | Write | Decide | Admin}
+}
+
+// May reports whether the caller may use a verb on a policy store, which belongs to tenant (empty:
+// to the operator).
+func (c Caller) May(v Verb, id copse.PolicyStoreID, tenant copse.TenantID) bool {
+	if c.Verbs&v != v {
+		return false
+	}
+	switch {
+	case c.Scope.All:
+		return true
+	case c.Scope.PolicyStore != "":
+		return c.Scope.PolicyStore == id
+	case c.Scope.Tenant != "":
+		return c.Scope.Tenant == tenant
+	}
+	return false
+}
+
+// MayEverywhere reports whether the caller may use a verb without naming a policy store: creating and
+// listing them, tenants, issuers, keys.
+func (c Caller) MayEverywhere(v Verb) bool { return c.Scope.All && c.Verbs&v == v }
