@@ -1,0 +1,240 @@
+package copse_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/copse-authz/copse"
+
+// imports is the architecture: for each package, what its non-test files may import besides the
+// standard library. A package that is not here fails the test, and so does a row whose package is
+// gone. Change it only together with DESIGN.md, and say why in the row.
+//
+// "." is the root package; names without a dot in their first element are packages of this module;
+// the rest are the words of [external].
+var imports = map[string]string{
+	".": "cedar-types",
+
+	// Pure: no I/O, no clock. The only importer of Cedar's machinery.
+	"internal/engine": ". cedar-types cedar json",
+
+	// Persistence knows bytes and versions. The cache follows its feed.
+	"internal/storage":                           ". otter",
+	"internal/storage/memory":                    ". internal/storage",
+	"internal/storage/sqlite":                    ". internal/storage sqlite sys",
+	"internal/storage/sqlite/testdata/killchild": ". internal/storage internal/storage/sqlite",
+	"internal/storage/storagetest":               ". internal/storage",
+	"internal/access":                            ". internal/storage prometheus json",
+	"internal/token":                             ". cedar-types prometheus json jwt jwks otter sync",
+	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync",
+	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
+	"internal/avp":                               ". cedar-types internal/access internal/policystore prometheus json",
+	"internal/api":                               ". internal/access internal/policystore internal/tenant prometheus json huma",
+	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json",
+	"internal/dev":                               ". json jwt jwks examples/payments internal/api internal/server",
+	"internal/server":                            ". internal/* prometheus yaml",
+	"embedded":                                   ". internal/server internal/policystore internal/tenant internal/access",
+	"copsetest":                                  ". internal/server internal/dev internal/api",
+	"cmd/copse":                                  ". internal/server internal/dev internal/api internal/engine internal/storage/sqlite json cobra",
+	"examples/payments":                          "",
+}
+
+// testImports is what test files may import on top of their package's row.
+var testImports = map[string]string{
+	"*":                       "rapid cmp testscript",
+	".":                       "",
+	"internal/storage/memory": "internal/storage/storagetest",
+	"internal/storage/sqlite": "internal/storage/storagetest internal/storage/memory",
+	"internal/avp":            "aws internal/*",
+	"internal/access":         "aws internal/storage/memory",
+	"internal/policystore":    "internal/storage/memory internal/storage/sqlite internal/tenant",
+	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
+	"internal/api":            "internal/*",
+	"internal/authorizer":     "internal/*",
+	"internal/server":         "aws jwt copsetest",
+	"internal/token":          "jwt",
+	"internal/engine":         "",
+	"bench":                   "internal/* copsetest embedded cedar cedar-types aws json jwt",
+	"copsetest":               "aws",
+	"embedded":                "aws copsetest internal/*",
+	"cmd/copse":               "",
+}
+
+// external gives the module paths behind a word of the tables.
+var external = map[string][]string{
+	"cedar-types": {"github.com/cedar-policy/cedar-go/types"},
+	"cedar":       {"github.com/cedar-policy/cedar-go"},
+	"json":        {"github.com/go-json-experiment/json"},
+	"otter":       {"github.com/maypok86/otter/v2"},
+	"sqlite":      {"modernc.org/sqlite"},
+	"sys":         {"golang.org/x/sys"},
+	"sync":        {"golang.org/x/sync"},
+	"prometheus":  {"github.com/prometheus/client_golang", "github.com/prometheus/client_model"},
+	"jwt":         {"github.com/golang-jwt/jwt/v5"},
+	"jwks":        {"github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"},
+	"huma":        {"github.com/danielgtaylor/huma/v2"},
+	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
+	"yaml":        {"go.yaml.in/yaml/v3"},
+	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
+	"rapid":       {"pgregory.net/rapid"},
+	"cmp":         {"github.com/google/go-cmp"},
+	"testscript":  {"github.com/rogpeppe/go-internal"},
+}
+
+// The files are read with go/parser and not by asking the go command: only what a test opens itself
+// makes its cached result go stale.
+func TestImportRules(t *testing.T) {
+	seen := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && path != "." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")) {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || filepath.Ext(name) != ".go" {
+			return nil
+		}
+		pkg := filepath.ToSlash(filepath.Dir(path))
+		isTest := strings.HasSuffix(name, "_test.go")
+		if !isTest {
+			seen[pkg] = true
+			if _, listed := imports[pkg]; !listed {
+				t.Errorf("%s: package %s has no row in the import table", path, pkg)
+				return nil
+			}
+		}
+		checkImports(t, path, pkg, isTest)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) < 15 {
+		t.Fatalf("only %d packages found: the walk is broken", len(seen))
+	}
+	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
+		if !seen[pkg] {
+			t.Errorf("the import table has a row for %s, which has no Go files", pkg)
+		}
+	}
+}
+
+func checkImports(t *testing.T, path, pkg string, isTest bool) {
+	t.Helper()
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ImportsOnly)
+	if err != nil {
+		t.Errorf("%s: %v", path, err)
+		return
+	}
+	allowed := strings.Fields(imports[pkg])
+	if isTest {
+		allowed = append(allowed, pkg)
+		allowed = append(allowed, strings.Fields(testImports[pkg])...)
+		allowed = append(allowed, strings.Fields(testImports["*"])...)
+	}
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !importAllowed(imported, allowed) {
+			t.Errorf("%s imports %s, which the row of %s does not allow", path, imported, pkg)
+		}
+	}
+}
+
+func importAllowed(imported string, allowed []string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	if !strings.Contains(first, ".") {
+		return true // standard library
+	}
+	for _, rule := range allowed {
+		prefixes, isExternal := external[rule]
+		if !isExternal {
+			local := module + "/" + rule
+			if rule == "." {
+				local = module
+			}
+			if base, ok := strings.CutSuffix(local, "/*"); ok && strings.HasPrefix(imported, base+"/") || imported == local {
+				return true
+			}
+			continue
+		}
+		for _, prefix := range prefixes {
+			if imported == prefix || strings.HasPrefix(imported, prefix+"/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The rules themselves must bite: a table that allows everything would pass the walk above.
+func TestImportRulesBite(t *testing.T) {
+	for _, c := range []struct {
+		imported, pkg string
+		want          bool
+	}{
+		{"github.com/cedar-policy/cedar-go", "internal/engine", true},
+		{"github.com/cedar-policy/cedar-go", "internal/policystore", false},
+		{"github.com/cedar-policy/cedar-go/types", ".", true},
+		{"github.com/cedar-policy/cedar-go/x/exp/ast", ".", false},
+		{"modernc.org/sqlite", "internal/storage/sqlite", true},
+		{"modernc.org/sqlite", "internal/server", false},
+		{module + "/internal/storage", "internal/avp", false},
+		{module + "/internal/engine", "internal/authorizer", false},
+		{module + "/internal/api", "internal/avp", false},
+		{"github.com/aws/aws-sdk-go-v2/aws", "internal/access", false},
+		{"net/http", "internal/engine", true},
+	} {
+		if got := importAllowed(c.imported, strings.Fields(imports[c.pkg])); got != c.want {
+			t.Errorf("may %s import %s? got %v", c.pkg, c.imported, got)
+		}
+	}
+}
+
+// Besides imports, some packages may not reach for the outside world at all.
+func TestPurity(t *testing.T) {
+	forbidden := map[string][]string{
+		"internal/engine":      {"net", "net/http", "os", "time", "context", "sync", "log/slog", "math/rand", "math/rand/v2", "crypto/rand"},
+		"internal/policystore": {"net/http", "os"},
+		"internal/tenant":      {"net/http", "os"},
+		"internal/storage":     {"net/http", "os"},
+	}
+	for pkg, names := range forbidden {
+		files, err := filepath.Glob(filepath.Join(pkg, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no files (%v)", pkg, err)
+		}
+		for _, path := range files {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range file.Imports {
+				imported, _ := strconv.Unquote(spec.Path.Value)
+				if slices.Contains(names, imported) {
+					t.Errorf("%s imports %s; %s must not", path, imported, pkg)
+				}
+			}
+		}
+	}
+}
