@@ -1,0 +1,271 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// Config is everything a server can be told. The comments are the reference: a field with a key in
+// [Settings] can be set in the configuration file under that key, in the environment as COPSE_ and
+// the key in upper case with underscores, and as the flag of the same name, later ones winning.
+type Config struct {
+	// DataDir holds the database, the master key and the root key. It is made when it is absent.
+	DataDir string
+	// InMemory keeps everything in memory instead, and needs no DataDir. Not a setting: for tests
+	// and for policy stores loaded from files.
+	InMemory bool
+
+	// Listen is the address of the API. Port 0 takes a free one.
+	Listen string
+	// OpsListen is the address of /healthz, /readyz and /metrics, which ask for no credential and are
+	// therefore on a listener of their own, on loopback unless told otherwise. Empty: none.
+	OpsListen string
+	// TLSCert and TLSKey are PEM files. They are read again when they change.
+	TLSCert, TLSKey string
+	// BehindTLSProxy states that something in front speaks TLS. Without it and without a
+	// certificate, Listen must be a loopback address: tokens and keys are not sent in the clear.
+	BehindTLSProxy bool
+
+	// RootAccessKeyID and RootSecretAccessKey are the key that may do everything. They are never
+	// stored, and win over a stored one. Both empty: the key in DataDir/root.key, made if need be.
+	RootAccessKeyID     string
+	RootSecretAccessKey access.Secret
+	// MasterKeyFile holds the key that access keys are encrypted under: 32 bytes in base 64 or
+	// hexadecimal. Empty: DataDir/master.key, made if need be, with a warning, because then whoever
+	// copies the directory has the key as well.
+	MasterKeyFile string
+	// Region is the only one SigV4 may be signed for. Empty: any.
+	Region string
+
+	// AllowPrivateIssuers lets issuer keys be fetched from private and loopback addresses.
+	AllowPrivateIssuers bool
+	// AllowHTTPIssuers lets them be fetched over http from loopback, with AllowPrivateIssuers.
+	AllowHTTPIssuers bool
+
+	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
+	SnapshotCacheBytes int64
+
+	// ReadHeaderTimeout, ReadTimeout and WriteTimeout bound one request, IdleTimeout a connection
+	// between requests. ShutdownTimeout is how long requests under way may take once the server is
+	// told to end; what is left then is cut off.
+	ReadHeaderTimeout time.Duration
+	ReadTimeout       time.Duration
+	WriteTimeout      time.Duration
+	IdleTimeout       time.Duration
+	ShutdownTimeout   time.Duration
+	// MaxHeaderBytes bounds a request's line and headers.
+	MaxHeaderBytes int
+
+	// LogDecisions writes one line per decision of /v1/authorize.
+	LogDecisions bool
+
+	// Log receives everything. Nil: nothing.
+	Log *slog.Logger
+	// OnRootKey is called once when a root key was made: with the file that holds it, and with the
+	// credential, so that a program on a terminal may show it. It must not be logged.
+	OnRootKey func(file string, credential access.Secret)
+	// ExtraRoutes adds routes to the API's listener, given the base URL it is reached at. Only
+	// `copse dev` sets it: a server for real use has the routes of [Server.Routes] and no others.
+	ExtraRoutes func(baseURL string) []Route
+}
+
+// Route is one entry of the route table.
+type Route struct {
+	Pattern string // of net/http: "POST /v1/authorize"
+	// Open routes answer without a credential. A test lists them.
+	Open    bool
+	Handler http.Handler
+}
+
+// DefaultConfig is what holds before file, environment and flags are read.
+func DefaultConfig() Config {
+	return Config{
+		Listen:             "127.0.0.1:8420",
+		OpsListen:          "127.0.0.1:8421",
+		SnapshotCacheBytes: 256 << 20,
+		ReadHeaderTimeout:  5 * time.Second,
+		ReadTimeout:        30 * time.Second,
+		WriteTimeout:       60 * time.Second,
+		IdleTimeout:        2 * time.Minute,
+		ShutdownTimeout:    20 * time.Second,
+		MaxHeaderBytes:     64 << 10,
+		LogDecisions:       true,
+	}
+}
+
+// Setting is one thing that can be configured from outside.
+type Setting struct {
+	// Key is the name in the configuration file and of the flag.
+	Key   string
+	Usage string
+	// NoFlag: a secret, which would be in every process list.
+	NoFlag bool
+	// Bool: the flag may stand without a value.
+	Bool bool
+
+	field func(*Config) any
+}
+
+// Env is the setting's name in the environment.
+func (s Setting) Env() string {
+	return "COPSE_" + strings.ToUpper(strings.ReplaceAll(s.Key, "-", "_"))
+}
+
+// Default is the value before anything is configured, as text.
+func (s Setting) Default() string {
+	cfg := DefaultConfig()
+	switch p := s.field(&cfg).(type) {
+	case *string:
+		return *p
+	case *access.Secret:
+		return ""
+	case *bool:
+		return strconv.FormatBool(*p)
+	case *int:
+		return strconv.Itoa(*p)
+	case *int64:
+		return strconv.FormatInt(*p, 10)
+	case *time.Duration:
+		return p.String()
+	default:
+		panic(fmt.Sprintf("setting %s: no text form for %T", s.Key, p))
+	}
+}
+
+// Settings lists what file, environment and flags may set, in the order of a help text.
+func Settings() []Setting {
+	return []Setting{
+		{Key: "data", Usage: "directory of the database and its keys", field: func(c *Config) any { return &c.DataDir }},
+		{Key: "listen", Usage: "address of the API", field: func(c *Config) any { return &c.Listen }},
+		{Key: "ops-listen", Usage: "address of /healthz, /readyz and /metrics; empty for none", field: func(c *Config) any { return &c.OpsListen }},
+		{Key: "tls-cert", Usage: "PEM file of the certificate chain; read again when it changes", field: func(c *Config) any { return &c.TLSCert }},
+		{Key: "tls-key", Usage: "PEM file of the certificate's key", field: func(c *Config) any { return &c.TLSKey }},
+		{Key: "behind-tls-proxy", Usage: "allow plain HTTP beyond loopback, because a proxy in front speaks TLS", Bool: true, field: func(c *Config) any { return &c.BehindTLSProxy }},
+		{Key: "root-access-key-id", Usage: "id of the key that may do everything", field: func(c *Config) any { return &c.RootAccessKeyID }},
+		{Key: "root-secret-access-key", Usage: "its secret", NoFlag: true, field: func(c *Config) any { return &c.RootSecretAccessKey }},
+		{Key: "master-key-file", Usage: "file of the key that access keys are encrypted under", field: func(c *Config) any { return &c.MasterKeyFile }},
+		{Key: "region", Usage: "the only region requests may be signed for; empty for any", field: func(c *Config) any { return &c.Region }},
+		{Key: "allow-private-issuers", Usage: "fetch issuer keys from private and loopback addresses too", Bool: true, field: func(c *Config) any { return &c.AllowPrivateIssuers }},
+		{Key: "allow-http-issuers", Usage: "fetch issuer keys over http from loopback, with --allow-private-issuers", Bool: true, field: func(c *Config) any { return &c.AllowHTTPIssuers }},
+		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
+		{Key: "read-header-timeout", Usage: "longest wait for a request's headers", field: func(c *Config) any { return &c.ReadHeaderTimeout }},
+		{Key: "read-timeout", Usage: "longest wait for a whole request", field: func(c *Config) any { return &c.ReadTimeout }},
+		{Key: "write-timeout", Usage: "longest time from a request's headers to the end of its answer", field: func(c *Config) any { return &c.WriteTimeout }},
+		{Key: "idle-timeout", Usage: "longest wait for the next request of a connection", field: func(c *Config) any { return &c.IdleTimeout }},
+		{Key: "shutdown-timeout", Usage: "how long requests under way may take when the server is told to end", field: func(c *Config) any { return &c.ShutdownTimeout }},
+		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
+		{Key: "log-decisions", Usage: "log one line per decision", Bool: true, field: func(c *Config) any { return &c.LogDecisions }},
+	}
+}
+
+// Set gives a setting its value from text: what a flag or an environment variable holds.
+func (c *Config) Set(key, value string) error {
+	for _, s := range Settings() {
+		if s.Key == key {
+			return s.set(c, value)
+		}
+	}
+	return copse.Errorf(copse.Invalid, "there is no setting %q", key)
+}
+
+func (s Setting) set(c *Config, value string) error {
+	var err error
+	want := ""
+	switch p := s.field(c).(type) {
+	case *string:
+		*p = value
+	case *access.Secret:
+		*p = access.Secret(value)
+	case *bool:
+		*p, err = strconv.ParseBool(value)
+		want = "true or false"
+	case *int:
+		*p, err = strconv.Atoi(value)
+		want = "a whole number"
+	case *int64:
+		*p, err = strconv.ParseInt(value, 10, 64)
+		want = "a whole number"
+	case *time.Duration:
+		*p, err = time.ParseDuration(value)
+		want = "a duration such as 30s or 2m"
+	}
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "%q is not %s", value, want)
+	}
+	return nil
+}
+
+// Validate refuses what can't be served or would not be safe.
+func (c *Config) Validate() error {
+	if c.DataDir == "" && !c.InMemory {
+		return copse.Errorf(copse.Invalid, "no data directory: set --data (COPSE_DATA)")
+	}
+	if (c.RootAccessKeyID == "") != (c.RootSecretAccessKey == "") {
+		return copse.Errorf(copse.Invalid, "COPSE_ROOT_ACCESS_KEY_ID and COPSE_ROOT_SECRET_ACCESS_KEY go together: set both or neither")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return copse.Errorf(copse.Invalid, "--tls-cert and --tls-key go together: set both or neither")
+	}
+	if c.AllowHTTPIssuers && !c.AllowPrivateIssuers {
+		return copse.Errorf(copse.Invalid, "--allow-http-issuers is for loopback issuers: it needs --allow-private-issuers as well")
+	}
+	for _, d := range []struct {
+		key   string
+		value int64
+	}{
+		{"snapshot-cache-bytes", c.SnapshotCacheBytes}, {"max-header-bytes", int64(c.MaxHeaderBytes)},
+		{"read-header-timeout", int64(c.ReadHeaderTimeout)}, {"read-timeout", int64(c.ReadTimeout)},
+		{"write-timeout", int64(c.WriteTimeout)}, {"idle-timeout", int64(c.IdleTimeout)},
+		{"shutdown-timeout", int64(c.ShutdownTimeout)},
+	} {
+		if d.value <= 0 {
+			return copse.Errorf(copse.Invalid, "--%s must be greater than zero", d.key)
+		}
+	}
+	return nil
+}
+
+// validateListen is apart from Validate because a configuration used in process never listens.
+func (c *Config) validateListen() error {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "--listen %q is not an address such as 127.0.0.1:8420: %w", c.Listen, err)
+	}
+	if c.TLSCert == "" && !c.BehindTLSProxy && !isLoopback(host) {
+		return copse.Errorf(copse.Invalid, "--listen %s is reachable from other machines, and tokens and keys would travel in the clear: give --tls-cert and --tls-key, or state --behind-tls-proxy, or listen on 127.0.0.1", c.Listen)
+	}
+	if c.OpsListen == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.OpsListen); err != nil {
+		return copse.Errorf(copse.Invalid, "--ops-listen %q is not an address such as 127.0.0.1:8421: %w", c.OpsListen, err)
+	}
+	return nil
+}
+
+// isLoopback takes addresses and the name localhost only: what any other name means is up to a
+// resolver.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// ensureDir makes the data directory, for its owner only.
+func ensureDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return copse.Errorf(copse.Invalid, "data directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/copse-authz/copse"
+)
+
+// notSettings are variables named COPSE_ that other parts of copse read.
+var notSettings = map[string]bool{"COPSE_URL": true, "COPSE_KEY": true, "COPSE_CONFIG": true}
+
+// LoadConfig is the defaults, then the file (unless file is empty), then the environment ("NAME=value"
+// each, as os.Environ returns them). Flags come after it, with [Config.Set]. What it does not know it
+// refuses, naming file, line and key: a misspelt setting must not be a setting silently left out.
+func LoadConfig(file string, environ []string) (Config, error) {
+	cfg := DefaultConfig()
+	if file != "" {
+		if err := cfg.loadFile(file); err != nil {
+			return Config{}, err
+		}
+	}
+	if err := cfg.loadEnviron(environ); err != nil {
+		return Config{}, err
+	}
+	return cfg, nil
+}
+
+func (c *Config) loadFile(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "configuration file: %w", err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if doc.Kind == 0 { // an empty file
+		return nil
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return copse.Errorf(copse.Invalid, "%s:%d: expected settings, one \"key: value\" a line", file, root.Line)
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		if line, dup := seen[key.Value]; dup {
+			return copse.Errorf(copse.Invalid, "%s:%d: %s is set twice, first in line %d", file, key.Line, key.Value, line)
+		}
+		seen[key.Value] = key.Line
+		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
+			return copse.Errorf(copse.Invalid, "%s:%d: %s needs one plain value", file, value.Line, key.Value)
+		}
+		if err := c.Set(key.Value, value.Value); err != nil {
+			return copse.Errorf(copse.Invalid, "%s:%d: %s: %s", file, key.Line, key.Value, detail(err))
+		}
+	}
+	return nil
+}
+
+func (c *Config) loadEnviron(environ []string) error {
+	byEnv := map[string]Setting{}
+	for _, s := range Settings() {
+		byEnv[s.Env()] = s
+	}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "COPSE_") || notSettings[name] || serviceLink(name) {
+			continue
+		}
+		s, ok := byEnv[name]
+		if !ok {
+			return copse.Errorf(copse.Invalid, "environment: there is no setting %s", name)
+		}
+		if err := s.set(c, value); err != nil {
+			return copse.Errorf(copse.Invalid, "environment: %s: %s", name, detail(err))
+		}
+	}
+	return nil
+}
+
+// serviceLink knows the variables Kubernetes puts into every container beside a service named copse.
+func serviceLink(name string) bool {
+	return name == "COPSE_PORT" || strings.HasPrefix(name, "COPSE_PORT_") || strings.HasPrefix(name, "COPSE_SERVICE_")
+}
+
+func detail(err error) string {
+	if e, ok := errors.AsType[*copse.Error](err); ok {
+		return e.Detail
+	}
+	return fmt.Sprint(err)
+}
