@@ -1,0 +1,279 @@
+package api
+
+import "time"
+
+// The wire types of the control API. The server decodes and encodes them, the CLI imports them, and
+// the OpenAPI document is made from them, so the three can't disagree.
+//
+// A member without omitempty or omitzero is required in a request and always present in an answer.
+
+// Settings of a policy store that can change an answer. Given at all, they are given whole: a
+// safety setting left out would otherwise be a guess.
+type Settings struct {
+	Validation       string `json:"validation" enum:"STRICT,OFF" doc:"STRICT refuses policies that disagree with the schema; OFF takes every policy that parses." example:"STRICT"`
+	CheckRequests    bool   `json:"checkRequests" doc:"Refuse decision requests whose types, attributes or context disagree with the schema."`
+	ForbidErrorsDeny bool   `json:"forbidErrorsDeny" doc:"Deny when a forbid policy fails to evaluate. Cedar itself skips such a policy."`
+}
+
+// SchemaText is a schema on its way in, in exactly one of the two syntaxes.
+type SchemaText struct {
+	Cedar string `json:"cedar,omitempty" doc:"The schema in Cedar syntax. Exactly one of cedar and json is given." example:"entity User; entity Invoice; action view appliesTo { principal: User, resource: Invoice };"`
+	JSON  string `json:"json,omitempty" doc:"The text of the schema in Cedar's JSON syntax. Exactly one of cedar and json is given."`
+}
+
+// PolicyText is a named policy on its way in.
+type PolicyText struct {
+	Name        string `json:"name" minLength:"1" maxLength:"145" pattern:"^[a-zA-Z0-9/_-]+$" doc:"Unique in the policy store. The same name keeps its policy id." example:"owners-may-view"`
+	Statement   string `json:"statement" minLength:"1" doc:"Exactly one Cedar policy." example:"permit (principal, action == Action::\"view\", resource) when { resource.owner == principal };"`
+	Description string `json:"description,omitempty" maxLength:"150" doc:"For people."`
+}
+
+// CreateTenantRequest onboards a tenant with a policy store of its own.
+type CreateTenantRequest struct {
+	Tenant      string       `json:"tenant" minLength:"1" maxLength:"128" pattern:"^[a-zA-Z0-9][a-zA-Z0-9._:@-]*$" doc:"The tenant's id, compared byte by byte. It is what the tenant claim of its users' tokens says." example:"acme"`
+	Description string       `json:"description,omitempty" maxLength:"150" doc:"Description of the policy store, for people."`
+	Settings    *Settings    `json:"settings,omitempty" doc:"Left out: STRICT with requests checked when there is a schema, else OFF."`
+	Schema      *SchemaText  `json:"schema,omitempty" doc:"The first schema."`
+	Policies    []PolicyText `json:"policies,omitempty" nullable:"false" maxItems:"10000" doc:"The first policies, committed in the same moment as the policy store itself."`
+}
+
+// Tenant is a directory row.
+type Tenant struct {
+	Tenant        string    `json:"tenant" doc:"The tenant's id." example:"acme"`
+	State         string    `json:"state" enum:"ACTIVE,SUSPENDED" doc:"Decisions of a suspended tenant are refused." example:"ACTIVE"`
+	PolicyStoreID string    `json:"policyStoreId" doc:"The policy store that decides for this tenant." example:"C7v5xMplfFH3i3e4Jrzb1a"`
+	CreatedAt     time.Time `json:"createdAt" doc:"When the tenant was onboarded."`
+	UpdatedAt     time.Time `json:"updatedAt" doc:"When its state last changed."`
+}
+
+// TenantList is one page of tenants.
+type TenantList struct {
+	Tenants   []Tenant `json:"tenants" nullable:"false" doc:"In order of id. A page may be short while nextToken is set."`
+	NextToken string   `json:"nextToken,omitempty" doc:"Present when there are more; send it back as nextToken."`
+}
+
+// Issuer is an identity provider the operator trusts, and the tenants it may speak for.
+type Issuer struct {
+	ID  string `json:"id,omitempty" doc:"Derived from the URL by copse. In a request it is left out, or the id of the path."`
+	URL string `json:"url" minLength:"1" maxLength:"2048" doc:"The iss claim of its tokens, byte for byte. One registration per URL; an update can't change it." example:"https://idp.example.com/acme"`
+
+	Tenants    []string `json:"tenants,omitempty" nullable:"false" doc:"The tenants it may speak for. Neither tenants nor allTenants: nobody." example:"acme"`
+	AllTenants bool     `json:"allTenants,omitempty" doc:"It may speak for every tenant, also those made later."`
+
+	TokenType  string   `json:"tokenType" enum:"access,id" doc:"The one type of token that is accepted." example:"access"`
+	Audiences  []string `json:"audiences,omitempty" nullable:"false" doc:"Values of the aud claim that are accepted. At least one of audiences and clientIds is given."`
+	ClientIDs  []string `json:"clientIds,omitempty" nullable:"false" doc:"Values of the client_id claim that are accepted, for tokens that name their client instead of an audience."`
+	Algorithms []string `json:"algorithms,omitempty" nullable:"false" doc:"Signature algorithms that are accepted; never a symmetric one. Left out: copse's default." example:"RS256"`
+
+	TenantClaim string `json:"tenantClaim,omitempty" doc:"The claim that names the tenant: a claim name, or a JSON pointer when it starts with a slash. Exactly one of tenantClaim and fixedTenant is given." example:"tenant_id"`
+	FixedTenant string `json:"fixedTenant,omitempty" doc:"The one tenant of every token of this issuer."`
+
+	PrincipalType     string `json:"principalType" minLength:"1" maxLength:"200" doc:"Cedar entity type of the principal." example:"User"`
+	PrincipalIDClaim  string `json:"principalIdClaim,omitempty" doc:"The claim that names the principal. Left out: sub." example:"sub"`
+	PrincipalIDPrefix string `json:"principalIdPrefix,omitempty" maxLength:"100" doc:"Put before the id, with a bar between."`
+	GroupType         string `json:"groupType,omitempty" maxLength:"200" doc:"Cedar entity type of the principal's groups; given together with groupClaim." example:"Role"`
+	GroupClaim        string `json:"groupClaim,omitempty" doc:"The claim that lists the principal's groups." example:"roles"`
+
+	EmailDomains []string `json:"emailDomains,omitempty" nullable:"false" doc:"E-mail domains this issuer may vouch for."`
+	SameSubjects bool     `json:"sameSubjects,omitempty" doc:"States that its subjects are the same people as another issuer's of the same tenant. Without it a second issuer needs another prefix or principal type."`
+
+	Revision  uint64    `json:"revision,omitempty" doc:"Set by copse; changes with each update. In an update: left out, or the revision that was read; then 409 if the registration changed since."`
+	CreatedAt time.Time `json:"createdAt,omitzero" doc:"Set by copse, ignored in a request."`
+	UpdatedAt time.Time `json:"updatedAt,omitzero" doc:"Set by copse, ignored in a request."`
+}
+
+// IssuerList is one page of issuers.
+type IssuerList struct {
+	Issuers   []Issuer `json:"issuers" nullable:"false" doc:"In order of id. A page may be short while nextToken is set."`
+	NextToken string   `json:"nextToken,omitempty" doc:"Present when there are more; send it back as nextToken."`
+}
+
+// PolicyStore describes a policy store.
+type PolicyStore struct {
+	PolicyStoreID string    `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
+	Tenant        string    `json:"tenant,omitempty" doc:"Whose it is. Absent: the operator's own." example:"acme"`
+	Settings      Settings  `json:"settings"`
+	Description   string    `json:"description"`
+	Revision      uint64    `json:"revision" doc:"Counts its commits." example:"3"`
+	Policies      int       `json:"policies" doc:"How many policies it holds." example:"12"`
+	CreatedAt     time.Time `json:"createdAt"`
+	UpdatedAt     time.Time `json:"updatedAt"`
+}
+
+// PolicyStoreList is one page of policy stores.
+type PolicyStoreList struct {
+	PolicyStores []PolicyStore `json:"policyStores" nullable:"false" doc:"Those the caller's key covers, in order of id. A page may be short while nextToken is set."`
+	NextToken    string        `json:"nextToken,omitempty" doc:"Present when there are more; send it back as nextToken."`
+}
+
+// Schema is a stored schema.
+type Schema struct {
+	JSON       string   `json:"json" doc:"The text of the schema in Cedar's JSON syntax."`
+	Cedar      string   `json:"cedar,omitempty" doc:"The source, when it was put in Cedar syntax."`
+	Namespaces []string `json:"namespaces" nullable:"false" doc:"The namespaces it declares."`
+}
+
+// Policy is a stored policy.
+type Policy struct {
+	PolicyID    string    `json:"policyId" example:"9wYixMplbbZQb5fcZHyJhY"`
+	Name        string    `json:"name,omitempty" example:"owners-may-view"`
+	Statement   string    `json:"statement"`
+	Description string    `json:"description,omitempty"`
+	Effect      string    `json:"effect" enum:"permit,forbid" example:"permit"`
+	CreatedAt   time.Time `json:"createdAt"`
+	UpdatedAt   time.Time `json:"updatedAt"`
+}
+
+// Contents is a policy store's schema and policies at one revision.
+type Contents struct {
+	Revision uint64   `json:"revision" doc:"Also the ETag of the answer, to be sent back as If-Match." example:"3"`
+	Schema   *Schema  `json:"schema,omitempty"`
+	Policies []Policy `json:"policies" nullable:"false" doc:"In order of name, then id."`
+}
+
+// PutContentsRequest replaces schema and named policies in one validated commit.
+type PutContentsRequest struct {
+	Schema   *SchemaText  `json:"schema,omitempty" doc:"Left out: the schema stays as it is."`
+	Policies []PolicyText `json:"policies" nullable:"false" maxItems:"10000" doc:"The named policies as they shall be: named policies that are not listed are deleted."`
+	Prune    bool         `json:"prune,omitempty" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
+}
+
+// PolicyRef points at a policy.
+type PolicyRef struct {
+	PolicyID string `json:"policyId" example:"9wYixMplbbZQb5fcZHyJhY"`
+	Name     string `json:"name,omitempty" example:"owners-may-view"`
+}
+
+// ContentsResult says what PUT contents did.
+type ContentsResult struct {
+	Revision uint64      `json:"revision" doc:"After the commit; also the ETag." example:"4"`
+	Policies []PolicyRef `json:"policies" nullable:"false" doc:"The named policies as they are now."`
+	Created  int         `json:"created" example:"1"`
+	Updated  int         `json:"updated" example:"2"`
+	Deleted  int         `json:"deleted" example:"0"`
+	Kept     []PolicyRef `json:"kept" nullable:"false" doc:"Policies without a name, left alone."`
+}
+
+// KeyScope is what an access key covers: exactly one of its members is given.
+type KeyScope struct {
+	All           bool   `json:"all,omitempty" doc:"Everything."`
+	Tenant        string `json:"tenant,omitempty" doc:"The policy store of this tenant." example:"acme"`
+	PolicyStoreID string `json:"policyStoreId,omitempty" doc:"This policy store."`
+}
+
+// CreateKeyRequest asks for an access key.
+type CreateKeyRequest struct {
+	Description string    `json:"description,omitempty" maxLength:"150" doc:"For people." example:"acme's CI"`
+	Scope       KeyScope  `json:"scope" doc:"What the key covers."`
+	Verbs       []string  `json:"verbs" nullable:"false" minItems:"1" uniqueItems:"true" enum:"read,write,decide,admin" doc:"What it may do there. admin is for tenants, issuers and keys, and needs the scope all." example:"read"`
+	ExpiresAt   time.Time `json:"expiresAt,omitzero" doc:"Left out: never."`
+}
+
+// Key describes an access key, without its secret.
+type Key struct {
+	ID          string    `json:"id"`
+	Description string    `json:"description,omitempty"`
+	Scope       KeyScope  `json:"scope"`
+	Verbs       []string  `json:"verbs" nullable:"false" enum:"read,write,decide,admin"`
+	CreatedAt   time.Time `json:"createdAt"`
+	ExpiresAt   time.Time `json:"expiresAt,omitzero" doc:"Absent: never."`
+}
+
+// CreatedKey is a new key with its secret, which can't be read again.
+type CreatedKey struct {
+	Key
+	Secret     string `json:"secret" doc:"Shown once. With the id it signs requests (AWS Signature Version 4)."`
+	Credential string `json:"credential" doc:"Id and secret as one bearer credential." example:"copse_<id>_<secret>"`
+}
+
+// KeyList is one page of access keys.
+type KeyList struct {
+	Keys      []Key  `json:"keys" nullable:"false" doc:"In order of id. A page may be short while nextToken is set."`
+	NextToken string `json:"nextToken,omitempty" doc:"Present when there are more; send it back as nextToken."`
+}
+
+// ErrorBody is every answer that is not a success.
+type ErrorBody struct {
+	Error ErrorInfo `json:"error"`
+}
+
+// ErrorInfo says what was wrong, where, and what to do.
+type ErrorInfo struct {
+	Kind      string       `json:"kind" enum:"Internal,Invalid,Unauthenticated,Denied,NotFound,Conflict,QuotaExceeded,TooManyTags,Throttled,InvalidState,Unavailable" example:"Invalid"`
+	Message   string       `json:"message" doc:"For people."`
+	Resource  string       `json:"resource,omitempty" doc:"What it is about." example:"POLICY"`
+	ID        string       `json:"id,omitempty" doc:"Which one."`
+	Fields    []ErrorField `json:"fields,omitempty" nullable:"false" doc:"Findings that have a place."`
+	RequestID string       `json:"requestId" doc:"Quote it to the operator: it is in the server's log."`
+}
+
+// ErrorField is one finding.
+type ErrorField struct {
+	Path    string `json:"path" doc:"Member of the request." example:"policies[0].statement"`
+	Message string `json:"message"`
+	Line    int    `json:"line,omitempty" doc:"Position inside the text at path, from 1."`
+	Column  int    `json:"column,omitempty" doc:"From 1, in bytes."`
+}
+
+// AuthorizeRequest is the body of POST /v1/authorize. The principal is the user of the token.
+type AuthorizeRequest struct {
+	Action   AuthorizeAction    `json:"action"`
+	Resource AuthorizeEntity    `json:"resource"`
+	Context  *AuthorizeContext  `json:"context,omitempty"`
+	Entities *AuthorizeEntities `json:"entities,omitempty" doc:"Resources and their ancestors. The principal and its groups come from the token, and are refused here."`
+}
+
+// AuthorizeAction is what the user wants to do, in Cedar's words or in AVP's.
+type AuthorizeAction struct {
+	Type       string `json:"type,omitempty" maxLength:"200" doc:"Left out: Action." example:"Action"`
+	ID         string `json:"id,omitempty" maxLength:"512" example:"view"`
+	ActionType string `json:"actionType,omitempty" maxLength:"200" doc:"AVP's word for type."`
+	ActionID   string `json:"actionId,omitempty" maxLength:"512" doc:"AVP's word for id."`
+}
+
+// AuthorizeEntity is what it is wanted on, in Cedar's words or in AVP's.
+type AuthorizeEntity struct {
+	Type       string `json:"type,omitempty" maxLength:"200" example:"Invoice"`
+	ID         string `json:"id,omitempty" maxLength:"612" example:"inv-17"`
+	EntityType string `json:"entityType,omitempty" maxLength:"200" doc:"AVP's word for type."`
+	EntityID   string `json:"entityId,omitempty" maxLength:"612" doc:"AVP's word for id."`
+}
+
+// AuthorizeContext is the request's context in one of two formats.
+type AuthorizeContext struct {
+	ContextMap map[string]any `json:"contextMap,omitempty" doc:"In AVP's value format. Exactly one of contextMap and cedarJson is given."`
+	CedarJSON  any            `json:"cedarJson,omitempty" doc:"A record in Cedar's JSON format, or a string that holds it."`
+}
+
+// AuthorizeEntities are the request's entities in one of two formats.
+type AuthorizeEntities struct {
+	EntityList []any `json:"entityList,omitempty" nullable:"false" doc:"In AVP's entity format. Exactly one of entityList and cedarJson is given."`
+	CedarJSON  any   `json:"cedarJson,omitempty" doc:"An array in Cedar's JSON entity format, or a string that holds it."`
+}
+
+// AuthorizeResponse is the decision. The members from determiningPolicies on are present only for
+// callers that also present an access key with decide on the policy store.
+type AuthorizeResponse struct {
+	Decision      string `json:"decision" enum:"ALLOW,DENY" example:"ALLOW"`
+	Tenant        string `json:"tenant" doc:"Whose policies decided: the tenant the token names." example:"acme"`
+	PolicyStoreID string `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
+	Revision      uint64 `json:"revision" doc:"Of the policy store, at the decision." example:"3"`
+	Reason        string `json:"reason" enum:"permitted by policy,denied by policy,no policy applied,budget exceeded" example:"permitted by policy"`
+
+	DeterminingPolicies []AuthorizePolicy `json:"determiningPolicies,omitempty" nullable:"false" doc:"The policies that made the decision; empty when none applied."`
+	Errors              []AuthorizeError  `json:"errors,omitempty" nullable:"false" doc:"Policies that failed to evaluate and were skipped."`
+	Considered          *int              `json:"considered,omitempty" doc:"How many policies matched the request's principal, action and resource."`
+}
+
+// AuthorizePolicy points at a determining policy.
+type AuthorizePolicy struct {
+	PolicyID   string `json:"policyId" example:"9wYixMplbbZQb5fcZHyJhY"`
+	PolicyName string `json:"policyName,omitempty" example:"owners-may-view"`
+}
+
+// AuthorizeError is a policy that failed to evaluate.
+type AuthorizeError struct {
+	PolicyID         string `json:"policyId"`
+	PolicyName       string `json:"policyName,omitempty"`
+	ErrorDescription string `json:"errorDescription"`
+}
