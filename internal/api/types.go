@@ -58,7 +58,7 @@ type Issuer struct {
 	URL string `json:"url" minLength:"1" maxLength:"2048" doc:"The iss claim of its tokens, byte for byte. One registration per URL; an update can't change it." example:"https://idp.example.com/acme"`
 
 	Tenants    []string `json:"tenants,omitempty" nullable:"false" doc:"The tenants it may speak for. Neither tenants nor allTenants: nobody." example:"acme"`
-	AllTenants bool     `json:"allTenants,omitempty" doc:"It may speak for every tenant, also those made later."`
+	AllTenants bool     `json:"allTenants,omitzero" doc:"It may speak for every tenant, also those made later."`
 
 	TokenType  string   `json:"tokenType" enum:"access,id" doc:"The one type of token that is accepted." example:"access"`
 	Audiences  []string `json:"audiences,omitempty" nullable:"false" doc:"Values of the aud claim that are accepted. At least one of audiences and clientIds is given."`
@@ -75,9 +75,9 @@ type Issuer struct {
 	GroupClaim        string `json:"groupClaim,omitempty" doc:"The claim that lists the principal's groups." example:"roles"`
 
 	EmailDomains []string `json:"emailDomains,omitempty" nullable:"false" doc:"E-mail domains this issuer may vouch for."`
-	SameSubjects bool     `json:"sameSubjects,omitempty" doc:"States that its subjects are the same people as another issuer's of the same tenant. Without it a second issuer needs another prefix or principal type."`
+	SameSubjects bool     `json:"sameSubjects,omitzero" doc:"States that its subjects are the same people as another issuer's of the same tenant. Without it a second issuer needs another prefix or principal type."`
 
-	Revision  uint64    `json:"revision,omitempty" doc:"Set by copse; changes with each update. In an update: left out, or the revision that was read; then 409 if the registration changed since."`
+	Revision  uint64    `json:"revision,omitzero" doc:"Set by copse; changes with each update. In an update: left out, or the revision that was read; then 409 if the registration changed since."`
 	CreatedAt time.Time `json:"createdAt,omitzero" doc:"Set by copse, ignored in a request."`
 	UpdatedAt time.Time `json:"updatedAt,omitzero" doc:"Set by copse, ignored in a request."`
 }
@@ -135,7 +135,7 @@ type Contents struct {
 type PutContentsRequest struct {
 	Schema   *SchemaText  `json:"schema,omitempty" doc:"Left out: the schema stays as it is."`
 	Policies []PolicyText `json:"policies" nullable:"false" maxItems:"10000" doc:"The named policies as they shall be: named policies that are not listed are deleted."`
-	Prune    bool         `json:"prune,omitempty" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
+	Prune    bool         `json:"prune,omitzero" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
 }
 
 // PolicyRef points at a policy.
@@ -156,7 +156,7 @@ type ContentsResult struct {
 
 // KeyScope is what an access key covers: exactly one of its members is given.
 type KeyScope struct {
-	All           bool   `json:"all,omitempty" doc:"Everything."`
+	All           bool   `json:"all,omitzero" doc:"Everything."`
 	Tenant        string `json:"tenant,omitempty" doc:"The policy store of this tenant." example:"acme"`
 	PolicyStoreID string `json:"policyStoreId,omitempty" doc:"This policy store."`
 }
@@ -165,7 +165,7 @@ type KeyScope struct {
 type CreateKeyRequest struct {
 	Description string    `json:"description,omitempty" maxLength:"150" doc:"For people." example:"acme's CI"`
 	Scope       KeyScope  `json:"scope" doc:"What the key covers."`
-	Verbs       []string  `json:"verbs" nullable:"false" minItems:"1" uniqueItems:"true" enum:"read,write,decide,admin" doc:"What it may do there. admin is for tenants, issuers and keys, and needs the scope all." example:"read"`
+	Verbs       []string  `json:"verbs" nullable:"false" minItems:"1" enum:"read,write,decide,admin" doc:"What it may do there. admin is for tenants, issuers and keys, and needs the scope all." example:"read"`
 	ExpiresAt   time.Time `json:"expiresAt,omitzero" doc:"Left out: never."`
 }
 
@@ -211,8 +211,8 @@ type ErrorInfo struct {
 type ErrorField struct {
 	Path    string `json:"path" doc:"Member of the request." example:"policies[0].statement"`
 	Message string `json:"message"`
-	Line    int    `json:"line,omitempty" doc:"Position inside the text at path, from 1."`
-	Column  int    `json:"column,omitempty" doc:"From 1, in bytes."`
+	Line    int    `json:"line,omitzero" doc:"Position inside the text at path, from 1."`
+	Column  int    `json:"column,omitzero" doc:"From 1, in bytes."`
 }
 
 // AuthorizeRequest is the body of POST /v1/authorize. The principal is the user of the token.
@@ -260,8 +260,8 @@ type AuthorizeResponse struct {
 	Revision      uint64 `json:"revision" doc:"Of the policy store, at the decision." example:"3"`
 	Reason        string `json:"reason" enum:"permitted by policy,denied by policy,no policy applied,budget exceeded" example:"permitted by policy"`
 
-	DeterminingPolicies []AuthorizePolicy `json:"determiningPolicies,omitempty" nullable:"false" doc:"The policies that made the decision; empty when none applied."`
-	Errors              []AuthorizeError  `json:"errors,omitempty" nullable:"false" doc:"Policies that failed to evaluate and were skipped."`
+	DeterminingPolicies []AuthorizePolicy `json:"determiningPolicies,omitzero" nullable:"false" doc:"The policies that made the decision; empty when none applied."`
+	Errors              []AuthorizeError  `json:"errors,omitzero" nullable:"false" doc:"Policies that failed to evaluate and were skipped."`
 	Considered          *int              `json:"considered,omitempty" doc:"How many policies matched the request's principal, action and resource."`
 }
 
