@@ -11,6 +11,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/copse-authz/copse"
@@ -30,6 +31,15 @@ func Directory() Partition { return Partition{"directory"} }
 // String is the partition's name as backends store it. The zero Partition's is empty, and every
 // backend refuses it.
 func (p Partition) String() string { return p.name }
+
+// ParsePartition reads what String wrote; for backends only, which have names to turn back.
+func ParsePartition(name string) (Partition, error) {
+	p := Partition{name}
+	if _, ok := p.PolicyStoreID(); ok || p == Directory() {
+		return p, nil
+	}
+	return Partition{}, fmt.Errorf("%w: %q names no partition", ErrInvalid, name)
+}
 
 // PolicyStoreID is the id of the policy store whose partition this is; false for the directory.
 func (p Partition) PolicyStoreID() (copse.PolicyStoreID, bool) {
@@ -100,6 +110,43 @@ type Commit struct {
 	Operation string // what, for the audit row: "CreatePolicy"
 }
 
+// Validate finds what is wrong with a commit before any backend looks at its data: ErrInvalid or
+// ErrTooLarge. Every backend calls it first, so that they all refuse the same commits.
+func (c *Commit) Validate() error {
+	if _, err := ParsePartition(c.Partition.name); err != nil {
+		return err
+	}
+	if c.Create && c.Incarnation.IsZero() {
+		return fmt.Errorf("%w: a partition can't be made with the zero incarnation", ErrInvalid)
+	}
+	if len(c.Writes) == 0 {
+		return fmt.Errorf("%w: a commit without writes", ErrInvalid)
+	}
+	if len(c.Writes) > MaxCommitWrites {
+		return fmt.Errorf("%w: %d writes, at most %d", ErrTooLarge, len(c.Writes), MaxCommitWrites)
+	}
+	size, seen := 0, make(map[Key]struct{}, len(c.Writes))
+	for _, w := range c.Writes {
+		if w.Key.Kind == "" {
+			return fmt.Errorf("%w: a write without a kind", ErrInvalid)
+		}
+		if _, twice := seen[w.Key]; twice {
+			return fmt.Errorf("%w: %s %q is written twice", ErrInvalid, w.Key.Kind, w.Key.ID)
+		}
+		seen[w.Key] = struct{}{}
+		size += len(w.Key.Kind) + len(w.Key.ID) + len(w.Body)
+	}
+	for _, r := range c.Require {
+		if r.Key.Kind == "" {
+			return fmt.Errorf("%w: a requirement without a kind", ErrInvalid)
+		}
+	}
+	if size > MaxCommitBytes {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, MaxCommitBytes)
+	}
+	return nil
+}
+
 // Revision is an optional expected revision.
 type Revision struct {
 	Set   bool
@@ -163,6 +210,32 @@ type AuditRow struct {
 	Chain       [32]byte // of the audit rows, see [AuditNext]
 }
 
+// What backends themselves write into audit rows.
+const (
+	ActorSystem     = "system"
+	OperationFence  = "Fence"
+	OperationErase  = "Erase"
+	OperationForget = "Forget"
+)
+
+// WholeCommits cuts rows, which are in order, to at most limit without cutting a commit in two; the
+// first commit stays whole whatever its size. The last commit in rows must be complete.
+func WholeCommits(rows []HistoryRow, limit int) []HistoryRow {
+	if limit < 1 || len(rows) <= limit {
+		return rows[:min(len(rows), max(limit, 0))]
+	}
+	end := limit
+	for end > 0 && rows[end-1].Revision == rows[end].Revision {
+		end--
+	}
+	if end == 0 {
+		for end < len(rows) && rows[end].Revision == rows[0].Revision {
+			end++
+		}
+	}
+	return rows[:end]
+}
+
 // Change says that a partition moved. Keys are what a commit wrote; nil when all of it may have
 // changed (the partition was fenced, or erased).
 type Change struct {
@@ -193,15 +266,20 @@ var (
 	ErrConflict = errors.New("storage: changed meanwhile")
 	// ErrTooLarge: the commit is over MaxCommitWrites or MaxCommitBytes.
 	ErrTooLarge = errors.New("storage: commit too large")
-	// ErrInvalid: zero partition, empty kind, the same key written twice, a commit without writes.
+	// ErrInvalid: zero partition, empty kind, the same key written twice, a commit without writes,
+	// the zero incarnation on Create.
 	ErrInvalid = errors.New("storage: invalid")
 	// ErrFull: no space left; nothing was written.
 	ErrFull   = errors.New("storage: no space left")
 	ErrClosed = errors.New("storage: closed")
 )
 
+// FeedRetention is how long a backend keeps feed rows; older ones may be gone at any time.
+const FeedRetention = 24 * time.Hour
+
 // Backend keeps partitions. Implementations are safe for concurrent use. Bodies passed in and handed
-// out are not shared with the backend afterwards.
+// out are not shared with the backend afterwards. The zero Partition is ErrInvalid everywhere; a
+// limit below one reads nothing.
 type Backend interface {
 	// Head returns the partition's head, fenced ones included. ErrNotFound when there is none.
 	Head(ctx context.Context, p Partition) (Head, error)
@@ -210,49 +288,59 @@ type Backend interface {
 	Get(ctx context.Context, p Partition, k Key) (Item, error)
 
 	// Scan returns up to limit items of a kind with ids greater than after, in byte order. An absent
-	// or fenced partition has none.
+	// or fenced partition has none. The empty id is greater than nothing: Get reads it.
 	Scan(ctx context.Context, p Partition, kind Kind, after string, limit int) ([]Item, error)
 
 	// Load reads a whole partition at one revision. ErrNotFound when it is absent or fenced.
 	Load(ctx context.Context, p Partition) (Snapshot, error)
 
 	// Commit applies all of c or nothing, and returns the partition's new revision once it is
-	// durable: items, history, audit and feed rows and the head move together. Followers are told
-	// before it returns. ctx bounds the wait to be taken; a commit that has begun is carried out, and
-	// its outcome reported. Errors: ErrNoHead, ErrExists, ErrConflict, ErrTooLarge, ErrInvalid,
-	// ErrFull, ErrClosed, or ctx's own (then nothing was committed).
+	// durable: items, history, audit and feed rows and the head move together. Each write has its
+	// history row, a deletion of what is absent too. Followers are told before it returns. ctx bounds
+	// the wait to be taken; a commit that has begun is carried out, and its outcome reported. Errors,
+	// in this order: ErrInvalid and ErrTooLarge, ErrExists or ErrNoHead, ErrConflict; ErrFull,
+	// ErrClosed, or ctx's own (then nothing was committed). After any other error the outcome is
+	// not known.
 	Commit(ctx context.Context, c Commit) (uint64, error)
 
-	// Fence ends a partition: no later commit is taken. Idempotent for the same incarnation;
-	// ErrNoHead for an absent partition or another incarnation. Followers are told.
+	// Fence ends a partition: no later commit is taken. Its revision stays. Idempotent for the same
+	// incarnation; ErrNoHead for an absent partition or another incarnation. Followers are told, and
+	// an audit row is written, the first time.
 	Fence(ctx context.Context, p Partition, i copse.Incarnation, actor string) error
 
 	// Erase removes up to limit rows of a fenced partition, the head last, its feed rows included,
 	// and reports whether nothing is left. An absent partition is done. ErrConflict when not fenced,
-	// ErrNoHead for another incarnation.
+	// ErrNoHead for another incarnation, ErrInvalid for a limit below one. The last step writes an
+	// audit row and tells followers again.
 	Erase(ctx context.Context, p Partition, i copse.Incarnation, limit int) (done bool, err error)
 
-	// Forget removes key, body and salt of every history row of the key. The chain still verifies.
+	// Forget removes key, body and salt of every history row of the key, also of a fenced partition.
+	// The item itself stays. The chain still verifies. An absent partition has nothing to forget.
+	// After an error part of it may be done; calling again finishes it.
 	Forget(ctx context.Context, p Partition, k Key) error
 
 	// Heads lists policy-store partitions by name, after a name, fenced ones included.
 	Heads(ctx context.Context, after string, limit int) ([]Head, error)
 
 	// History returns up to limit rows with revision greater than after, in order, whole commits
-	// only (one commit may exceed limit).
+	// only (one commit may exceed limit). An absent or fenced partition has none.
 	History(ctx context.Context, p Partition, after uint64, limit int) ([]HistoryRow, error)
 
-	// Audit returns up to limit audit rows with Seq greater than after.
+	// Audit returns up to limit audit rows with Seq greater than after. There is one for every
+	// commit, and one for each partition that was fenced or erased, and each Forget that found rows.
 	Audit(ctx context.Context, after uint64, limit int) ([]AuditRow, error)
 
-	// Feed returns up to limit feed rows with Seq greater than after, gap-free and in order.
+	// Feed returns up to limit feed rows with Seq greater than after, in order. Seqs are given out
+	// consecutively in the order of commits and a row is never seen before a lower one, so nothing
+	// is missed; only Erase and [FeedRetention] take rows away.
 	Feed(ctx context.Context, after uint64, limit int) ([]FeedRow, error)
 
 	// Follow calls f for every change from now on, after it is durable and before the call that made
 	// it returns; for one partition in revision order. f must not block and must not call the
-	// backend. stop ends it.
+	// backend. stop ends it; a call of f under way may still finish.
 	Follow(f func(Change)) (stop func())
 
-	// Close waits for commits under way and releases everything. Later calls answer ErrClosed.
+	// Close waits for commits under way and releases everything. Later calls answer ErrClosed, but
+	// for Close itself, which may be repeated.
 	Close() error
 }

@@ -1,0 +1,176 @@
+package memory
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Fence implements [storage.Backend].
+func (b *Backend) Fence(ctx context.Context, p storage.Partition, i copse.Incarnation, actor string) error {
+	if err := b.begin(ctx, p); err != nil {
+		return err
+	}
+	defer b.mu.Unlock()
+	part, ok := b.partitions[p]
+	if !ok || part.head.Incarnation != i {
+		return storage.ErrNoHead
+	}
+	if part.head.State == storage.Fenced {
+		return nil
+	}
+	now := time.Unix(0, time.Now().UnixNano()).UTC()
+	part.head.State = storage.Fenced
+	b.record(part.head, now, actor, storage.OperationFence, 0)
+	b.publish(part.head, now)
+	b.tellGone(part.head)
+	return nil
+}
+
+// Erase implements [storage.Backend].
+func (b *Backend) Erase(ctx context.Context, p storage.Partition, i copse.Incarnation, limit int) (bool, error) {
+	if limit < 1 {
+		return false, storage.ErrInvalid
+	}
+	if err := b.begin(ctx, p); err != nil {
+		return false, err
+	}
+	defer b.mu.Unlock()
+	part, ok := b.partitions[p]
+	switch {
+	case !ok:
+		return true, nil
+	case part.head.Incarnation != i:
+		return false, storage.ErrNoHead
+	case part.head.State != storage.Fenced:
+		return false, storage.ErrConflict
+	}
+	for k := range part.items {
+		if limit == 0 {
+			return false, nil
+		}
+		delete(part.items, k)
+		limit--
+	}
+	n := min(limit, len(part.history))
+	clear(part.history[:n])
+	part.history = part.history[n:]
+	limit -= n
+	b.feed = slices.DeleteFunc(b.feed, func(r feedRow) bool {
+		if r.Partition != p || limit == 0 {
+			return false
+		}
+		limit--
+		return true
+	})
+	if limit == 0 {
+		return false, nil
+	}
+	delete(b.partitions, p)
+	b.record(part.head, time.Unix(0, time.Now().UnixNano()).UTC(), storage.ActorSystem, storage.OperationErase, 0)
+	b.tellGone(part.head)
+	return true, nil
+}
+
+func (b *Backend) tellGone(head storage.Head) {
+	b.followers.Tell(storage.Change{
+		Partition: head.Partition, Incarnation: head.Incarnation, Revision: head.Revision, Fenced: true,
+	})
+}
+
+// Forget implements [storage.Backend].
+func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
+	if err := b.begin(ctx, p); err != nil {
+		return err
+	}
+	defer b.mu.Unlock()
+	part, ok := b.partitions[p]
+	if !ok {
+		return nil
+	}
+	forgotten := 0
+	for n, row := range part.history {
+		if row.Key != k || row.Salt == nil {
+			continue
+		}
+		part.history[n] = storage.HistoryRow{
+			Revision: row.Revision, N: row.N, Commitment: row.Commitment, At: row.At,
+		}
+		forgotten++
+	}
+	if forgotten > 0 {
+		now := time.Unix(0, time.Now().UnixNano()).UTC()
+		b.record(part.head, now, storage.ActorSystem, storage.OperationForget, forgotten)
+	}
+	return nil
+}
+
+// Heads implements [storage.Backend].
+func (b *Backend) Heads(ctx context.Context, after string, limit int) ([]storage.Head, error) {
+	if err := b.beginAll(ctx); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	var heads []storage.Head
+	for p, part := range b.partitions {
+		if _, ok := p.PolicyStoreID(); ok && p.String() > after {
+			heads = append(heads, part.head)
+		}
+	}
+	slices.SortFunc(heads, func(x, y storage.Head) int {
+		return cmp.Compare(x.Partition.String(), y.Partition.String())
+	})
+	return heads[:min(len(heads), max(limit, 0))], nil
+}
+
+// History implements [storage.Backend].
+func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64, limit int) ([]storage.HistoryRow, error) {
+	if err := b.begin(ctx, p); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	part, ok := b.active(p)
+	if !ok || limit < 1 {
+		return nil, nil
+	}
+	var rows []storage.HistoryRow
+	for _, row := range part.history {
+		if row.Revision <= after {
+			continue
+		}
+		row.Salt, row.Body = bytes.Clone(row.Salt), bytes.Clone(row.Body)
+		rows = append(rows, row)
+	}
+	return storage.WholeCommits(rows, limit), nil
+}
+
+// Audit implements [storage.Backend].
+func (b *Backend) Audit(ctx context.Context, after uint64, limit int) ([]storage.AuditRow, error) {
+	if err := b.beginAll(ctx); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	start := min(after, uint64(len(b.audit))) // Seq n is at n-1
+	rows := b.audit[start:]
+	return slices.Clone(rows[:min(len(rows), max(limit, 0))]), nil
+}
+
+// Feed implements [storage.Backend].
+func (b *Backend) Feed(ctx context.Context, after uint64, limit int) ([]storage.FeedRow, error) {
+	if err := b.beginAll(ctx); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	var rows []storage.FeedRow
+	for _, row := range b.feed {
+		if row.Seq > after && len(rows) < limit {
+			rows = append(rows, row.FeedRow)
+		}
+	}
+	return rows, nil
+}
