@@ -1,0 +1,84 @@
+package authorizer
+
+import (
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+)
+
+// appendAnswer writes the 200 of a decision. The control API's document describes it; a test there and
+// one here hold the two together.
+func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
+	out = append(out, `{"decision":"`...)
+	out = append(out, resp.Decision.String()...)
+	out = append(out, `","tenant":`...)
+	out = appendString(out, string(x.entry.Tenant))
+	out = append(out, `,"policyStoreId":`...)
+	out = appendString(out, string(x.entry.PolicyStoreID))
+	out = append(out, `,"revision":`...)
+	out = strconv.AppendUint(out, resp.Revision, 10)
+	out = append(out, `,"reason":"`...)
+	out = append(out, reason(resp)...)
+	out = append(out, '"')
+	if x.detail {
+		out = append(out, `,"determiningPolicies":[`...)
+		for i, ref := range resp.Determining {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendRef(out, ref)
+			out = append(out, '}')
+		}
+		out = append(out, `],"errors":[`...)
+		for i := range resp.Errors {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendRef(out, resp.Errors[i].Policy)
+			out = append(out, `,"errorDescription":`...)
+			out = appendString(out, resp.Errors[i].Message)
+			out = append(out, '}')
+		}
+		out = append(out, `],"considered":`...)
+		out = strconv.AppendInt(out, int64(resp.Considered), 10)
+	}
+	return append(out, "}\n"...)
+}
+
+func reason(resp *copse.Response) string {
+	switch {
+	case resp.OverBudget:
+		return "budget exceeded"
+	case resp.Decision == copse.Allow:
+		return "permitted by policy"
+	case len(resp.Determining) > 0:
+		return "denied by policy"
+	}
+	return "no policy applied"
+}
+
+// appendRef leaves the object open.
+func appendRef(out []byte, ref copse.PolicyRef) []byte {
+	out = append(out, `{"policyId":`...)
+	out = appendString(out, string(ref.ID))
+	if ref.Name != "" {
+		out = append(out, `,"policyName":`...)
+		out = appendString(out, ref.Name)
+	}
+	return out
+}
+
+// appendString quotes. Ids and names need no escape, and are the common case.
+func appendString(out []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			out, _ = jsontext.AppendQuote(out, s) // invalid UTF-8 becomes U+FFFD
+			return out
+		}
+	}
+	out = append(out, '"')
+	out = append(out, s...)
+	return append(out, '"')
+}

@@ -1,0 +1,259 @@
+// Package authorizer answers "may this token's holder do this?" for gateways and services: it is the
+// policy enforcement point's endpoint, POST /v1/authorize.
+//
+// The user's token is the credential. It names the tenant and the principal, and nothing else does:
+// the body has no place for either, a header or query parameter that names another tenant makes the
+// call fail, and the engine refuses entities in the body that would redefine the principal or its
+// groups. Which policy store decides follows from the tenant through the directory.
+//
+// Whatever is wrong with the tenant (unknown, suspended, not the issuer's to speak for, named twice)
+// has one answer, byte for byte, so that nobody can find out which tenants exist.
+//
+// A DENY is a 200: the question was answered. Which policies decided is for callers that prove, with
+// an access key in X-Copse-Key, that they may see it; an end user is not told what rules there are. A
+// key that does not cover the tenant's policy store with "decide" gets the answer of a wrong tenant,
+// not a smaller answer: a gateway that loses its details should hear of it, and a key must not be a
+// way to ask whether two tenants' policy stores are one.
+//
+// The handler is on the hot path: the body is cut by a scanner and the answer appended by hand, in
+// pooled buffers.
+package authorizer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/token"
+)
+
+// The headers a caller may add.
+const (
+	HeaderKey    = "X-Copse-Key"    // an access key, to be told which policies decided
+	HeaderTenant = "X-Copse-Tenant" // the tenant the caller believes in; must be the token's
+)
+
+// Config is what an authorizer is made of.
+type Config struct {
+	// Verify checks a user's token: token.Verifier's method.
+	Verify    func(ctx context.Context, token string) (*token.Verified, error)
+	Directory copse.Directory
+	Decider   copse.Decider
+	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
+	Key func(ctx context.Context, credential string) (access.Caller, error)
+	// Log gets one line per decision or refusal. Nil: none.
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// New makes the handler of POST /v1/authorize. It takes the request id from the X-Request-Id header of
+// the response, where the server puts it.
+func New(cfg Config) http.Handler {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &handler{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+}
+
+type handler struct {
+	cfg     Config
+	metrics *metrics
+	pool    sync.Pool // of *exchange
+}
+
+// exchange is one request being answered. Its buffers are used again.
+type exchange struct {
+	body   []byte
+	out    []byte
+	q      question
+	req    copse.Request
+	tenant copse.TenantID // verified; empty until then
+	entry  copse.DirectoryEntry
+	detail bool // the caller may see which policies decided
+}
+
+// Buffers that one large request grew are not kept.
+const keptBuffer = 64 << 10
+
+func (h *handler) take() *exchange {
+	if x, ok := h.pool.Get().(*exchange); ok {
+		return x
+	}
+	return &exchange{}
+}
+
+func (h *handler) give(x *exchange) {
+	if cap(x.body) > keptBuffer || cap(x.out) > keptBuffer {
+		return
+	}
+	*x = exchange{body: x.body[:0], out: x.out[:0]}
+	h.pool.Put(x)
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	x := h.take()
+	defer h.give(x)
+	resp, err := h.answer(x, r)
+	if err != nil {
+		h.refuse(w, r, x, err, start)
+		return
+	}
+	x.out = appendAnswer(x.out[:0], x, &resp)
+	header := w.Header()
+	header["Content-Type"] = jsonType
+	header["Content-Length"] = []string{strconv.Itoa(len(x.out))}
+	// A client that went away is its own problem: the decision stands, and is logged and counted.
+	_, _ = w.Write(x.out)
+	took := time.Since(start)
+	h.metrics.decided(resp.Decision, took)
+	h.logDecision(r.Context(), requestID(w), x, &resp, took)
+}
+
+// The slices are shared by all answers, and never changed.
+var jsonType = []string{"application/json"}
+
+func requestID(w http.ResponseWriter) string { return w.Header().Get("X-Request-Id") }
+
+// answer goes through the checks in the order of what they cost a stranger: nothing of the body is
+// read before the token verified and its tenant was found active.
+func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
+	ctx := r.Context()
+	bearer, err := bearerToken(r)
+	if err != nil {
+		return copse.Response{}, err
+	}
+	verified, err := h.cfg.Verify(ctx, bearer)
+	if err != nil {
+		return copse.Response{}, err
+	}
+	x.tenant = verified.Tenant
+	if err := sameTenant(r, verified.Tenant); err != nil {
+		return copse.Response{}, err
+	}
+	x.entry, err = h.cfg.Directory.Lookup(ctx, verified.Tenant)
+	if err != nil {
+		return copse.Response{}, err
+	}
+	if x.entry.State != copse.TenantActive {
+		return copse.Response{}, copse.Errorf(copse.Denied, "tenant %q is %s", verified.Tenant, x.entry.State)
+	}
+	if err := h.checkKey(x, r); err != nil {
+		return copse.Response{}, err
+	}
+	if err := readBody(x, r); err != nil {
+		return copse.Response{}, err
+	}
+	if err := parseBody(x.body, &x.q); err != nil {
+		return copse.Response{}, err
+	}
+	x.req = copse.Request{
+		PolicyStoreID: x.entry.PolicyStoreID,
+		Incarnation:   x.entry.Incarnation,
+		Principal:     verified.Principal,
+		Action:        x.q.action, Resource: x.q.resource,
+		Context: x.q.context, Entities: x.q.entities,
+		ServerContext: verified.Context, ServerEntities: verified.Entities,
+		ReservedTypes: verified.ReservedTypes,
+	}
+	return h.cfg.Decider.Decide(ctx, &x.req)
+}
+
+// bearerToken takes the token from the one Authorization header. Two are refused: a proxy in front
+// could have checked the other one.
+func bearerToken(r *http.Request) (string, error) {
+	values := r.Header["Authorization"]
+	switch {
+	case len(values) == 0:
+		return "", copse.Errorf(copse.Unauthenticated, "no token: send the user's token as \"Authorization: Bearer <token>\"")
+	case len(values) > 1:
+		return "", copse.Errorf(copse.Invalid, "there are %d Authorization headers; send one", len(values))
+	}
+	scheme, bearer, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || bearer == "" || strings.ContainsAny(bearer, " ,") {
+		return "", copse.Errorf(copse.Unauthenticated, "the Authorization header is not \"Bearer <token>\"")
+	}
+	return bearer, nil
+}
+
+// sameTenant holds every other place that names a tenant against the token's.
+func sameTenant(r *http.Request, tenant copse.TenantID) error {
+	for _, named := range r.Header[HeaderTenant] {
+		if named != string(tenant) {
+			return copse.Errorf(copse.Denied, "the token is for tenant %q, the header %s names another", tenant, HeaderTenant)
+		}
+	}
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	// A query that can't be read could name a tenant.
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "the query can't be read: %w", err)
+	}
+	for _, named := range query["tenant"] {
+		if named != string(tenant) {
+			return copse.Errorf(copse.Denied, "the token is for tenant %q, the query names another", tenant)
+		}
+	}
+	return nil
+}
+
+func (h *handler) checkKey(x *exchange, r *http.Request) error {
+	values := r.Header[HeaderKey]
+	switch {
+	case len(values) == 0:
+		return nil
+	case len(values) > 1:
+		return copse.Errorf(copse.Invalid, "there are %d %s headers; send one", len(values), HeaderKey)
+	}
+	caller, err := h.cfg.Key(r.Context(), values[0])
+	if err != nil {
+		return err
+	}
+	if !caller.May(access.Decide, x.entry.PolicyStoreID, x.entry.Tenant) {
+		return copse.Errorf(copse.Denied, "access key %s does not cover tenant %q with decide", caller.KeyID, x.entry.Tenant)
+	}
+	x.detail = true
+	return nil
+}
+
+// errTooLarge is Invalid with a status of its own.
+var errTooLarge = &copse.Error{Kind: copse.Invalid,
+	Detail: "the body is over " + strconv.Itoa(copse.MaxRequestBytes) + " bytes"}
+
+func readBody(x *exchange, r *http.Request) error {
+	if r.ContentLength > copse.MaxRequestBytes {
+		return errTooLarge
+	}
+	x.body = x.body[:0]
+	if n := int(r.ContentLength); n >= cap(x.body) {
+		x.body = make([]byte, 0, n+1) // one more, so that the end is seen without growing
+	}
+	for {
+		if len(x.body) == cap(x.body) {
+			x.body = append(x.body, 0)[:len(x.body)]
+		}
+		n, err := r.Body.Read(x.body[len(x.body):cap(x.body)])
+		x.body = x.body[:len(x.body)+n]
+		switch {
+		case len(x.body) > copse.MaxRequestBytes:
+			return errTooLarge
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return copse.Errorf(copse.Invalid, "the body could not be read: %w", err)
+		}
+	}
+}

@@ -1,0 +1,53 @@
+package authorizer
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+)
+
+// metrics are looked up once: a label lookup per decision would cost more than the counting.
+type metrics struct {
+	allow, deny prometheus.Counter
+	byKind      [len(outcomes)]prometheus.Counter
+	seconds     prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	total := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "copse_authorize_total",
+		Help: "Requests to /v1/authorize by result; refused is law 4: a tenant that is unknown, suspended or not the issuer's.",
+	}, []string{"result"})
+	m := &metrics{
+		allow: total.WithLabelValues("allow"),
+		deny:  total.WithLabelValues("deny"),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "copse_authorize_seconds",
+			Help:    "Time from the request's headers to the written answer.",
+			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 500e-3, 1},
+		}),
+	}
+	for kind, out := range outcomes {
+		m.byKind[kind] = total.WithLabelValues(out.result)
+	}
+	if reg != nil {
+		reg.MustRegister(total, m.seconds)
+	}
+	return m
+}
+
+func (m *metrics) decided(d copse.Decision, took time.Duration) {
+	if d == copse.Allow {
+		m.allow.Inc()
+	} else {
+		m.deny.Inc()
+	}
+	m.seconds.Observe(took.Seconds())
+}
+
+func (m *metrics) failed(kind copse.Kind, took time.Duration) {
+	m.byKind[kind].Inc()
+	m.seconds.Observe(took.Seconds())
+}
