@@ -52,9 +52,9 @@ type Config struct {
 	Decider   copse.Decider
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
-	// Log gets one line per decision or refusal. Nil: none.
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	// Log gets a line per refusal or failure, Decisions one per decision. Nil: none.
+	Log, Decisions *slog.Logger
+	Metrics        prometheus.Registerer
 }
 
 // New makes the handler of POST /v1/authorize. It takes the request id from the X-Request-Id header of
@@ -62,6 +62,9 @@ type Config struct {
 func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Decisions == nil {
+		cfg.Decisions = slog.New(slog.DiscardHandler)
 	}
 	return &handler{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
 }

@@ -122,7 +122,7 @@ func appendError(out []byte, kind copse.Kind, err error, requestID string) []byt
 }
 
 func (h *handler) logDecision(ctx context.Context, requestID string, x *exchange, resp *copse.Response, took time.Duration) {
-	if !h.cfg.Log.Enabled(ctx, slog.LevelInfo) {
+	if !h.cfg.Decisions.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	// The answer is on its way; its buffer serves for the line.
@@ -133,7 +133,7 @@ func (h *handler) logDecision(ctx context.Context, requestID string, x *exchange
 		}
 		x.out = append(x.out, ref.ID...)
 	}
-	h.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "decision",
+	h.cfg.Decisions.LogAttrs(ctx, slog.LevelInfo, "decision",
 		slog.String("requestId", requestID),
 		slog.String("tenant", string(x.entry.Tenant)),
 		slog.String("policyStore", string(x.entry.PolicyStoreID)),
