@@ -1,0 +1,282 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+
+	"github.com/copse-authz/copse"
+)
+
+// decoded is a request as the evaluator sees it: what the caller sent and what copse found out,
+// joined.
+type decoded struct {
+	request  types.Request
+	entities types.EntityMap
+	// ancestors of each entity of the request that has parents, itself not included.
+	ancestors map[types.EntityUID][]types.EntityUID
+	// fromServer are the entities copse itself defined, and serverContext the context members.
+	fromServer    map[types.EntityUID]bool
+	serverContext types.Record
+	// largest is the size of the largest attribute, or the largest number of ancestors.
+	largest int
+}
+
+// decode reads a request. s may be nil.
+func decode(s *Schema, req *copse.Request) (*decoded, error) {
+	d := &decoded{request: types.Request{Principal: req.Principal, Action: req.Action, Resource: req.Resource}}
+	for _, part := range []struct {
+		path string
+		uid  types.EntityUID
+	}{{"principal", req.Principal}, {"action", req.Action}, {"resource", req.Resource}} {
+		if message := checkUID(part.uid); message != "" {
+			return nil, requestError(part.path, "%s", message)
+		}
+	}
+	if !isActionType(req.Action.Type) {
+		return nil, requestError("action", "%s is not an action: its type must be Action or end in ::Action", req.Action)
+	}
+	if err := d.readEntities(s, req); err != nil {
+		return nil, err
+	}
+	if err := d.readContext(s, req); err != nil {
+		return nil, err
+	}
+	if err := d.closeOver(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// dataPath names request data in findings, as AVP and copse's own API name it.
+func dataPath(member string, format copse.Format) (path string, inText bool) {
+	switch format {
+	case copse.FormatAVPList:
+		return member + ".entityList", false
+	case copse.FormatAVPMap:
+		return member + ".contextMap", false
+	default:
+		return member + ".cedarJson", true
+	}
+}
+
+func (d *decoded) readEntities(s *Schema, req *copse.Request) error {
+	server, err := d.entityData(s, "serverEntities", req.ServerEntities, nil)
+	if err != nil {
+		return err
+	}
+	caller, err := d.entityData(s, "entities", req.Entities, func(r *reader, uid types.EntityUID) error {
+		_, defined := server[uid]
+		switch {
+		case isActionType(uid.Type):
+			return r.fail("%s is an action: actions come from the schema, they can't be sent", uid)
+		case defined:
+			return r.fail("%s is defined by the verified token and can't be sent", uid)
+		case slices.Contains(req.ReservedTypes, uid.Type):
+			return r.fail("entities of type %s come from the verified token and can't be sent", uid.Type)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(server) == 0 {
+		d.entities = caller
+		return nil
+	}
+	d.entities = server
+	d.fromServer = make(map[types.EntityUID]bool, len(server))
+	for uid := range server {
+		d.fromServer[uid] = true
+	}
+	for uid, e := range caller {
+		d.entities[uid] = e
+	}
+	return nil
+}
+
+// entityData reads entities in any format; allow may refuse one by its identifier.
+func (d *decoded) entityData(s *Schema, member string, data copse.Data, allow func(*reader, types.EntityUID) error) (types.EntityMap, error) {
+	if data.Format == copse.FormatNone {
+		return types.EntityMap{}, nil
+	}
+	path, inText := dataPath(member, data.Format)
+	r := newReader(path, inText, data.Bytes)
+	out := types.EntityMap{}
+	read := r.avpEntity
+	switch data.Format {
+	case copse.FormatAVPList:
+	case copse.FormatCedarJSON:
+		read = func() (types.Entity, error) { return r.cedarEntity(s) }
+	default:
+		return nil, requestError(member, "entities can't have this format")
+	}
+	err := r.array("an array of entities", func() error {
+		e, err := read()
+		if err != nil {
+			return err
+		}
+		if allow != nil {
+			if err := allow(r, e.UID); err != nil {
+				return err
+			}
+		}
+		// In an entityList the last of two entities wins, as in AVP; Cedar's own form has no such rule.
+		if _, twice := out[e.UID]; twice && data.Format == copse.FormatCedarJSON {
+			return r.fail("%s is defined twice", e.UID)
+		}
+		out[e.UID] = e
+		return nil
+	})
+	if err == nil {
+		err = r.end()
+	}
+	d.largest = max(d.largest, r.largest)
+	return out, err
+}
+
+// tokenMember is the context member that policies trust as verified claims.
+const tokenMember = "token"
+
+func (d *decoded) readContext(s *Schema, req *copse.Request) error {
+	var shape resolved.RecordType
+	if s != nil {
+		if applies := s.resolved.Actions[req.Action].AppliesTo; applies != nil {
+			shape = applies.Context
+		}
+	}
+	var err error
+	d.serverContext, err = d.contextData(shape, "serverContext", req.ServerContext, nil)
+	if err != nil {
+		return err
+	}
+	byToken := req.ServerContext.Format != copse.FormatNone || req.ServerEntities.Format != copse.FormatNone || len(req.ReservedTypes) > 0
+	caller, err := d.contextData(shape, "context", req.Context, func(r *reader, name types.String) error {
+		_, defined := d.serverContext.Get(name)
+		if defined || byToken && name == tokenMember {
+			return r.fail("this context member comes from the verified token and can't be sent")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case d.serverContext.Len() == 0:
+		d.request.Context = caller
+	case caller.Len() == 0:
+		d.request.Context = d.serverContext
+	default:
+		joined := caller.Map()
+		for name, v := range d.serverContext.All() {
+			joined[name] = v
+		}
+		d.request.Context = types.NewRecord(joined)
+	}
+	return nil
+}
+
+func (d *decoded) contextData(shape resolved.RecordType, member string, data copse.Data, allow func(*reader, types.String) error) (types.Record, error) {
+	if data.Format == copse.FormatNone {
+		return types.Record{}, nil
+	}
+	path, inText := dataPath(member, data.Format)
+	r := newReader(path, inText, data.Bytes)
+	r.allowMember = allow
+	var out types.Record
+	var err error
+	switch data.Format {
+	case copse.FormatAVPMap:
+		out, err = r.avpAttributes("a map of attribute values")
+	case copse.FormatCedarJSON:
+		out, err = r.cedarRecord(func(name types.String) resolved.IsType { return shape[name].Type })
+	default:
+		return out, requestError(member, "a context can't have this format")
+	}
+	if err == nil {
+		err = r.end()
+	}
+	d.largest = max(d.largest, r.largest)
+	return out, err
+}
+
+// closeOver finds the ancestors of every entity, and refuses cycles and crowds.
+func (d *decoded) closeOver() error {
+	walk := ancestry{entities: d.entities, state: map[types.EntityUID]visit{}, of: map[types.EntityUID][]types.EntityUID{}}
+	for uid, e := range d.entities {
+		if e.Parents.Len() == 0 {
+			continue
+		}
+		if err := walk.visit(uid); err != nil {
+			return err
+		}
+	}
+	d.ancestors = walk.of
+	for _, of := range walk.of {
+		d.largest = max(d.largest, len(of))
+	}
+	return nil
+}
+
+type visit uint8
+
+const (
+	unseen visit = iota
+	open
+	done
+)
+
+// ancestry computes the transitive parents of entities, each from its parents' ones.
+type ancestry struct {
+	entities types.EntityMap
+	state    map[types.EntityUID]visit
+	of       map[types.EntityUID][]types.EntityUID
+}
+
+func (a *ancestry) visit(uid types.EntityUID) error {
+	switch a.state[uid] {
+	case done:
+		return nil
+	case open:
+		return requestError("entities", "%s is its own ancestor: the parents of entities must not form a cycle", uid)
+	}
+	e, ok := a.entities[uid]
+	if !ok || e.Parents.Len() == 0 {
+		a.state[uid] = done
+		return nil
+	}
+	a.state[uid] = open
+	if n := e.Parents.Len(); n > copse.MaxParents {
+		return crowd(uid, n)
+	}
+	var all []types.EntityUID
+	for parent := range e.Parents.All() {
+		if err := a.visit(parent); err != nil {
+			return err
+		}
+		all = appendNew(all, parent)
+		for _, next := range a.of[parent] {
+			if all = appendNew(all, next); len(all) > copse.MaxParents {
+				return crowd(uid, len(all))
+			}
+		}
+	}
+	a.of[uid] = all
+	a.state[uid] = done
+	return nil
+}
+
+func crowd(uid types.EntityUID, n int) error {
+	return requestError("entities", "%s has %s parents, counting parents of parents; at most %d are allowed",
+		uid, fmt.Sprintf("%d or more", n), copse.MaxParents)
+}
+
+// appendNew keeps a list of at most MaxParents+1 uids free of repetitions.
+func appendNew(list []types.EntityUID, uid types.EntityUID) []types.EntityUID {
+	if slices.Contains(list, uid) {
+		return list
+	}
+	return append(list, uid)
+}

@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+)
+
+// cedarValue reads a value in Cedar's JSON form. With an expected type, the forms only a schema can
+// tell apart are understood as well: {"type", "id"} for an entity, a string for an extension value.
+func (r *reader) cedarValue(expected resolved.IsType) (types.Value, error) {
+	switch r.dec.PeekKind() {
+	case '"':
+		text, err := r.string("a string")
+		if err != nil {
+			return nil, err
+		}
+		if ext, ok := expected.(resolved.ExtensionType); ok {
+			return r.extension(extensionConstructor(ext), text)
+		}
+		r.size += 1 + len(text)/16
+		return types.String(text), nil
+	case 't', 'f':
+		return r.boolean()
+	case '0':
+		return r.long()
+	case '[':
+		return r.cedarSet(expected)
+	case '{':
+		return r.cedarObject(expected)
+	default:
+		token, err := r.token()
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.fail("expected a Cedar value, found %s", describe(token.Kind()))
+	}
+}
+
+func extensionConstructor(t resolved.ExtensionType) string {
+	if t == "ipaddr" {
+		return "ip"
+	}
+	return string(t)
+}
+
+func (r *reader) cedarSet(expected resolved.IsType) (types.Value, error) {
+	if err := r.enter(); err != nil {
+		return nil, err
+	}
+	defer r.leave()
+	var element resolved.IsType
+	if set, ok := expected.(resolved.SetType); ok {
+		element = set.Element
+	}
+	elements := []types.Value{}
+	err := r.array("an array", func() error {
+		v, err := r.cedarValue(element)
+		elements = append(elements, v)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.set(elements)
+}
+
+// cedarObject reads a record, an entity reference or an extension value.
+func (r *reader) cedarObject(expected resolved.IsType) (types.Value, error) {
+	if err := r.enter(); err != nil {
+		return nil, err
+	}
+	defer r.leave()
+	record, _ := expected.(resolved.RecordType)
+	members := types.RecordMap{}
+	var escaped types.Value
+	err := r.object("an object", func(name string) error {
+		var err error
+		switch {
+		case name == "__entity":
+			escaped, err = r.cedarIdentifier()
+		case name == "__extn":
+			escaped, err = r.cedarExtension()
+		default:
+			members[types.String(name)], err = r.cedarValue(record[types.String(name)].Type)
+		}
+		if err == nil && escaped != nil && len(members) > 0 {
+			err = r.fail("__entity and __extn stand alone in their object")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if escaped != nil {
+		return escaped, nil
+	}
+	if _, ok := expected.(resolved.EntityType); ok {
+		entityType, isType := members["type"].(types.String)
+		id, isID := members["id"].(types.String)
+		if isType && isID && len(members) == 2 {
+			return r.uid(string(entityType), string(id))
+		}
+	}
+	r.size++
+	return types.NewRecord(members), nil
+}
+
+// cedarIdentifier reads {"type", "id"}.
+func (r *reader) cedarIdentifier() (types.EntityUID, error) {
+	var entityType, id string
+	var hasType, hasID bool
+	err := r.object("an entity reference", func(name string) error {
+		var err error
+		switch name {
+		case "type":
+			entityType, err = r.string("a string")
+			hasType = true
+		case "id":
+			id, err = r.string("a string")
+			hasID = true
+		default:
+			err = r.fail("unknown member; an entity reference has type and id")
+		}
+		return err
+	})
+	if err == nil && (!hasType || !hasID) {
+		err = r.fail("an entity reference has type and id")
+	}
+	if err != nil {
+		return types.EntityUID{}, err
+	}
+	return r.uid(entityType, id)
+}
+
+// cedarUID reads a uid or parent: {"type", "id"}, bare or inside __entity.
+func (r *reader) cedarUID() (types.EntityUID, error) {
+	var out types.EntityUID
+	var entityType, id string
+	var bare, escaped int
+	err := r.object("an entity reference", func(name string) error {
+		var err error
+		switch name {
+		case "__entity":
+			out, err = r.cedarIdentifier()
+			escaped++
+		case "type":
+			entityType, err = r.string("a string")
+			bare++
+		case "id":
+			id, err = r.string("a string")
+			bare++
+		default:
+			err = r.fail("unknown member; an entity reference has type and id")
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return types.EntityUID{}, err
+	case escaped == 1 && bare == 0:
+		return out, nil
+	case escaped == 0 && bare == 2:
+		return r.uid(entityType, id)
+	default:
+		return types.EntityUID{}, r.fail("an entity reference has type and id")
+	}
+}
+
+// cedarExtension reads {"fn", "arg"}. Functions of several arguments are not values of data.
+func (r *reader) cedarExtension() (types.Value, error) {
+	var fn, arg string
+	var hasFn, hasArg bool
+	err := r.object("an extension value", func(name string) error {
+		var err error
+		switch name {
+		case "fn":
+			fn, err = r.string("a string")
+			hasFn = true
+		case "arg":
+			arg, err = r.string("a string; extension values of several arguments are not supported")
+			hasArg = true
+		case "args":
+			err = r.fail("extension values of several arguments are not supported; write the result instead")
+		default:
+			err = r.fail("unknown member; an extension value has fn and arg")
+		}
+		return err
+	})
+	if err == nil && (!hasFn || !hasArg) {
+		err = r.fail("an extension value has fn and arg")
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch fn {
+	case "ip", "decimal", "datetime", "duration":
+		return r.extension(fn, arg)
+	default:
+		return nil, r.fail("unknown extension function; use ip, decimal, datetime or duration")
+	}
+}
+
+// lateMember is a member that must wait until the entity's type is known.
+type lateMember struct {
+	name string
+	from *reader
+}
+
+// cedarEntity reads an entity. The type in uid decides how its attributes are read, so attributes
+// that come before it wait.
+func (r *reader) cedarEntity(s *Schema) (types.Entity, error) {
+	var e types.Entity
+	var hasUID, hasAttrs, hasParents bool
+	var late []lateMember
+	err := r.object("an entity", func(name string) error {
+		var err error
+		switch name {
+		case "uid":
+			e.UID, err = r.cedarUID()
+			hasUID = true
+		case "attrs", "tags":
+			hasAttrs = hasAttrs || name == "attrs"
+			if s == nil || hasUID {
+				return r.cedarAttributes(s, &e, name)
+			}
+			var from *reader
+			from, err = r.detach()
+			late = append(late, lateMember{name, from})
+		case "parents":
+			e.Parents, err = r.parents(r.cedarUID)
+			hasParents = true
+		default:
+			err = r.fail("unknown member; an entity has uid, attrs, parents and tags")
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return e, err
+	case !hasUID:
+		return e, r.fail("the entity has no uid")
+	case !hasAttrs:
+		return e, r.fail("the entity has no attrs; write \"attrs\": {}")
+	case !hasParents:
+		return e, r.fail("the entity has no parents; write \"parents\": []")
+	}
+	for _, m := range late {
+		m.from.setWork = r.setWork
+		if err := m.from.cedarAttributes(s, &e, m.name); err != nil {
+			return e, err
+		}
+		r.setWork, r.largest = m.from.setWork, max(r.largest, m.from.largest)
+	}
+	return e, nil
+}
+
+func (r *reader) cedarAttributes(s *Schema, e *types.Entity, name string) error {
+	var err error
+	if name == "attrs" {
+		var shape resolved.RecordType
+		if s != nil {
+			shape = s.resolved.Entities[e.UID.Type].Shape
+		}
+		e.Attributes, err = r.cedarRecord(func(name types.String) resolved.IsType { return shape[name].Type })
+		return err
+	}
+	var tag resolved.IsType
+	if s != nil {
+		tag = s.resolved.Entities[e.UID.Type].Tags
+	}
+	e.Tags, err = r.cedarRecord(func(types.String) resolved.IsType { return tag })
+	return err
+}
+
+// cedarRecord reads an object that can only be a record: attributes, tags, a context.
+func (r *reader) cedarRecord(expected func(types.String) resolved.IsType) (types.Record, error) {
+	members := types.RecordMap{}
+	err := r.object("an object", func(name string) error {
+		if name == "__entity" || name == "__extn" {
+			return r.fail("expected a record here, found an entity reference or extension value")
+		}
+		v, err := r.attribute(types.String(name), func() (types.Value, error) { return r.cedarValue(expected(types.String(name))) })
+		members[types.String(name)] = v
+		return err
+	})
+	return types.NewRecord(members), err
+}
