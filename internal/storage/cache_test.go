@@ -296,7 +296,8 @@ func TestCacheNeverServesWhatWasInvalidated(t *testing.T) {
 					c.Invalidate(k)
 				}
 				acknowledged[k].Store(v)
-				if v%4 == 0 {
+				// Wait for a read now and then, or all changes happen between two of them.
+				for was, spins := reads.Load(), 0; v%2 == 0 && reads.Load() == was && spins < 1000; spins++ {
 					runtime.Gosched()
 				}
 			}
