@@ -1,5 +1,3 @@
-// Package access decides who is calling: access keys, the two ways to present one (SigV4 and bearer),
-// and the Caller that every administrative method takes as a parameter.
 package access
 
 import (

@@ -2,37 +2,16 @@ package access
 
 import (
 	"context"
-	"net/http"
+	"crypto/rand"
+	"errors"
+	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/storage"
 )
-
-// STUB: signatures the transports build on. The package's author moves each to its file.
-
-// Secret is a value that must not be printed: every formatting of it says "[secret]".
-type Secret string
-
-// Config is what a Service is made of.
-type Config struct {
-	Backend   storage.Backend
-	MasterKey []byte // 32 bytes
-	RootID    string // the root key, never stored; wins over a stored one
-	Root      Secret
-	Region    string // when set, the only region SigV4 may be signed for
-	Metrics   prometheus.Registerer
-}
-
-// Service keeps access keys and verifies what is presented.
-type Service struct{}
-
-// New makes a Service. It follows the backend until Close.
-func New(cfg Config) (*Service, error) { panic("stub") }
-
-// Close stops following the backend.
-func (s *Service) Close() error { panic("stub") }
 
 // Key describes an access key, without its secret.
 type Key struct {
@@ -44,33 +23,268 @@ type Key struct {
 	ExpiresAt   time.Time // zero: never
 }
 
+const (
+	idPrefix     = "CPK"
+	idAlphabet   = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	idRandom     = 17 // 85 bits
+	secretLength = 40
+	secretChars  = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	maxSecret    = 256 // bounds the work for a credential nobody has looked at yet
+)
+
+// NewRootKey draws the id and secret of a root key, for the server that has none configured.
+func NewRootKey() (id string, secret Secret) { return newKeyID(), newSecret() }
+
+func newKeyID() string { return idPrefix + randomText(idAlphabet, idRandom) }
+
+func newSecret() Secret { return Secret(randomText(secretChars, secretLength)) }
+
+// randomText draws n characters, each equally likely.
+func randomText(alphabet string, n int) string {
+	limit := 256 - 256%len(alphabet)
+	out := make([]byte, 0, n)
+	var buf [64]byte
+	for {
+		_, _ = rand.Read(buf[:])
+		for _, b := range buf {
+			if int(b) >= limit {
+				continue
+			}
+			if out = append(out, alphabet[int(b)%len(alphabet)]); len(out) == n {
+				return string(out)
+			}
+		}
+	}
+}
+
+// validKeyID accepts what AWS clients accept as an access key id, without the underscore: it
+// separates id and secret in a bearer.
+func validKeyID(id string) bool {
+	if len(id) < 16 || len(id) > 128 {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; !isLowerAlnum(c) && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+func requireAdmin(c Caller) error {
+	if !c.MayEverywhere(Admin) {
+		return copse.Errorf(copse.Denied, "access keys need a credential with the verb admin and the scope all")
+	}
+	return nil
+}
+
+// validateKey checks what a caller may choose about a key.
+func validateKey(k Key, now time.Time) error {
+	scopes := 0
+	if k.Scope.All {
+		scopes++
+	}
+	if k.Scope.Tenant != "" {
+		scopes++
+		if err := k.Scope.Tenant.Validate(); err != nil {
+			return err
+		}
+	}
+	if k.Scope.PolicyStore != "" {
+		scopes++
+		if err := k.Scope.PolicyStore.Validate(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case scopes != 1:
+		return copse.Errorf(copse.Invalid, "scope: name exactly one of all, tenant and policyStoreId")
+	case k.Verbs == 0 || k.Verbs&^(Read|Write|Decide|Admin) != 0:
+		return copse.Errorf(copse.Invalid, "verbs: name at least one of read, write, decide and admin")
+	case k.Verbs&Admin != 0 && !k.Scope.All:
+		return copse.Errorf(copse.Invalid, "verbs: admin covers tenants, issuers and access keys, so it needs the scope all")
+	case !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now):
+		return copse.Errorf(copse.Invalid, "expiresAt: %s is past", k.ExpiresAt.UTC().Format(time.RFC3339))
+	case len(k.Description) > copse.MaxDescriptionBytes:
+		return copse.Errorf(copse.Invalid, "description: at most %d bytes, this one has %d", copse.MaxDescriptionBytes, len(k.Description))
+	case !utf8.ValidString(k.Description):
+		return copse.Errorf(copse.Invalid, "description: it is not valid UTF-8")
+	}
+	for _, r := range k.Description {
+		if unicode.IsControl(r) {
+			return copse.Errorf(copse.Invalid, "description: it contains the control character %U", r)
+		}
+	}
+	return nil
+}
+
 // CreateKey makes a key; the secret is returned once and can't be read again. Needs Admin everywhere.
+// Of k, id and creation time are ignored.
 func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, error) {
-	panic("stub")
+	if err := requireAdmin(c); err != nil {
+		return Key{}, "", err
+	}
+	now := time.Now()
+	if err := validateKey(k, now); err != nil {
+		return Key{}, "", err
+	}
+	k.ID = newKeyID()
+	k.CreatedAt = now.UTC().Truncate(time.Microsecond)
+	if !k.ExpiresAt.IsZero() {
+		k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Microsecond)
+	}
+	secret := newSecret()
+	body, err := s.seal(k, string(secret))
+	if err != nil {
+		return Key{}, "", fmt.Errorf("access: %w", err)
+	}
+	write := storage.Write{Key: storage.Key{Kind: keyKind, ID: k.ID}, Body: body, Expect: storage.Absent()}
+	if err := s.commit(ctx, c, "CreateKey", write); err != nil {
+		return Key{}, "", err
+	}
+	return k, secret, nil
 }
 
-// ListKeys needs Admin everywhere.
+// ListKeys returns up to limit keys with ids greater than after, in order, and whether there are
+// more. The root key is not among them. Needs Admin everywhere.
 func (s *Service) ListKeys(ctx context.Context, c Caller, after string, limit int) ([]Key, bool, error) {
-	panic("stub")
+	if err := requireAdmin(c); err != nil {
+		return nil, false, err
+	}
+	if limit < 1 {
+		return nil, false, copse.Errorf(copse.Invalid, "maxResults: it must be at least 1")
+	}
+	items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, after, limit+1)
+	if err != nil {
+		return nil, false, storageError(err)
+	}
+	more := len(items) > limit
+	if more {
+		items = items[:limit]
+	}
+	keys := make([]Key, 0, len(items))
+	for _, item := range items {
+		k, _, err := parseStored(item)
+		if err != nil {
+			return nil, false, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, more, nil
 }
 
-// RevokeKey is effective before it returns. NotFound when absent. Needs Admin everywhere.
-func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error { panic("stub") }
-
-// Bearer verifies "copse_<id>_<secret>".
-func (s *Service) Bearer(ctx context.Context, credential string) (Caller, error) { panic("stub") }
-
-// SigV4 verifies the signature of r over body, which the caller has read after Precheck passed.
-func (s *Service) SigV4(ctx context.Context, r *http.Request, body []byte) (Caller, error) {
-	panic("stub")
+// RevokeKey is effective before it returns. NotFound when absent. Needs Admin everywhere. The sealed
+// secret is removed from the history too; should that fail, the key is revoked all the same, and the
+// same call may be repeated.
+func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
+	if err := requireAdmin(c); err != nil {
+		return err
+	}
+	if s.root != nil && id == s.root.key.ID {
+		return copse.Errorf(copse.InvalidState, "the root access key is configured, not stored: change the configuration and restart")
+	}
+	if !validKeyID(id) {
+		return copse.NotFoundError(copse.ResourceAccessKey, id)
+	}
+	revoked, err := s.remove(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	if !revoked {
+		return copse.NotFoundError(copse.ResourceAccessKey, id)
+	}
+	return nil
 }
 
-// PrecheckSigV4 looks at the key id and the date before anything of the body is read.
-func (s *Service) PrecheckSigV4(ctx context.Context, r *http.Request) error { panic("stub") }
+// RevokeScope revokes every key of exactly this scope and returns how many there were. Offboarding
+// needs it: a key of a tenant that is gone must not open a later tenant of the same name.
+func (s *Service) RevokeScope(ctx context.Context, c Caller, scope Scope) (int, error) {
+	if err := requireAdmin(c); err != nil {
+		return 0, err
+	}
+	const page = 1000
+	count, after := 0, ""
+	for {
+		items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, after, page)
+		if err != nil {
+			return count, storageError(err)
+		}
+		for _, item := range items {
+			after = item.ID
+			k, _, err := parseStored(item)
+			if err != nil {
+				return count, err
+			}
+			if k.Scope != scope {
+				continue
+			}
+			revoked, err := s.remove(ctx, c, k.ID)
+			if err != nil {
+				return count, err
+			}
+			if revoked {
+				count++
+			}
+		}
+		if len(items) < page {
+			return count, nil
+		}
+	}
+}
 
-// SealPage makes an opaque, tamper-evident paging token for a position, bound to the call it belongs
-// to; OpenPage gives the position back, or Invalid.
-func (s *Service) SealPage(call, position string) string { panic("stub") }
+func (s *Service) remove(ctx context.Context, c Caller, id string) (bool, error) {
+	key := storage.Key{Kind: keyKind, ID: id}
+	_, err := s.backend.Get(ctx, storage.Directory(), key)
+	present := err == nil
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return false, storageError(err)
+	}
+	if present {
+		// A key is never changed, only made and removed, so whatever is there is what is meant.
+		if err := s.commit(ctx, c, "RevokeKey", storage.Write{Key: key, Expect: storage.Any()}); err != nil {
+			return false, err
+		}
+	}
+	if err := s.backend.Forget(ctx, storage.Directory(), key); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return present, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
+	}
+	return present, nil
+}
 
-// OpenPage opens what SealPage made for the same call. An empty token is the start.
-func (s *Service) OpenPage(call, token string) (position string, err error) { panic("stub") }
+// commit writes to the directory partition, which the first writer makes.
+func (s *Service) commit(ctx context.Context, c Caller, operation string, write storage.Write) error {
+	const attempts = 3 // another writer may make the directory between our two steps
+	var err error
+	for range attempts {
+		commit := storage.Commit{Partition: storage.Directory(), Writes: []storage.Write{write}, Actor: c.KeyID, Operation: operation}
+		var head storage.Head
+		switch head, err = s.backend.Head(ctx, storage.Directory()); {
+		case err == nil:
+			commit.Incarnation = head.Incarnation
+		case errors.Is(err, storage.ErrNotFound):
+			commit.Create, commit.Incarnation = true, copse.NewIncarnation()
+		default:
+			return storageError(err)
+		}
+		if _, err = s.backend.Commit(ctx, commit); err == nil {
+			return nil
+		}
+		if !errors.Is(err, storage.ErrExists) && !errors.Is(err, storage.ErrNoHead) {
+			break
+		}
+	}
+	return storageError(err)
+}
+
+// storageError classifies what a backend answered.
+func storageError(err error) error {
+	switch {
+	case errors.Is(err, storage.ErrConflict), errors.Is(err, storage.ErrExists):
+		return &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceAccessKey, Detail: "changed meanwhile; try again", Err: err}
+	case errors.Is(err, storage.ErrFull):
+		return &copse.Error{Kind: copse.Unavailable, Detail: "no space left to store anything; nothing was changed", Err: err}
+	case errors.Is(err, storage.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &copse.Error{Kind: copse.Unavailable, Detail: "the server is stopping or the call ran out of time; try again", Err: err}
+	}
+	return &copse.Error{Kind: copse.Internal, Detail: err.Error(), Err: err}
+}

@@ -1,0 +1,137 @@
+package access
+
+import (
+	"encoding/hex"
+	"slices"
+	"strings"
+)
+
+const (
+	algorithm  = "AWS4-HMAC-SHA256"
+	service    = "verifiedpermissions" // on both APIs: one key, one kind of signature
+	terminator = "aws4_request"
+
+	maxAuthorization = 8 << 10
+	maxSignedHeaders = 100
+	maxRegion        = 64
+)
+
+// authorization is a parsed Authorization header. Nothing in it is verified yet.
+type authorization struct {
+	keyID, date, region string
+	signedHeaders       []string // lower case, ascending, each once
+	signedHeadersText   string
+	signature           [32]byte
+}
+
+// parseAuthorization reads "AWS4-HMAC-SHA256 Credential=.., SignedHeaders=.., Signature=..", the
+// three in any order, each exactly once. It is strict: what it accepts has one meaning.
+func parseAuthorization(header string) (authorization, error) {
+	var a authorization
+	if len(header) > maxAuthorization {
+		return a, refuse(IncompleteSignature, "Authorization: longer than %d bytes", maxAuthorization)
+	}
+	rest, ok := strings.CutPrefix(header, algorithm+" ")
+	if !ok {
+		return a, refuse(IncompleteSignature, "Authorization: only %s is supported", algorithm)
+	}
+	var credential, signature string
+	fields := map[string]*string{"Credential": &credential, "SignedHeaders": &a.signedHeadersText, "Signature": &signature}
+	for part := range strings.SplitSeq(rest, ",") {
+		name, value, ok := strings.Cut(strings.Trim(part, " "), "=")
+		field := fields[name]
+		if !ok || field == nil || value == "" {
+			return a, refuse(IncompleteSignature, "Authorization: it must consist of Credential, SignedHeaders and Signature, each once")
+		}
+		*field = value
+		delete(fields, name)
+	}
+	if len(fields) > 0 {
+		return a, refuse(IncompleteSignature, "Authorization: Credential, SignedHeaders and Signature are all needed")
+	}
+	if len(signature) != hex.EncodedLen(len(a.signature)) || strings.ToLower(signature) != signature {
+		return a, refuse(IncompleteSignature, "Authorization: Signature is not 64 lower-case hexadecimal digits")
+	}
+	if _, err := hex.Decode(a.signature[:], []byte(signature)); err != nil {
+		return a, refuse(IncompleteSignature, "Authorization: Signature is not 64 lower-case hexadecimal digits")
+	}
+	if err := a.parseCredential(credential); err != nil {
+		return a, err
+	}
+	return a, a.parseSignedHeaders()
+}
+
+func (a *authorization) parseCredential(credential string) error {
+	parts := strings.Split(credential, "/")
+	if len(parts) != 5 {
+		return refuse(IncompleteSignature, "Authorization: Credential must be <key id>/<date>/<region>/%s/%s", service, terminator)
+	}
+	a.keyID, a.date, a.region = parts[0], parts[1], parts[2]
+	switch {
+	case !validKeyID(a.keyID):
+		// A well-formed signature by a key that can't exist here: AWS's words for that are these.
+		return refuse(UnrecognizedClient, "there is no such access key")
+	case !isDigits(a.date, 8):
+		return refuse(IncompleteSignature, "Authorization: the date in Credential is not YYYYMMDD")
+	case !validRegion(a.region):
+		return refuse(IncompleteSignature, "Authorization: the region in Credential is not lower-case letters, digits and -")
+	case parts[3] != service:
+		return refuse(InvalidSignature, "Authorization: sign for the service %s", service)
+	case parts[4] != terminator:
+		return refuse(IncompleteSignature, "Authorization: Credential must end in %s", terminator)
+	}
+	return nil
+}
+
+func (a *authorization) parseSignedHeaders() error {
+	a.signedHeaders = strings.Split(a.signedHeadersText, ";")
+	if len(a.signedHeaders) > maxSignedHeaders {
+		return refuse(IncompleteSignature, "Authorization: more than %d signed headers", maxSignedHeaders)
+	}
+	for i, name := range a.signedHeaders {
+		if !validHeaderName(name) {
+			return refuse(IncompleteSignature, "Authorization: SignedHeaders must be lower-case header names joined by ;")
+		}
+		if i > 0 && a.signedHeaders[i-1] >= name {
+			return refuse(IncompleteSignature, "Authorization: SignedHeaders must be in ascending order, each once")
+		}
+	}
+	return nil
+}
+
+func (a *authorization) signs(header string) bool {
+	_, found := slices.BinarySearch(a.signedHeaders, header)
+	return found
+}
+
+func isDigits(s string, n int) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return len(s) == n
+}
+
+func isLowerAlnum(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
+
+func validRegion(region string) bool {
+	for i := range len(region) {
+		c := region[i]
+		if !isLowerAlnum(c) && c != '-' {
+			return false
+		}
+	}
+	return region != "" && len(region) <= maxRegion
+}
+
+// validHeaderName admits the characters of HTTP tokens, but no capitals.
+func validHeaderName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if !isLowerAlnum(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return name != ""
+}

@@ -1,0 +1,56 @@
+package access
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+const bearerPrefix = "copse_"
+
+// FormatBearer is the form in which a key is presented as a bearer, to be shown once.
+func FormatBearer(id string, secret Secret) Secret {
+	return Secret(bearerPrefix + id + "_" + string(secret))
+}
+
+// Bearer verifies "copse_<id>_<secret>". A credential that can't be read, an unknown id and a wrong
+// secret are one answer and the same work, so that neither tells whether an id exists.
+func (s *Service) Bearer(ctx context.Context, credential string) (Caller, error) {
+	c, err := s.bearer(ctx, credential)
+	return c, s.count(err)
+}
+
+func (s *Service) bearer(ctx context.Context, credential string) (Caller, error) {
+	if credential == "" {
+		return Caller{}, refuse(MissingAuthenticationToken, "a credential is needed: copse_<id>_<secret>")
+	}
+	id, secret, ok := parseBearer(credential)
+	if !ok {
+		return Caller{}, errBadCredential()
+	}
+	r, err := s.lookup(ctx, id)
+	if err != nil {
+		return Caller{}, err
+	}
+	if !r.hasSecret(secret) {
+		return Caller{}, errBadCredential()
+	}
+	if r.expired(time.Now()) {
+		return Caller{}, refuse(ExpiredToken, "this access key has expired")
+	}
+	return r.caller, nil
+}
+
+func errBadCredential() error {
+	return refuse(InvalidCredential, "the credential is not that of an access key")
+}
+
+// parseBearer splits at the first underscore after the prefix: an id has none, a root secret may.
+func parseBearer(credential string) (id, secret string, ok bool) {
+	rest, ok := strings.CutPrefix(credential, bearerPrefix)
+	if !ok || len(rest) > 128+1+maxSecret {
+		return "", "", false
+	}
+	id, secret, ok = strings.Cut(rest, "_")
+	return id, secret, ok && validKeyID(id) && secret != ""
+}

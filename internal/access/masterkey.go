@@ -1,0 +1,120 @@
+package access
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/copse-authz/copse"
+)
+
+// MasterKeySize is the length of a master key in bytes.
+const MasterKeySize = 32
+
+// MasterKeyFile is the name of a generated master key inside the data directory.
+const MasterKeyFile = "master.key"
+
+// OpenMasterKey loads the master key from file or, when file is empty, from dir/master.key, which it
+// generates if there is none. generated tells the caller to warn that this file is now worth a
+// backup: without it, stored access keys can't be opened.
+func OpenMasterKey(file, dir string) (key MasterKey, generated bool, err error) {
+	if file != "" {
+		key, err = LoadMasterKey(file)
+		return key, false, err
+	}
+	file = filepath.Join(dir, MasterKeyFile)
+	key, err = LoadMasterKey(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, false, err
+	}
+	key, err = GenerateMasterKey(file)
+	return key, err == nil, err
+}
+
+// LoadMasterKey reads 32 bytes written as 64 hexadecimal digits or as base64. A file that anybody but
+// its owner can read or write is refused: whoever reads it can open every stored secret.
+func LoadMasterKey(file string) (MasterKey, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, copse.Errorf(copse.Invalid, "master key: %s is not a regular file", file)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, copse.Errorf(copse.Invalid,
+			"master key: %s has mode %04o, so others can reach it; run: chmod 600 %s", file, info.Mode().Perm(), file)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
+	}
+	key := decodeMasterKey(bytes.TrimSpace(text))
+	if key == nil {
+		return nil, copse.Errorf(copse.Invalid,
+			"master key: %s must hold 32 random bytes as 64 hexadecimal digits or as base64, and nothing else", file)
+	}
+	return key, nil
+}
+
+func decodeMasterKey(text []byte) MasterKey {
+	if raw, err := hex.DecodeString(string(text)); err == nil && len(raw) == MasterKeySize {
+		return raw
+	}
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		if raw, err := encoding.Strict().DecodeString(string(text)); err == nil && len(raw) == MasterKeySize {
+			return raw
+		}
+	}
+	return nil
+}
+
+// GenerateMasterKey writes a new master key to a file that must not exist yet, readable by its owner
+// only, and returns once it is on disk: a key that a crash could take back must not seal anything.
+func GenerateMasterKey(file string) (MasterKey, error) {
+	key := make(MasterKey, MasterKeySize)
+	_, _ = rand.Read(key)
+	if err := writeDurably(file, hex.EncodeToString(key)+"\n"); err != nil {
+		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
+	}
+	return key, nil
+}
+
+func writeDurably(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(file))
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// derive makes an independent key for one purpose, so that a paging token can never be mistaken for
+// a sealed secret, whatever its bytes.
+func (k MasterKey) derive(purpose string) ([]byte, error) {
+	if len(k) != MasterKeySize {
+		return nil, fmt.Errorf("a master key has %d bytes, this one has %d", MasterKeySize, len(k))
+	}
+	return hkdf.Key(sha256.New, k, nil, "copse "+purpose+" v1", MasterKeySize)
+}

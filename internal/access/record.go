@@ -1,0 +1,120 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+const keyKind storage.Kind = "access-key"
+
+// record is a key ready to verify with. It holds its secret in the clear, so it formats as nothing.
+type record struct {
+	key     Key
+	caller  Caller
+	known   bool // false only for the stand-in of keys that do not exist
+	secret  string
+	hash    [sha256.Size]byte // of the secret: equal lengths for a constant-time comparison
+	derived atomic.Pointer[signingKey]
+}
+
+// Format keeps a record that strays into a log line from showing its secret.
+func (*record) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+func newRecord(k Key, secret string) *record {
+	return &record{
+		key: k, caller: Caller{KeyID: k.ID, Scope: k.Scope, Verbs: k.Verbs}, known: true,
+		secret: secret, hash: sha256.Sum256([]byte(secret)),
+	}
+}
+
+// hasSecret compares in constant time, whatever the length of the guess.
+func (r *record) hasSecret(secret string) bool {
+	guess := sha256.Sum256([]byte(secret))
+	return subtle.ConstantTimeCompare(guess[:], r.hash[:]) == 1 && r.known
+}
+
+func (r *record) expired(now time.Time) bool {
+	return !r.key.ExpiresAt.IsZero() && !now.Before(r.key.ExpiresAt)
+}
+
+// lookup never fails for an unknown id: it hands out the stand-in, and the caller goes on to do the
+// same work as for a known key with a wrong secret.
+func (s *Service) lookup(ctx context.Context, id string) (*record, error) {
+	if s.root != nil && id == s.root.key.ID {
+		return s.root, nil
+	}
+	if !validKeyID(id) {
+		return s.nobody, nil
+	}
+	r, err := s.keys.Get(ctx, id)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, storage.ErrNotFound):
+		return s.nobody, nil
+	}
+	return nil, unavailable(err)
+}
+
+func (s *Service) load(ctx context.Context, id string) (*record, error) {
+	item, err := s.backend.Get(ctx, storage.Directory(), storage.Key{Kind: keyKind, ID: id})
+	if err != nil {
+		return nil, err
+	}
+	return s.open(item)
+}
+
+// stored is a key's body in storage.
+type stored struct {
+	Sealed      []byte              `json:"sealed"` // the secret under AES-256-GCM, the key id as associated data
+	All         bool                `json:"all,omitzero"`
+	Tenant      copse.TenantID      `json:"tenant,omitzero"`
+	PolicyStore copse.PolicyStoreID `json:"policyStoreId,omitzero"`
+	Verbs       Verb                `json:"verbs"`
+	Description string              `json:"description,omitzero"`
+	CreatedAt   time.Time           `json:"createdAt"`
+	ExpiresAt   time.Time           `json:"expiresAt,omitzero"`
+}
+
+func (s *Service) seal(k Key, secret string) ([]byte, error) {
+	return json.Marshal(stored{
+		Sealed: seal(s.sealer, secret, k.ID),
+		All:    k.Scope.All, Tenant: k.Scope.Tenant, PolicyStore: k.Scope.PolicyStore,
+		Verbs: k.Verbs, Description: k.Description, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
+	})
+}
+
+func (s *Service) open(item storage.Item) (*record, error) {
+	k, sealed, err := parseStored(item)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := s.sealer.Open(nil, nil, sealed, []byte(k.ID))
+	if err != nil {
+		return nil, fmt.Errorf("access key %s: its secret can't be opened: %w", k.ID, err)
+	}
+	return newRecord(k, string(secret)), nil
+}
+
+func parseStored(item storage.Item) (Key, []byte, error) {
+	var b stored
+	if err := json.Unmarshal(item.Body, &b); err != nil {
+		return Key{}, nil, fmt.Errorf("access key %s: %w", item.ID, err)
+	}
+	return Key{
+		ID: item.ID, Description: b.Description,
+		Scope: Scope{All: b.All, Tenant: b.Tenant, PolicyStore: b.PolicyStore},
+		Verbs: b.Verbs, CreatedAt: b.CreatedAt, ExpiresAt: b.ExpiresAt,
+	}, b.Sealed, nil
+}

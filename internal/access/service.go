@@ -1,0 +1,146 @@
+package access
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Config is what a Service is made of.
+type Config struct {
+	Backend   storage.Backend
+	MasterKey MasterKey // 32 bytes
+	RootID    string    // the root key, never stored; wins over a stored one
+	Root      Secret
+	Region    string // when set, the only region SigV4 may be signed for
+	Metrics   prometheus.Registerer
+}
+
+const (
+	// maxCachedKeys bounds memory, not the number of keys: others are read again.
+	maxCachedKeys = 20_000
+	// An id nobody has costs one read in this time, however often it is presented. Creating a key
+	// ends it early.
+	unknownTTL = 5 * time.Second
+)
+
+// Service keeps access keys and verifies what is presented.
+type Service struct {
+	backend  storage.Backend
+	region   string
+	sealer   cipher.AEAD
+	pages    cipher.AEAD
+	root     *record // nil when there is no root key
+	nobody   *record // stands in for a key that does not exist
+	keys     *storage.Cache[string, *record]
+	stop     func()
+	failures *prometheus.CounterVec
+}
+
+// New makes a Service. It follows the backend until Close. A master key that does not open what is
+// stored is refused here, not at the first call.
+func New(cfg Config) (*Service, error) {
+	s := &Service{backend: cfg.Backend, region: cfg.Region}
+	var err error
+	if s.sealer, err = sealerFor(cfg.MasterKey, "access key secret"); err != nil {
+		return nil, err
+	}
+	if s.pages, err = sealerFor(cfg.MasterKey, "paging token"); err != nil {
+		return nil, err
+	}
+	if s.root, err = rootRecord(cfg); err != nil {
+		return nil, err
+	}
+	// Random, so that nothing a caller sends can match it.
+	s.nobody = newRecord(Key{}, rand.Text())
+	s.nobody.known = false
+	if s.failures, err = newFailures(cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("access: %w", err)
+	}
+	s.keys = storage.NewCache(storage.CacheConfig[string, *record]{
+		Load: s.load, MaxWeight: maxCachedKeys, NegativeTTL: unknownTTL,
+	})
+	s.stop = cfg.Backend.Follow(s.follow)
+	if err := s.checkMasterKey(); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close stops following the backend.
+func (s *Service) Close() error {
+	s.stop()
+	return nil
+}
+
+func sealerFor(master MasterKey, purpose string) (cipher.AEAD, error) {
+	key, err := master.derive(purpose)
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "access: %w", err)
+	}
+	return newSealer(key)
+}
+
+// minRootSecret keeps a guessable root secret out; generated secrets have 40 characters.
+const minRootSecret = 16
+
+func rootRecord(cfg Config) (*record, error) {
+	if cfg.RootID == "" && cfg.Root == "" {
+		return nil, nil
+	}
+	if !validKeyID(cfg.RootID) {
+		return nil, copse.Errorf(copse.Invalid, "root access key id: use 16 to 128 letters and digits")
+	}
+	if len(cfg.Root) < minRootSecret || len(cfg.Root) > maxSecret {
+		return nil, copse.Errorf(copse.Invalid, "root secret: it has %d characters; use %d to %d", len(cfg.Root), minRootSecret, maxSecret)
+	}
+	for i := range len(cfg.Root) {
+		if c := cfg.Root[i]; c <= ' ' || c > '~' {
+			return nil, copse.Errorf(copse.Invalid, "root secret: character %d is not printable ASCII; a header could not carry it", i+1)
+		}
+	}
+	system := System()
+	return newRecord(Key{ID: cfg.RootID, Description: "root", Scope: system.Scope, Verbs: system.Verbs}, string(cfg.Root)), nil
+}
+
+// checkMasterKey opens one stored secret, if there is any.
+func (s *Service) checkMasterKey() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, "", 1)
+	if err != nil {
+		return fmt.Errorf("access: %w", err)
+	}
+	for _, item := range items {
+		if _, err := s.open(item); err != nil {
+			return copse.Errorf(copse.Invalid,
+				"the master key is not the one that the stored access keys were sealed with: restore the master key file that belongs to this data directory (%w)", err)
+		}
+	}
+	return nil
+}
+
+// follow runs before the commit that changed a key returns, which makes a revocation effective
+// before it is acknowledged.
+func (s *Service) follow(change storage.Change) {
+	if change.Partition != storage.Directory() {
+		return
+	}
+	if change.Keys == nil {
+		s.keys.InvalidateAll()
+		return
+	}
+	for _, key := range change.Keys {
+		if key.Kind == keyKind {
+			s.keys.Invalidate(key.ID)
+		}
+	}
+}
