@@ -1,0 +1,189 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// adapter is what huma runs on: net/http's router, behind authentication and our own reading of the
+// body.
+type adapter struct{ api *API }
+
+func (ad *adapter) ServeHTTP(w http.ResponseWriter, r *http.Request) { ad.api.ServeHTTP(w, r) }
+
+func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
+	a := ad.api
+	a.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
+		id := requestID(w)
+		caller, body, err := a.authenticate(r, op.MaxBodyBytes-1)
+		if err == nil {
+			err = checkForm(op, r, body)
+		}
+		if err != nil {
+			a.refuse(w, r, id, err)
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next(&exchange{humaContext: humago.NewContext(op, r, w), requestID: id})
+	})
+}
+
+type callerKey struct{}
+
+// callerFrom is the zero Caller, which may do nothing, for a request that no adapter authenticated.
+func callerFrom(ctx context.Context) access.Caller {
+	caller, _ := ctx.Value(callerKey{}).(access.Caller)
+	return caller
+}
+
+// humaContext gives the embedded field a name that is not also one of its methods.
+type humaContext = huma.Context
+
+// exchange is huma's view of a request, with our own errors written through it.
+type exchange struct {
+	humaContext
+	requestID string
+	status    int // when set, instead of what huma says
+}
+
+// SetStatus corrects the status of errors that huma itself found: a body that breaks its schema is
+// 422 to huma, and 400 here.
+func (x *exchange) SetStatus(code int) {
+	if x.status != 0 {
+		code = x.status
+	}
+	x.humaContext.SetStatus(code)
+}
+
+// SetHeader keeps the one content type of the API; huma calls its own errors problem+json.
+func (x *exchange) SetHeader(name, value string) {
+	if name == "Content-Type" {
+		value = contentType
+	}
+	x.humaContext.SetHeader(name, value)
+}
+
+// SetReadDeadline does nothing: the body has been read, and deadlines are the server's.
+func (x *exchange) SetReadDeadline(time.Time) error { return nil }
+
+const contentType = "application/json"
+
+// requestID is the one the server in front has put on the answer, or a new one.
+func requestID(w http.ResponseWriter) string {
+	id := w.Header().Get("X-Request-Id")
+	if id == "" {
+		id = copse.NewID()
+		w.Header().Set("X-Request-Id", id)
+	}
+	return id
+}
+
+// authenticate verifies the credential and reads the body: nothing of it before the credential is
+// known as far as that is possible, and never more than the limit.
+func (a *API) authenticate(r *http.Request, limit int64) (access.Caller, []byte, error) {
+	ctx := r.Context()
+	values := r.Header["Authorization"]
+	if len(values) > 1 {
+		// A proxy in front could have looked at the other one.
+		return access.Caller{}, nil, copse.Errorf(copse.Unauthenticated, "there are %d Authorization headers; send one", len(values))
+	}
+	var scheme, rest string
+	if len(values) == 1 {
+		scheme, rest, _ = strings.Cut(values[0], " ")
+	}
+	if scheme == "AWS4-HMAC-SHA256" {
+		if err := a.access.PrecheckSigV4(ctx, r); err != nil {
+			return access.Caller{}, nil, err
+		}
+		body, err := readBody(r, limit)
+		if err != nil {
+			return access.Caller{}, nil, err
+		}
+		caller, err := a.access.SigV4(ctx, r, body)
+		return caller, body, err
+	}
+	if !strings.EqualFold(scheme, "Bearer") || rest == "" {
+		return access.Caller{}, nil, copse.Errorf(copse.Unauthenticated,
+			`no access key: send "Authorization: Bearer copse_<id>_<secret>", or sign the request (AWS Signature Version 4)`)
+	}
+	caller, err := a.access.Bearer(ctx, rest)
+	if err != nil {
+		return access.Caller{}, nil, err
+	}
+	body, err := readBody(r, limit)
+	return caller, body, err
+}
+
+func readBody(r *http.Request, limit int64) ([]byte, error) {
+	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge,
+		err: copse.Errorf(copse.Invalid, "the body is larger than %d bytes", limit)}
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	// One byte more than the limit tells a body that fits from one that does not.
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	if _, over := errors.AsType[*http.MaxBytesError](err); over || int64(buf.Len()) > limit {
+		return nil, tooLarge
+	}
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "the body could not be read to its end: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+// checkForm refuses what could be read two ways, or would be ignored: a parameter given twice, a
+// query that does not parse, a body in another format or where none is taken.
+func checkForm(op *huma.Operation, r *http.Request, body []byte) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "the query can't be read: %w", err)
+	}
+	for name, values := range query {
+		if len(values) > 1 {
+			return &copse.Error{Kind: copse.Invalid, Detail: "a query parameter is given twice",
+				Fields: []copse.Field{{Path: "query." + name, Message: "is given more than once"}}}
+		}
+	}
+	if op.RequestBody == nil {
+		if len(body) > 0 {
+			return copse.Errorf(copse.Invalid, "this operation takes no body")
+		}
+		return nil
+	}
+	given := r.Header["Content-Type"]
+	switch {
+	case len(r.Header["Content-Encoding"]) > 0:
+		return unsupported("send the body without Content-Encoding")
+	case len(given) == 0 || slices.Equal(given, []string{contentType}):
+		return nil
+	}
+	media, parameters, err := mime.ParseMediaType(given[0])
+	charset := parameters["charset"]
+	if len(given) > 1 || err != nil || media != contentType || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return unsupported("the body must be " + contentType)
+	}
+	return nil
+}
+
+func unsupported(message string) error {
+	return &refusal{status: http.StatusUnsupportedMediaType, err: copse.Errorf(copse.Invalid, "%s", message)}
+}

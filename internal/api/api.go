@@ -1,0 +1,151 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/tenant"
+)
+
+// Config is what an API is made of.
+type Config struct {
+	Tenants      *tenant.Service
+	PolicyStores *policystore.Service
+	Access       *access.Service
+	Version      string       // of copse, for the document
+	Log          *slog.Logger // nil: nothing is logged
+}
+
+// API serves the control API: everything under /v1/ that has no handler of its own, and
+// GET /openapi.json.
+type API struct {
+	tenants      *tenant.Service
+	policyStores *policystore.Service
+	access       *access.Service
+	log          *slog.Logger
+
+	mux      *http.ServeMux
+	routes   []Route
+	schemas  huma.Registry
+	document []byte
+}
+
+// Route is one row of the API's table.
+type Route struct {
+	Method string
+	Path   string // as in the document: /v1/tenants/{tenant}
+	Open   bool   // needs no credential
+}
+
+// New makes the API.
+func New(cfg Config) (*API, error) {
+	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil {
+		return nil, errors.New("api: Tenants, PolicyStores and Access are required")
+	}
+	a := &API{
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, log: cfg.Log,
+		mux: http.NewServeMux(),
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	h := huma.NewAPI(a.humaConfig(cfg.Version), &adapter{a})
+	a.schemas = h.OpenAPI().Components.Schemas
+	registerTenants(a, h)
+	registerIssuers(a, h)
+	registerPolicyStores(a, h)
+	registerKeys(a, h)
+	describeAuthorize(h.OpenAPI())
+	var err error
+	if a.document, err = finish(h.OpenAPI()); err != nil {
+		return nil, err
+	}
+	a.routes = append(a.routes, Route{Method: http.MethodGet, Path: "/openapi.json", Open: true})
+	a.mux.HandleFunc("GET /openapi.json", a.serveDocument)
+	a.mux.HandleFunc("/", a.nowhere)
+	return a, nil
+}
+
+// Routes lists every route, for the test that walks them.
+func (a *API) Routes() []Route { return slices.Clone(a.routes) }
+
+// Document is the OpenAPI document.
+func (a *API) Document() []byte { return slices.Clone(a.document) }
+
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+func (a *API) serveDocument(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
+	_, _ = w.Write(a.document)
+}
+
+// nowhere answers what no route does, to callers that showed a credential: strangers learn nothing
+// about what there is.
+func (a *API) nowhere(w http.ResponseWriter, r *http.Request) {
+	id := requestID(w)
+	if _, _, err := a.authenticate(r, copse.MaxRequestBytes); err != nil {
+		a.refuse(w, r, id, err)
+		return
+	}
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = method
+		if _, pattern := a.mux.Handler(probe); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header()["Allow"] = allowed
+		a.refuse(w, r, id, &refusal{status: http.StatusMethodNotAllowed,
+			err: copse.Errorf(copse.Invalid, "this path does not take %s", r.Method)})
+		return
+	}
+	a.refuse(w, r, id, copse.Errorf(copse.NotFound, "there is nothing at this path; /openapi.json lists what there is"))
+}
+
+// route describes an operation: the document's words and the server's limits.
+type route struct {
+	method, path string
+	id           string // operationId
+	summary      string
+	description  string
+	tag          string
+	status       int   // of a success
+	limit        int64 // of the body; 0: copse.MaxRequestBytes
+	errors       []int // besides those every operation has
+}
+
+// register adds an operation. Its function gets the caller as a parameter: huma offers no way for
+// one but the context, which ends here.
+func register[I, O any](a *API, h huma.API, rt route, do func(*API, context.Context, access.Caller, *I) (*O, error)) {
+	if rt.limit == 0 {
+		rt.limit = copse.MaxRequestBytes
+	}
+	op := huma.Operation{
+		Method: rt.method, Path: rt.path, OperationID: rt.id,
+		Summary: rt.summary, Description: rt.description, Tags: []string{rt.tag},
+		DefaultStatus: rt.status,
+		// The adapter has refused what is over the limit; huma would already refuse what equals it.
+		MaxBodyBytes:                 rt.limit + 1,
+		RejectUnknownQueryParameters: true,
+		Responses:                    errorResponses(a.schemas, append(slices.Clone(everyError), rt.errors...)),
+		Security:                     keySecurity(),
+	}
+	a.routes = append(a.routes, Route{Method: rt.method, Path: rt.path})
+	huma.Register(h, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := do(a, ctx, callerFrom(ctx), in)
+		if err != nil {
+			return nil, asRefusal(err)
+		}
+		return out, nil
+	})
+}

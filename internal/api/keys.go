@@ -1,0 +1,107 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+func registerKeys(a *API, h huma.API) {
+	register(a, h, route{method: http.MethodPost, path: "/v1/keys", id: "createKey", tag: tagKeys, status: http.StatusCreated,
+		summary:     "Make an access key",
+		description: "The secret is in this answer only.",
+		errors:      []int{http.StatusConflict}}, (*API).createKey)
+	register(a, h, route{method: http.MethodGet, path: "/v1/keys", id: "listKeys", tag: tagKeys, status: http.StatusOK,
+		summary: "List the access keys, without secrets"}, (*API).listKeys)
+	register(a, h, route{method: http.MethodDelete, path: "/v1/keys/{id}", id: "revokeKey", tag: tagKeys, status: http.StatusNoContent,
+		summary:     "Revoke an access key",
+		description: "It is refused from the answer on.",
+		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).revokeKey)
+}
+
+// verbs in the order they are shown.
+var verbs = [...]struct {
+	name string
+	verb access.Verb
+}{{"read", access.Read}, {"write", access.Write}, {"decide", access.Decide}, {"admin", access.Admin}}
+
+func verbsOf(set access.Verb) []string {
+	names := []string{}
+	for _, v := range verbs {
+		if set&v.verb != 0 {
+			names = append(names, v.name)
+		}
+	}
+	return names
+}
+
+// parseVerbs reads names that the schema has already held against its list.
+func parseVerbs(names []string) (set access.Verb, err error) {
+	for _, name := range names {
+		before := set
+		for _, v := range verbs {
+			if name == v.name {
+				set |= v.verb
+			}
+		}
+		if set == before {
+			return 0, copse.Errorf(copse.Invalid, "verbs: %q is given twice, or is none of read, write, decide and admin", name)
+		}
+	}
+	return set, nil
+}
+
+func keyOf(k *access.Key) Key {
+	return Key{
+		ID: k.ID, Description: k.Description, Verbs: verbsOf(k.Verbs),
+		Scope:     KeyScope{All: k.Scope.All, Tenant: string(k.Scope.Tenant), PolicyStoreID: string(k.Scope.PolicyStore)},
+		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
+	}
+}
+
+func (a *API) createKey(ctx context.Context, c access.Caller, in *struct{ Body CreateKeyRequest }) (*struct{ Body CreatedKey }, error) {
+	set, err := parseVerbs(in.Body.Verbs)
+	if err != nil {
+		return nil, err
+	}
+	scope := in.Body.Scope
+	key, secret, err := a.access.CreateKey(ctx, c, access.Key{
+		Description: in.Body.Description, Verbs: set, ExpiresAt: in.Body.ExpiresAt,
+		Scope: access.Scope{All: scope.All, Tenant: copse.TenantID(scope.Tenant), PolicyStore: copse.PolicyStoreID(scope.PolicyStoreID)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body CreatedKey }{Body: CreatedKey{
+		Key: keyOf(&key), Secret: string(secret), Credential: "copse_" + key.ID + "_" + string(secret),
+	}}, nil
+}
+
+func (a *API) listKeys(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body KeyList }, error) {
+	const list = "keys"
+	after, err := in.start(a, list, c)
+	if err != nil {
+		return nil, err
+	}
+	page, more, err := a.access.ListKeys(ctx, c, after, in.limit())
+	if err != nil {
+		return nil, err
+	}
+	out := &struct{ Body KeyList }{Body: KeyList{Keys: make([]Key, len(page))}}
+	for i := range page {
+		out.Body.Keys[i] = keyOf(&page[i])
+		after = page[i].ID
+	}
+	out.Body.NextToken = a.next(list, c, more, after)
+	return out, nil
+}
+
+func (a *API) revokeKey(ctx context.Context, c access.Caller, in *struct {
+	ID string `path:"id" maxLength:"200" doc:"The key's id."`
+}) (*struct{}, error) {
+	return nil, a.access.RevokeKey(ctx, c, in.ID)
+}

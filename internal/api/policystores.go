@@ -1,0 +1,224 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
+)
+
+func registerPolicyStores(a *API, h huma.API) {
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores", id: "listPolicyStores", tag: tagPolicyStores, status: http.StatusOK,
+		summary: "List the policy stores the key covers"}, (*API).listPolicyStores)
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}", id: "getPolicyStore", tag: tagPolicyStores, status: http.StatusOK,
+		summary: "Get a policy store", errors: []int{http.StatusNotFound}}, (*API).getPolicyStore)
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/contents", id: "getContents", tag: tagPolicyStores, status: http.StatusOK,
+		summary:     "Get schema and policies",
+		description: "All of it at one revision, which is the ETag.",
+		errors:      []int{http.StatusNotFound}}, (*API).getContents)
+	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/contents", id: "putContents", tag: tagPolicyStores, status: http.StatusOK,
+		summary: "Replace schema and named policies",
+		description: "One validated commit, effective before the answer: there is no moment with only a part of it, nor one without a forbid. " +
+			"The same name keeps its policy id. Policies without a name stay, and are deleted only with prune. The body is at most 16 MiB.",
+		limit: copse.MaxContentsBytes,
+		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired,
+			http.StatusUnprocessableEntity}}, (*API).putContents)
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/schema", id: "getSchema", tag: tagPolicyStores, status: http.StatusOK,
+		summary: "Get the schema", errors: []int{http.StatusNotFound}}, (*API).getSchema)
+	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/schema", id: "putSchema", tag: tagPolicyStores, status: http.StatusOK,
+		summary:     "Replace the schema",
+		description: "Stored policies are not checked against it again; each is when it is next written.",
+		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).putSchema)
+}
+
+type PolicyStorePath struct {
+	ID string `path:"id" maxLength:"200" doc:"The policy store's id." example:"C7v5xMplfFH3i3e4Jrzb1a"`
+}
+
+func (p *PolicyStorePath) id() (copse.PolicyStoreID, error) {
+	id := copse.PolicyStoreID(p.ID)
+	return id, id.Validate()
+}
+
+func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
+	return PolicyStore{
+		PolicyStoreID: string(ps.ID), Tenant: string(ps.Tenant),
+		Settings: Settings{
+			Validation:    string(ps.Settings.Validation),
+			CheckRequests: ps.Settings.CheckRequests, ForbidErrorsDeny: ps.Settings.ForbidErrorsDeny,
+		},
+		Description: ps.Description, Revision: ps.Revision, Policies: ps.Policies,
+		CreatedAt: ps.CreatedAt, UpdatedAt: ps.UpdatedAt,
+	}
+}
+
+func (a *API) listPolicyStores(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body PolicyStoreList }, error) {
+	const list = "policy-stores"
+	after, err := in.start(a, list, c)
+	if err != nil {
+		return nil, err
+	}
+	page, more, err := a.policyStores.List(ctx, c, copse.PolicyStoreID(after), in.limit())
+	if err != nil {
+		return nil, err
+	}
+	out := &struct{ Body PolicyStoreList }{Body: PolicyStoreList{PolicyStores: make([]PolicyStore, len(page))}}
+	for i := range page {
+		out.Body.PolicyStores[i] = policyStoreOf(&page[i])
+		after = string(page[i].ID)
+	}
+	out.Body.NextToken = a.next(list, c, more, after)
+	return out, nil
+}
+
+func (a *API) getPolicyStore(ctx context.Context, c access.Caller, in *PolicyStorePath) (*struct{ Body PolicyStore }, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	ps, err := a.policyStores.Get(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body PolicyStore }{Body: policyStoreOf(&ps)}, nil
+}
+
+type contentsOutput struct {
+	ETag string `header:"ETag" doc:"The revision, quoted."`
+	Body Contents
+}
+
+func (a *API) getContents(ctx context.Context, c access.Caller, in *PolicyStorePath) (*contentsOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	got, err := a.policyStores.GetContents(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &contentsOutput{ETag: etag(got.Revision), Body: Contents{Revision: got.Revision, Policies: make([]Policy, len(got.Policies))}}
+	if got.Schema != nil {
+		out.Body.Schema = new(schemaOf(got.Schema))
+	}
+	for i, p := range got.Policies {
+		effect := "permit"
+		if p.Forbids {
+			effect = "forbid"
+		}
+		out.Body.Policies[i] = Policy{
+			PolicyID: string(p.ID), Name: p.Name, Statement: p.Statement, Description: p.Description,
+			Effect: effect, CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+		}
+	}
+	return out, nil
+}
+
+func etag(revision uint64) string { return strconv.Quote(strconv.FormatUint(revision, 10)) }
+
+type putContentsInput struct {
+	PolicyStorePath
+	IfMatch string `header:"If-Match" doc:"The ETag that was read, or * to replace whatever is there. Required." example:"\"3\""`
+	Body    PutContentsRequest
+}
+
+type contentsResultOutput struct {
+	ETag string `header:"ETag" doc:"The new revision, quoted."`
+	Body ContentsResult
+}
+
+func (a *API) putContents(ctx context.Context, c access.Caller, in *putContentsInput) (*contentsResultOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	revision, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSchemaText("schema", in.Body.Schema); err != nil {
+		return nil, err
+	}
+	done, err := a.policyStores.PutContents(ctx, c, id, policystore.NewContents{
+		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies),
+		Prune: in.Body.Prune, IfRevision: revision,
+	})
+	if err != nil {
+		if revision != nil && copse.KindOf(err) == copse.Conflict {
+			return nil, &refusal{err: err, status: http.StatusPreconditionFailed}
+		}
+		return nil, err
+	}
+	return &contentsResultOutput{ETag: etag(done.Revision), Body: ContentsResult{
+		Revision: done.Revision, Policies: policyRefs(done.Policies),
+		Created: done.Created, Updated: done.Updated, Deleted: done.Deleted, Kept: policyRefs(done.Kept),
+	}}, nil
+}
+
+// ifMatch reads the header: nil takes any revision. It is required, so that nobody overwrites what
+// they have not seen without saying so.
+func ifMatch(header string) (*uint64, error) {
+	if header == "" {
+		return nil, &refusal{status: http.StatusPreconditionRequired, err: copse.Errorf(copse.Invalid,
+			`send If-Match with the ETag of the contents you changed, or "If-Match: *" to replace whatever is there`)}
+	}
+	if header == "*" {
+		return nil, nil
+	}
+	if len(header) > 2 && header[0] == '"' && header[len(header)-1] == '"' {
+		if revision, err := strconv.ParseUint(header[1:len(header)-1], 10, 64); err == nil {
+			return &revision, nil
+		}
+	}
+	return nil, &copse.Error{Kind: copse.Invalid, Detail: "If-Match is neither * nor an ETag of contents",
+		Fields: []copse.Field{{Path: "header.If-Match", Message: `send one ETag as the server returned it, quotes included, such as "3", or *`}}}
+}
+
+func policyRefs(refs []copse.PolicyRef) []PolicyRef {
+	out := make([]PolicyRef, len(refs))
+	for i, r := range refs {
+		out[i] = PolicyRef{PolicyID: string(r.ID), Name: r.Name}
+	}
+	return out
+}
+
+func schemaOf(s *policystore.Schema) Schema {
+	return Schema{JSON: string(s.JSON), Cedar: s.Cedar, Namespaces: s.Namespaces}
+}
+
+type schemaOutput struct{ Body Schema }
+
+func (a *API) getSchema(ctx context.Context, c access.Caller, in *PolicyStorePath) (*schemaOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.policyStores.GetSchema(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	return &schemaOutput{Body: schemaOf(&s)}, nil
+}
+
+func (a *API) putSchema(ctx context.Context, c access.Caller, in *struct {
+	PolicyStorePath
+	Body SchemaText
+}) (*schemaOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSchemaText("body", &in.Body); err != nil {
+		return nil, err
+	}
+	s, err := a.policyStores.PutSchema(ctx, c, id, *schemaText(&in.Body))
+	if err != nil {
+		return nil, err
+	}
+	return &schemaOutput{Body: schemaOf(&s)}, nil
+}

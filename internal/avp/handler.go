@@ -1,0 +1,225 @@
+package avp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
+)
+
+// Config is what a handler is made of.
+type Config struct {
+	PolicyStores *policystore.Service
+	Access       *access.Service
+	Log          *slog.Logger          // nil: nothing is logged
+	Metrics      prometheus.Registerer // nil: not registered
+}
+
+type handler struct {
+	policyStores *policystore.Service
+	access       *access.Service
+	log          *slog.Logger
+	operations   map[string]operation
+	answered     *prometheus.CounterVec
+}
+
+// New makes the handler for POST /. It answers every request itself, authenticates each before it
+// reads the body, and takes the request id from the X-Request-Id of the answer when a handler before
+// it has set one.
+func New(cfg Config) (http.Handler, error) {
+	if cfg.PolicyStores == nil || cfg.Access == nil {
+		return nil, errors.New("avp: PolicyStores and Access are required")
+	}
+	h := &handler{
+		policyStores: cfg.PolicyStores,
+		access:       cfg.Access,
+		log:          cfg.Log,
+		operations:   make(map[string]operation, len(operations)),
+		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "copse_avp_requests_total",
+			Help: "Requests to the AVP API by operation and exception; no exception is a success.",
+		}, []string{"operation", "exception"}),
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	for _, op := range operations {
+		h.operations[op.name] = op
+	}
+	if cfg.Metrics != nil {
+		if err := cfg.Metrics.Register(h.answered); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+const (
+	contentType  = "application/x-amz-json-1.0"
+	targetPrefix = "VerifiedPermissions."
+)
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	requestID := w.Header().Get("X-Request-Id")
+	if requestID == "" {
+		requestID = copse.NewID()
+	}
+	header := w.Header()
+	header.Set("X-Amzn-Requestid", requestID)
+	header.Set("Content-Type", contentType)
+
+	name, answer, err := h.serve(r)
+	status, thrown := http.StatusOK, ""
+	if err != nil {
+		x, body := describe(err)
+		status, thrown, answer = x.Status, x.Type, body.marshal()
+		header.Set("X-Amzn-Errortype", x.Type)
+		if status >= http.StatusInternalServerError {
+			h.log.LogAttrs(r.Context(), slog.LevelError, "AVP operation failed",
+				slog.String("requestId", requestID), slog.String("operation", name), slog.Any("error", cause(err)))
+		}
+	}
+	h.answered.WithLabelValues(name, thrown).Inc()
+	header.Set("Content-Length", strconv.Itoa(len(answer)))
+	w.WriteHeader(status)
+	_, _ = w.Write(answer) // a client that went away needs no answer
+}
+
+// serve returns the operation's name (empty until it is known to be one) and its answer.
+func (h *handler) serve(r *http.Request) (string, []byte, error) {
+	if r.URL.Path != "/" || r.Method != http.MethodPost {
+		return "", nil, &protocolError{exception{"UnknownOperationException", http.StatusBadRequest}, "the AVP API is POST / only"}
+	}
+	ctx := r.Context()
+	caller, body, err := h.authenticate(ctx, r)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := checkContentType(r.Header); err != nil {
+		return "", nil, err
+	}
+	op, err := h.find(r.Header.Get("X-Amz-Target"))
+	if err != nil {
+		return "", nil, err
+	}
+	answer, err := op.run(h, ctx, caller, body)
+	return op.name, answer, err
+}
+
+// authenticate verifies the credential. What can be refused without the body is refused before a
+// byte of it is read, and no more than the limit is ever read.
+func (h *handler) authenticate(ctx context.Context, r *http.Request) (access.Caller, []byte, error) {
+	bearer, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	var caller access.Caller
+	var err error
+	if isBearer {
+		caller, err = h.access.Bearer(ctx, bearer)
+	} else {
+		err = h.access.PrecheckSigV4(ctx, r)
+	}
+	if err != nil {
+		return access.Caller{}, nil, credentialError(err)
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return access.Caller{}, nil, err
+	}
+	if !isBearer {
+		if caller, err = h.access.SigV4(ctx, r, body); err != nil {
+			return access.Caller{}, nil, credentialError(err)
+		}
+	}
+	return caller, body, nil
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	const limit = copse.MaxRequestBytes
+	tooLarge := &protocolError{exception{"ValidationException", http.StatusRequestEntityTooLarge},
+		"the request is larger than " + strconv.Itoa(limit) + " bytes"}
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	body := make([]byte, 0, max(r.ContentLength, 0)+512)
+	// One byte more than the limit tells a body that fits from one that does not.
+	for in := io.LimitReader(r.Body, limit+1); ; {
+		n, err := in.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if len(body) > limit {
+			return nil, tooLarge
+		}
+		if errors.Is(err, io.EOF) {
+			return body, nil
+		}
+		if err != nil {
+			return nil, copse.Errorf(copse.Invalid, "the body could not be read to its end: %w", err)
+		}
+		body = slices.Grow(body, 512)
+	}
+}
+
+func checkContentType(header http.Header) error {
+	given := header.Get("Content-Type")
+	if given == contentType && header.Get("Content-Encoding") == "" {
+		return nil
+	}
+	media, parameters, err := mime.ParseMediaType(given)
+	charset := parameters["charset"]
+	if err != nil || media != contentType || charset != "" && !strings.EqualFold(charset, "utf-8") || header.Get("Content-Encoding") != "" {
+		return &protocolError{exception{"UnsupportedMediaTypeException", http.StatusUnsupportedMediaType},
+			"Content-Type must be " + contentType + ", without Content-Encoding"}
+	}
+	return nil
+}
+
+func (h *handler) find(target string) (operation, error) {
+	unknown := exception{"UnknownOperationException", http.StatusBadRequest}
+	name, ok := strings.CutPrefix(target, targetPrefix)
+	op, found := h.operations[name]
+	switch {
+	case ok && found:
+		return op, nil
+	case ok && slices.Contains(missing, name):
+		return op, &protocolError{unknown, name + " is an operation of Amazon Verified Permissions that copse does not have yet"}
+	default:
+		return op, &protocolError{unknown, "X-Amz-Target names no operation of Amazon Verified Permissions"}
+	}
+}
+
+// cause is what the log gets: an Error's text is for callers, its cause for us.
+func cause(err error) error {
+	if e, ok := errors.AsType[*copse.Error](err); ok && e.Err != nil {
+		return errors.Join(e, e.Err)
+	}
+	return err
+}
+
+// credentialExceptions are AWS's words for a credential that was refused, with its statuses.
+var credentialExceptions = map[access.Reason]exception{
+	access.MissingAuthenticationToken: {"MissingAuthenticationTokenException", http.StatusForbidden},
+	access.IncompleteSignature:        {"IncompleteSignatureException", http.StatusBadRequest},
+	access.InvalidSignature:           {"InvalidSignatureException", http.StatusForbidden},
+	access.UnrecognizedClient:         {"UnrecognizedClientException", http.StatusForbidden},
+	access.RequestExpired:             {"RequestExpiredException", http.StatusBadRequest},
+	access.ExpiredToken:               {"ExpiredTokenException", http.StatusForbidden},
+	access.InvalidCredential:          {"UnrecognizedClientException", http.StatusForbidden},
+}
+
+// credentialError puts AWS's exception on a refusal. Unavailable keys stay what they are: 503.
+func credentialError(err error) error {
+	x, ok := credentialExceptions[access.ReasonOf(err)]
+	if e, isError := errors.AsType[*copse.Error](err); ok && isError {
+		return &protocolError{x, e.Detail}
+	}
+	return err
+}

@@ -1,0 +1,324 @@
+package avp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
+func (h *handler) isAuthorized(ctx context.Context, c access.Caller, body []byte) ([]byte, error) {
+	var in question
+	if err := in.read(body); err != nil {
+		return nil, err
+	}
+	var f findings
+	if in.validate(&f); f.err() != nil {
+		return nil, f.err()
+	}
+	req := copse.Request{
+		PolicyStoreID: copse.PolicyStoreID(in.policyStoreID),
+		Principal:     in.principal.uid(),
+		Action:        entityIdentifier{EntityType: in.action.ActionType, EntityID: in.action.ActionID}.uid(),
+		Resource:      in.resource.uid(),
+		Context:       in.context.data,
+		Entities:      in.entities.data,
+	}
+	resp, err := h.policyStores.DecideAs(ctx, c, &req)
+	if err != nil {
+		return nil, err
+	}
+	return appendDecision(make([]byte, 0, 256), &resp), nil
+}
+
+// question is IsAuthorized's input. Identifiers are copies; entities and context alias the body.
+type question struct {
+	policyStoreID       string
+	principal, resource entityIdentifier
+	action              actionIdentifier
+	context, entities   variant
+
+	hasPrincipal, hasAction, hasResource bool
+}
+
+// variant is a union cut out of the message.
+type variant struct {
+	present bool
+	members int
+	data    copse.Data
+}
+
+// validate asks for principal, action and resource, which AVP's model leaves optional: an absent one
+// would have to mean something, and there is no meaning that can't surprise.
+func (q *question) validate(f *findings) {
+	f.id("policyStoreId", q.policyStoreID)
+	if f.required("principal", q.hasPrincipal) {
+		f.entity("principal", q.principal)
+	}
+	if f.required("action", q.hasAction) {
+		f.action("action", q.action)
+	}
+	if f.required("resource", q.hasResource) {
+		f.entity("resource", q.resource)
+	}
+	if q.context.present {
+		f.oneOf("context", q.context.members == 1)
+	}
+	if q.entities.present {
+		f.oneOf("entities", q.entities.members == 1)
+	}
+}
+
+// cutter reads members with a decoder that checks the whole text: UTF-8, nesting and names that occur
+// twice, also inside what is only cut out.
+type cutter struct {
+	buf bytes.Buffer
+	dec jsontext.Decoder
+}
+
+var cutters = sync.Pool{New: func() any { return new(cutter) }}
+
+func (q *question) read(body []byte) error {
+	x := cutters.Get().(*cutter)
+	x.buf = *bytes.NewBuffer(body)
+	// Over a bytes.Buffer the decoder reads in place, so that values alias body and stay valid.
+	x.dec.Reset(&x.buf)
+	err := x.object("", q.member)
+	if err == nil {
+		err = x.end()
+	}
+	x.buf = bytes.Buffer{}
+	x.dec.Reset(&x.buf)
+	cutters.Put(x)
+	return err
+}
+
+func (q *question) member(x *cutter, name string) (err error) {
+	switch name {
+	case "policyStoreId":
+		q.policyStoreID, err = x.text(name)
+	case "principal":
+		q.hasPrincipal = true
+		err = x.identifier(name, "entityType", &q.principal.EntityType, "entityId", &q.principal.EntityID)
+	case "resource":
+		q.hasResource = true
+		err = x.identifier(name, "entityType", &q.resource.EntityType, "entityId", &q.resource.EntityID)
+	case "action":
+		q.hasAction = true
+		err = x.identifier(name, "actionType", &q.action.ActionType, "actionId", &q.action.ActionID)
+	case "context":
+		err = x.variant(name, "contextMap", '{', copse.FormatAVPMap, &q.context)
+	case "entities":
+		err = x.variant(name, "entityList", '[', copse.FormatAVPList, &q.entities)
+	default:
+		err = unknownMember(name)
+	}
+	return err
+}
+
+// object calls member for each member of the object that comes next.
+func (x *cutter) object(path string, member func(x *cutter, name string) error) error {
+	if x.dec.PeekKind() != '{' {
+		return x.wrongType(path, "object")
+	}
+	if _, err := x.dec.ReadToken(); err != nil {
+		return decodingError(err)
+	}
+	for x.dec.PeekKind() == '"' {
+		raw, err := x.dec.ReadValue()
+		if err != nil {
+			return decodingError(err)
+		}
+		name, err := memberName(raw)
+		if err != nil {
+			return err
+		}
+		if err := member(x, name); err != nil {
+			return err
+		}
+	}
+	if _, err := x.dec.ReadToken(); err != nil {
+		return decodingError(err)
+	}
+	return nil
+}
+
+// memberName unquotes a name. The known ones cost no allocation, since they need no unescaping and
+// the compiler interns the comparison.
+func memberName(raw jsontext.Value) (string, error) {
+	inner := raw[1 : len(raw)-1]
+	for _, known := range memberNames {
+		if string(inner) == known {
+			return known, nil
+		}
+	}
+	name, err := jsontext.AppendUnquote(nil, []byte(raw))
+	if err != nil {
+		return "", decodingError(err)
+	}
+	return string(name), nil
+}
+
+var memberNames = [...]string{
+	"policyStoreId", "principal", "action", "resource", "context", "entities",
+	"entityType", "entityId", "actionType", "actionId", "contextMap", "entityList", "cedarJson",
+}
+
+// text reads a string member; null counts as absent, as the SDKs treat it.
+func (x *cutter) text(path string) (string, error) {
+	switch x.dec.PeekKind() {
+	case '"':
+	case 'n':
+		_, err := x.dec.ReadToken()
+		return "", err
+	default:
+		return "", x.wrongType(path, "string")
+	}
+	raw, err := x.dec.ReadValue()
+	if err != nil {
+		return "", decodingError(err)
+	}
+	text, err := unquote(raw)
+	if err != nil {
+		return "", decodingError(err)
+	}
+	return string(text), nil
+}
+
+// unquote returns the text inside quotes, in place when it holds no escape.
+func unquote(raw jsontext.Value) ([]byte, error) {
+	if inner := raw[1 : len(raw)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return inner, nil
+	}
+	return jsontext.AppendUnquote(nil, []byte(raw))
+}
+
+func (x *cutter) identifier(path, typeName string, typ *string, idName string, id *string) error {
+	return x.object(path, func(x *cutter, name string) (err error) {
+		switch name {
+		case typeName:
+			*typ, err = x.text(path + "." + typeName)
+		case idName:
+			*id, err = x.text(path + "." + idName)
+		default:
+			err = unknownMember(path + "." + name)
+		}
+		return err
+	})
+}
+
+// variant cuts a union of AVP's own format, which begins with opening, and Cedar JSON in a string.
+func (x *cutter) variant(path, own string, opening jsontext.Kind, format copse.Format, v *variant) error {
+	v.present = true
+	return x.object(path, func(x *cutter, name string) error {
+		switch name {
+		case own:
+			if x.dec.PeekKind() != opening {
+				return x.wrongType(path+"."+own, kindName(opening))
+			}
+			raw, err := x.dec.ReadValue()
+			if err != nil {
+				return decodingError(err)
+			}
+			v.data = copse.Data{Format: format, Bytes: raw}
+		case "cedarJson":
+			if x.dec.PeekKind() != '"' {
+				return x.wrongType(path+".cedarJson", "string")
+			}
+			raw, err := x.dec.ReadValue()
+			if err != nil {
+				return decodingError(err)
+			}
+			text, err := unquote(raw)
+			if err != nil {
+				return decodingError(err)
+			}
+			v.data = copse.Data{Format: copse.FormatCedarJSON, Bytes: text}
+		default:
+			return unknownMember(path + "." + name)
+		}
+		v.members++
+		return nil
+	})
+}
+
+// end refuses anything after the object.
+func (x *cutter) end() error {
+	if x.dec.PeekKind() == 0 {
+		if _, err := x.dec.ReadToken(); err != nil && !errors.Is(err, io.EOF) {
+			return decodingError(err)
+		}
+		return nil
+	}
+	return invalidMember("", "there is more text after the JSON object")
+}
+
+// wrongType tells what should have come, or, when the text is broken there, that.
+func (x *cutter) wrongType(path, want string) error {
+	if x.dec.PeekKind() == 0 {
+		if _, err := x.dec.ReadToken(); err != nil && !errors.Is(err, io.EOF) {
+			return decodingError(err)
+		}
+		return invalidMember(path, "the body is not valid JSON: it ends too early")
+	}
+	return invalidMember(path, fmt.Sprintf("Member must be of JSON type %s, not %s", want, kindName(x.dec.PeekKind())))
+}
+
+func unknownMember(path string) error {
+	const most = 300
+	if len(path) > most {
+		path = path[:most] + "..."
+	}
+	return invalidMember(path, "Member is not known to copse; it would have no effect")
+}
+
+func invalidMember(path, message string) error {
+	return &copse.Error{Kind: copse.Invalid, Detail: message, Fields: []copse.Field{{Path: path, Message: message}}}
+}
+
+// appendDecision writes the answer. Both lists are always there, empty or not.
+func appendDecision(out []byte, resp *copse.Response) []byte {
+	out = append(out, `{"decision":"`...)
+	out = append(out, resp.Decision.String()...)
+	out = append(out, `","determiningPolicies":[`...)
+	for i, p := range resp.Determining {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, `{"policyId":`...)
+		out = appendQuoted(out, string(p.ID))
+		out = append(out, '}')
+	}
+	out = append(out, `],"errors":[`...)
+	for i := range resp.Errors {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, `{"errorDescription":`...)
+		out = appendQuoted(out, errorDescription(&resp.Errors[i]))
+		out = append(out, '}')
+	}
+	return append(out, "]}"...)
+}
+
+// errorDescription names the policy, for which AVP's item has no member of its own.
+func errorDescription(e *copse.EvaluationError) string {
+	if e.Policy.ID == "" {
+		return e.Message
+	}
+	return "policy " + string(e.Policy.ID) + ": " + e.Message
+}
+
+func appendQuoted(out []byte, s string) []byte {
+	// Text that is not UTF-8 gets replacement characters, which is all a description needs.
+	out, _ = jsontext.AppendQuote(out, s)
+	return out
+}

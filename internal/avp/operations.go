@@ -1,0 +1,132 @@
+package avp
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// operation is one row of the dispatch table.
+type operation struct {
+	name string
+	// needs is the verb a caller's key must have. The services check it; it stands here so that a
+	// test can ask each operation with a key that lacks it.
+	needs access.Verb
+	run   func(h *handler, ctx context.Context, c access.Caller, body []byte) ([]byte, error)
+}
+
+// operations are AVP's operations that copse has.
+var operations = []operation{
+	{"CreatePolicyStore", access.Admin, serve((*handler).createPolicyStore)},
+	{"GetPolicyStore", access.Read, serve((*handler).getPolicyStore)},
+	{"ListPolicyStores", access.Read, serve((*handler).listPolicyStores)},
+	{"DeletePolicyStore", access.Admin, serve((*handler).deletePolicyStore)},
+	{"PutSchema", access.Write, serve((*handler).putSchema)},
+	{"GetSchema", access.Read, serve((*handler).getSchema)},
+	{"CreatePolicy", access.Write, serve((*handler).createPolicy)},
+	{"GetPolicy", access.Read, serve((*handler).getPolicy)},
+	{"UpdatePolicy", access.Write, serve((*handler).updatePolicy)},
+	{"DeletePolicy", access.Write, serve((*handler).deletePolicy)},
+	{"ListPolicies", access.Read, serve((*handler).listPolicies)},
+	{"IsAuthorized", access.Decide, (*handler).isAuthorized},
+}
+
+// missing are AVP's operations that copse does not have yet.
+var missing = []string{
+	"BatchGetPolicy", "BatchIsAuthorized", "BatchIsAuthorizedWithToken",
+	"CreateIdentitySource", "CreatePolicyStoreAlias", "CreatePolicyTemplate",
+	"DeleteIdentitySource", "DeletePolicyStoreAlias", "DeletePolicyTemplate",
+	"GetIdentitySource", "GetPolicyStoreAlias", "GetPolicyTemplate",
+	"IsAuthorizedWithToken", "ListIdentitySources", "ListPolicyStoreAliases",
+	"ListPolicyTemplates", "ListTagsForResource", "TagResource", "UntagResource",
+	"UpdateIdentitySource", "UpdatePolicyStore", "UpdatePolicyTemplate",
+}
+
+// input is a request that can say what is wrong with it, before anything is done.
+type input[Req any] interface {
+	*Req
+	validate(f *findings)
+}
+
+// serve makes a row's run from a typed function: decode strictly, validate, call, encode.
+func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, access.Caller, P) (Resp, error)) func(*handler, context.Context, access.Caller, []byte) ([]byte, error) {
+	return func(h *handler, ctx context.Context, c access.Caller, body []byte) ([]byte, error) {
+		req := P(new(Req))
+		if err := json.Unmarshal(body, req, json.RejectUnknownMembers(true)); err != nil {
+			return nil, decodingError(err)
+		}
+		var f findings
+		if req.validate(&f); f.err() != nil {
+			return nil, f.err()
+		}
+		resp, err := do(h, ctx, c, req)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(resp)
+	}
+}
+
+// decodingError names the place of what JSON or the member's type does not allow.
+func decodingError(err error) error {
+	path, message := "", "the body is not valid JSON"
+	if e, ok := errors.AsType[*json.SemanticError](err); ok {
+		path = memberPath(e.JSONPointer)
+		switch {
+		case errors.Is(e.Err, json.ErrUnknownName):
+			message = "Member is not known to copse; it would have no effect"
+		case e.JSONKind != 0:
+			message = "Member must not be of JSON type " + kindName(e.JSONKind)
+		default:
+			message = "Member has a value of the wrong type"
+		}
+	} else if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		path = memberPath(e.JSONPointer)
+		message = "the body is not valid JSON: " + e.Err.Error()
+		if errors.Is(e.Err, jsontext.ErrDuplicateName) {
+			message = "Member is given twice"
+		}
+	}
+	return &copse.Error{Kind: copse.Invalid, Detail: message, Err: err,
+		Fields: []copse.Field{{Path: path, Message: message}}}
+}
+
+// memberPath turns a JSON pointer into AVP's dotted form.
+func memberPath(p jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range p.Tokens() {
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(token)
+	}
+	const most = 300
+	if b.Len() > most {
+		return strings.ToValidUTF8(b.String()[:most], "") + "..."
+	}
+	return b.String()
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "boolean"
+	case '"':
+		return "string"
+	case '0':
+		return "number"
+	case '{', '}':
+		return "object"
+	case '[', ']':
+		return "array"
+	}
+	return "unknown"
+}

@@ -1,0 +1,171 @@
+package avp
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/copse-authz/copse"
+)
+
+// findings collects what is wrong with a request, so that one answer names all of it.
+type findings struct{ fields []copse.Field }
+
+func (f *findings) add(path, format string, args ...any) {
+	f.fields = append(f.fields, copse.Field{Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// err is nil when nothing was found.
+func (f *findings) err() error {
+	if len(f.fields) == 0 {
+		return nil
+	}
+	return &copse.Error{Kind: copse.Invalid, Detail: "Invalid input", Fields: f.fields}
+}
+
+// positioned puts a field's place in the text before its message.
+func positioned(f copse.Field) string {
+	if f.Line == 0 {
+		return f.Message
+	}
+	return fmt.Sprintf("line %d, column %d: %s", f.Line, f.Column, f.Message)
+}
+
+// required reports whether the member is there; an empty text counts as absent where one character
+// is the least.
+func (f *findings) required(path string, present bool) bool {
+	if !present {
+		f.add(path, "Member must not be null")
+	}
+	return present
+}
+
+// text checks a length in characters, as the service model counts.
+func (f *findings) text(path, value string, least, most int) {
+	if n := utf8.RuneCountInString(value); n < least || n > most {
+		f.add(path, "Member must have length between %d and %d, has %d", least, most, n)
+	}
+}
+
+// id checks a required identifier: 1 to 200 of letters, digits, - / and _.
+func (f *findings) id(path, value string) {
+	if !f.required(path, value != "") {
+		return
+	}
+	f.text(path, value, 1, 200)
+	if !onlyIDChars(value) {
+		f.add(path, "Member must satisfy regular expression pattern: [a-zA-Z0-9-/_]*")
+	}
+}
+
+func onlyIDChars(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '/' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// clientToken checks the form of an idempotency token. It is not remembered yet: repeating a call
+// that took effect makes a second resource, as with a fresh token.
+func (f *findings) clientToken(value *string) {
+	if value == nil {
+		return
+	}
+	f.text("clientToken", *value, 1, 64)
+	if strings.ContainsAny(*value, "/_") || !onlyIDChars(*value) {
+		f.add("clientToken", "Member must satisfy regular expression pattern: [a-zA-Z0-9-]*")
+	}
+}
+
+// namePrefix is how AVP shows a policy's name; inside copse names have no prefix.
+const namePrefix = "name/"
+
+// policyName checks a name; the empty one means none.
+func (f *findings) policyName(value *string) {
+	if value == nil || *value == "" {
+		return
+	}
+	f.text("name", *value, 0, 150)
+	bare, ok := strings.CutPrefix(*value, namePrefix)
+	if !ok || bare == "" || !onlyIDChars(bare) {
+		f.add("name", "Member must satisfy regular expression pattern: name/[a-zA-Z0-9-/_]+")
+	}
+}
+
+func (f *findings) description(path string, value *string) {
+	if value != nil {
+		f.text(path, *value, 0, copse.MaxDescriptionBytes)
+	}
+}
+
+// enum checks a value against those the model lists.
+func (f *findings) enum(path, value string, allowed ...string) {
+	for _, a := range allowed {
+		if value == a {
+			return
+		}
+	}
+	f.add(path, "Member must satisfy enum value set: [%s]", strings.Join(allowed, ", "))
+}
+
+// oneOf checks a union: exactly one member is set.
+func (f *findings) oneOf(path string, set ...bool) bool {
+	n := 0
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	if n != 1 {
+		f.add(path, "Member must have exactly one of its variants set, has %d", n)
+	}
+	return n == 1
+}
+
+// entity checks an entity identifier. Lengths are in bytes, as everywhere in copse.
+func (f *findings) entity(path string, e entityIdentifier) {
+	f.bytes(path+".entityType", e.EntityType, copse.MaxEntityTypeBytes)
+	f.bytes(path+".entityId", e.EntityID, copse.MaxEntityIDBytes)
+}
+
+// action checks an action identifier.
+func (f *findings) action(path string, a actionIdentifier) {
+	f.bytes(path+".actionType", a.ActionType, copse.MaxEntityTypeBytes)
+	f.bytes(path+".actionId", a.ActionID, copse.MaxActionIDBytes)
+	prefix, isAction := strings.CutSuffix(a.ActionType, "::Action")
+	if a.ActionType != "" && a.ActionType != "Action" && (!isAction || prefix == "") {
+		f.add(path+".actionType", "Member must satisfy regular expression pattern: ^Action$|^.+::Action$")
+	}
+}
+
+func (f *findings) bytes(path, value string, most int) {
+	switch {
+	case value == "":
+		f.add(path, "Member must not be null or empty")
+	case len(value) > most:
+		f.add(path, "Member must have length between 1 and %d, has %d bytes", most, len(value))
+	}
+}
+
+// Paging of lists: AVP's default and its most.
+const (
+	defaultResults = 10
+	maxResults     = 50
+)
+
+// page checks the paging members and returns the page's size.
+func (f *findings) page(max *int, token *string) int {
+	if token != nil {
+		f.text("nextToken", *token, 1, 8000)
+	}
+	if max == nil {
+		return defaultResults
+	}
+	if *max < 1 {
+		f.add("maxResults", "Member must be greater than or equal to 1")
+	}
+	return min(*max, maxResults)
+}

@@ -1,0 +1,81 @@
+package avp
+
+import (
+	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+)
+
+// timestamp is written as AVP does: RFC 3339, UTC, microseconds. A number would break the SDKs.
+type timestamp time.Time
+
+func (t timestamp) MarshalJSONTo(enc *jsontext.Encoder) error {
+	return enc.WriteToken(jsontext.String(time.Time(t).UTC().Format("2006-01-02T15:04:05.000000Z")))
+}
+
+// arn of a policy store. Region and account are not copse's: the region part is empty as in AWS, the
+// account is all zeros.
+func arn(id copse.PolicyStoreID) string {
+	return "arn:aws:verifiedpermissions::000000000000:policy-store/" + string(id)
+}
+
+type entityIdentifier struct {
+	EntityType string `json:"entityType"`
+	EntityID   string `json:"entityId"`
+}
+
+type actionIdentifier struct {
+	ActionType string `json:"actionType"`
+	ActionID   string `json:"actionId"`
+}
+
+// entityOrNone is nil for a scope that names no single entity.
+func entityOrNone(uid types.EntityUID) *entityIdentifier {
+	if uid == (types.EntityUID{}) {
+		return nil
+	}
+	return &entityIdentifier{EntityType: string(uid.Type), EntityID: string(uid.ID)}
+}
+
+func (e entityIdentifier) uid() types.EntityUID {
+	return types.NewEntityUID(types.EntityType(e.EntityType), types.String(e.EntityID))
+}
+
+func actionsOf(uids []types.EntityUID) []actionIdentifier {
+	if len(uids) == 0 {
+		return nil
+	}
+	actions := make([]actionIdentifier, len(uids))
+	for i, uid := range uids {
+		actions[i] = actionIdentifier{ActionType: string(uid.Type), ActionID: string(uid.ID)}
+	}
+	return actions
+}
+
+func effectOf(forbids bool) string {
+	if forbids {
+		return "Forbid"
+	}
+	return "Permit"
+}
+
+// optional is nil for an empty text, which AVP leaves out of its answers.
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// shownName puts AVP's prefix before a policy's name.
+func shownName(name string) *string {
+	if name == "" {
+		return nil
+	}
+	return new(namePrefix + name)
+}
+
+type empty struct{}
