@@ -1,0 +1,161 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Create makes a policy store: partition first, directory row last. Needs Admin everywhere. Conflict
+// when one of Bind's rows is not as it expects.
+func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore) (PolicyStore, error) {
+	if !c.MayEverywhere(access.Admin) {
+		return PolicyStore{}, denied("create policy stores")
+	}
+	at := now()
+	out := PolicyStore{
+		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
+		Settings: in.Settings, Description: in.Description, Revision: 1, Policies: len(in.Policies),
+		CreatedAt: at, UpdatedAt: at,
+	}
+	writes, err := s.firstContents(in, at)
+	if err != nil {
+		return PolicyStore{}, err
+	}
+	rows, err := newRows(out, in.Bind)
+	if err != nil {
+		return PolicyStore{}, err
+	}
+	// From here to the row the partition looks like one a crash left behind; the sweep asks here.
+	s.creating.Store(out.ID, nil)
+	defer s.creating.Delete(out.ID)
+	out.Revision, err = s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.PolicyStore(out.ID), Incarnation: out.Incarnation, Create: true,
+		Writes: writes, Actor: c.KeyID, Operation: "CreatePolicyStore",
+	})
+	if err != nil {
+		s.undo(ctx, out, err)
+		return PolicyStore{}, fromStorage(err, out.ID)
+	}
+	_, err = s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.Directory(), Incarnation: s.directory,
+		Writes: rows, Actor: c.KeyID, Operation: "CreatePolicyStore",
+	})
+	if err != nil && !s.undo(ctx, out, err) {
+		return PolicyStore{}, fromStorage(err, out.ID)
+	}
+	return out, nil
+}
+
+func denied(what string) error {
+	return &copse.Error{Kind: copse.Denied, Detail: "this key may not " + what + ": that needs admin, everywhere"}
+}
+
+// firstContents validates what the policy store starts with, and turns it into the first commit.
+func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Write, error) {
+	if err := validateSettings(in.Settings); err != nil {
+		return nil, err
+	}
+	if err := validateDescription("description", in.Description); err != nil {
+		return nil, err
+	}
+	var f findings
+	drafts, err := parseAll(&f, in.Policies, false)
+	if err != nil {
+		return nil, err
+	}
+	settings := &settingsBody{
+		V: bodyVersion, Validation: in.Settings.Validation, CheckRequests: in.Settings.CheckRequests,
+		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, CreatedAt: at, UpdatedAt: at,
+	}
+	bodies := map[storage.Key]any{settingsKey: settings}
+	var schema *engine.Schema
+	if in.Schema != nil {
+		if schema, err = parseSchema(*in.Schema); err != nil {
+			return nil, err
+		}
+		bodies[schemaKey] = newSchemaBody(*in.Schema, schema, at, at)
+	}
+	if err := validateAll(&f, in.Settings.Validation, schema, drafts); err != nil {
+		return nil, err
+	}
+	text, sizes := 0, make(scopeSizes)
+	sources := make([]policySource, len(drafts))
+	for i, d := range drafts {
+		id := copse.PolicyID(copse.NewID())
+		body := newPolicyBody(d.text, d.policy, at, at)
+		bodies[policyKey(id)] = &body
+		if d.text.Name != "" {
+			bodies[nameKey(d.text.Name)] = &nameBody{V: bodyVersion, Policy: id}
+		}
+		sources[i] = policySource{ref: copse.PolicyRef{ID: id, Name: d.text.Name}, policy: d.policy}
+		text += len(d.text.Statement)
+		sizes.add(body.Resource.uid(), len(d.text.Statement))
+	}
+	if err := sizes.check(); err != nil {
+		return nil, err
+	}
+	weight, err := s.weigh(schema, in.Settings, text, func() ([]policySource, error) { return sources, nil })
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkWeight(weight); err != nil {
+		return nil, err
+	}
+	writes := make([]storage.Write, 0, len(bodies))
+	for k, body := range bodies {
+		encoded, err := encode(body)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, storage.Write{Key: k, Body: encoded})
+	}
+	return writes, checkCommit(writes)
+}
+
+func newRows(p PolicyStore, bind func(PolicyStore) []storage.Write) ([]storage.Write, error) {
+	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt})
+	if err != nil {
+		return nil, err
+	}
+	rows := []storage.Write{{Key: rowKey(p.ID), Body: encoded}}
+	if bind != nil {
+		rows = append(rows, bind(p)...)
+	}
+	return rows, nil
+}
+
+// cleanUpTime bounds what is done after a failure, when the caller may have gone.
+const cleanUpTime = 10 * time.Second
+
+// undo takes the partition away after a failed commit. It reports true if the directory row is there
+// after all: a failure nobody foresaw says nothing about the commit. If even that can't be found out,
+// the partition is left for Resume, which will know.
+func (s *Service) undo(ctx context.Context, p PolicyStore, cause error) (exists bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(p.ID))
+	switch {
+	case err == nil && item.Version > 0:
+		return true
+	case !errors.Is(err, storage.ErrNotFound):
+		s.log.ErrorContext(ctx, "a policy store was half made; it is swept at the next start",
+			"policy_store", p.ID, "err", err, "cause", cause)
+		return false
+	}
+	e := &erasure{policyStore: p.ID, incarnation: p.Incarnation}
+	if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
+		s.log.ErrorContext(ctx, "a policy store was half made; it is swept at the next start",
+			"policy_store", p.ID, "err", err, "cause", cause)
+		return false
+	}
+	if done, err := s.eraseSome(ctx, e, syncBatches); err != nil || !done {
+		s.eraser.add(e)
+	}
+	return false
+}

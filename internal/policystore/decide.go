@@ -1,0 +1,134 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// compiled is a cached snapshot, or the reason why there is none at this revision.
+type compiled struct {
+	incarnation copse.Incarnation
+	revision    uint64
+	snapshot    *engine.Snapshot
+	forbids     map[copse.PolicyID]struct{}
+	// broken: what is stored can't be compiled. It is kept like a snapshot, because trying again
+	// before the next change costs as much and ends the same.
+	broken error
+}
+
+func (e *compiled) weight() int64 {
+	w := int64(512) + 64*int64(len(e.forbids))
+	if e.snapshot != nil {
+		w += e.snapshot.Weight()
+	}
+	return w
+}
+
+// loadSnapshot goes through the row, so that a partition whose policy store does not exist, not yet
+// or not any more, decides nothing.
+func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*compiled, error) {
+	r, err := s.rows.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := s.read(ctx, id, r.incarnation)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, notFound(id)
+	}
+	if copse.KindOf(err) == copse.Internal && isOurs(err) {
+		return &compiled{incarnation: r.incarnation, broken: s.broken(ctx, id, "", err)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &compiled{incarnation: r.incarnation, revision: loaded.revision, forbids: make(map[copse.PolicyID]struct{})}
+	schema, err := loaded.schema()
+	if err != nil {
+		e.broken = s.broken(ctx, id, "schema", err)
+		return e, nil
+	}
+	sources := make([]engine.Source, len(loaded.policies))
+	for i, p := range loaded.policies {
+		parsed, err := parsePolicy(string(p.id), p.body.Statement)
+		if err != nil {
+			e.broken = s.broken(ctx, id, "policy "+string(p.id), err)
+			return e, nil
+		}
+		if parsed.Forbids() {
+			e.forbids[p.id] = struct{}{}
+		}
+		sources[i] = engine.Source{Ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, Policy: parsed}
+	}
+	if e.snapshot, err = engine.Compile(schema, loaded.settings.settings(), sources); err != nil {
+		e.broken = s.broken(ctx, id, "policies", err)
+	}
+	return e, nil
+}
+
+// isOurs tells a body that can't be decoded from a backend that fails.
+func isOurs(err error) bool {
+	_, ok := errors.AsType[*copse.Error](err)
+	return ok
+}
+
+// broken tells the operator which policy store can't be decided and why, once per change and not once
+// per request. Leaving out what does not parse would leave out a forbid: nothing is decided instead.
+func (s *Service) broken(ctx context.Context, id copse.PolicyStoreID, what string, err error) error {
+	s.log.ErrorContext(ctx, "a policy store can't be compiled; its decisions are refused until it is changed",
+		"policy_store", id, "what", what, "err", err)
+	return &copse.Error{Kind: copse.Unavailable, Resource: copse.ResourcePolicyStore, ID: string(id),
+		Detail: "the policy store can't be decided on now",
+		Err:    &copse.Error{Kind: copse.Internal, Detail: fmt.Sprintf("policy store %s: stored %s can't be compiled", id, what), Err: err}}
+}
+
+// Decider decides without asking who calls: for the authorizer, whose authority is the user's token,
+// and for embedded.
+func (s *Service) Decider() copse.Decider { return decider{s} }
+
+type decider struct{ s *Service }
+
+func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	return d.s.decide(ctx, req)
+}
+
+// DecideAs decides for a caller whose key must cover the policy store with Decide.
+func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Request) (copse.Response, error) {
+	if _, err := s.find(ctx, c, access.Decide, req.PolicyStoreID); err != nil {
+		if copse.KindOf(err) == copse.Internal {
+			err = unknowable(err, req.PolicyStoreID)
+		}
+		s.metrics.failed(err)
+		return copse.Response{}, err
+	}
+	return s.decide(ctx, req)
+}
+
+func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	e, err := s.snapshots.Get(ctx, req.PolicyStoreID)
+	switch {
+	case err != nil:
+		err = unknowable(err, req.PolicyStoreID)
+	case !req.Incarnation.IsZero() && req.Incarnation != e.incarnation:
+		err = notFound(req.PolicyStoreID)
+	default:
+		err = e.broken
+	}
+	if err != nil {
+		s.metrics.failed(err)
+		return copse.Response{}, err
+	}
+	out, err := e.snapshot.Decide(req)
+	if err != nil {
+		s.metrics.failed(err)
+		return copse.Response{}, err
+	}
+	out.Revision = e.revision
+	s.metrics.decided(e, &out)
+	return out, nil
+}

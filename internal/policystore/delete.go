@@ -1,0 +1,214 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Unbind is what leaves the directory in the same commit as a policy store's row.
+type Unbind struct {
+	// Require must still hold when the row goes.
+	Require []storage.Requirement
+	// Writes delete or change further rows. The history of every key in it is forgotten as part of
+	// the erasure, since it names the tenant.
+	Writes []storage.Write
+}
+
+// Delete removes the directory row (together with unbind's), fences the partition, and erases it
+// before it returns or, when that takes long, in the background. Deleting what is absent succeeds.
+// Needs Admin everywhere. InvalidState for a tenant's policy store when nothing is unbound: the
+// tenant must not be left without one.
+func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.PolicyStoreID, unbind ...storage.Write) error {
+	var err error
+	for range maxAttempts {
+		err = s.Release(ctx, c, id, Unbind{Writes: unbind})
+		// Without rows of the caller's only another Delete can be the conflict: look again.
+		if len(unbind) > 0 || !errors.Is(err, storage.ErrConflict) {
+			break
+		}
+	}
+	return err
+}
+
+// Release is Delete with requirements. The error wraps storage.ErrConflict when they, or an
+// expectation of the writes, are not met; then nothing was done.
+func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyStoreID, u Unbind) error {
+	if !c.MayEverywhere(access.Admin) {
+		return denied("delete policy stores")
+	}
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		// Somebody else's Delete may be between its commit and its fence; success means it is over.
+		return s.eraser.awaitFence(ctx, id)
+	}
+	if err != nil {
+		return fromStorage(err, id)
+	}
+	r, err := decodeRow(item)
+	if err != nil {
+		return err
+	}
+	if r.tenant != "" && len(u.Writes) == 0 {
+		return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourcePolicyStore, ID: string(id),
+			Detail: fmt.Sprintf("the policy store belongs to tenant %q; delete the tenant instead", r.tenant)}
+	}
+	e := &erasure{
+		rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
+		forget: []storage.Key{rowKey(id)},
+	}
+	for _, w := range u.Writes {
+		e.forget = append(e.forget, w.Key)
+	}
+	body, err := encode(e.body())
+	if err != nil {
+		return err
+	}
+	s.eraser.expect(id) // before the row goes, so that no other Delete can miss it
+	_, err = s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.Directory(), Incarnation: s.directory, Require: u.Require,
+		Writes: append([]storage.Write{
+			{Key: rowKey(id), Expect: storage.Version(item.Version)},
+			{Key: e.key(), Body: body},
+		}, u.Writes...),
+		Actor: c.KeyID, Operation: "DeletePolicyStore",
+	})
+	if err != nil {
+		s.eraser.drop(id)
+		return fromStorage(err, id)
+	}
+	return s.carryOut(context.WithoutCancel(ctx), e, c.KeyID)
+}
+
+// Erasing in the foreground is limited to this; a tenant of usual size is gone before the answer.
+const (
+	eraseBatch  = 500
+	syncBatches = 20
+)
+
+// carryOut does what must be done before the answer, and leaves the rest to the background. The caller
+// learns of a failure only if it means that the policy store may still take a write.
+func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
+	defer cancel()
+	if err := s.fence(ctx, e, actor); err != nil {
+		s.eraser.add(e)
+		return &copse.Error{Kind: copse.Unavailable, Resource: copse.ResourcePolicyStore, ID: string(e.policyStore),
+			Detail: "the policy store is being deleted, but it is not certain yet that nothing can be written to it; repeat the call",
+			Err:    err}
+	}
+	err := s.forgetKeys(ctx, e)
+	done := false
+	if err == nil {
+		done, err = s.eraseSome(ctx, e, syncBatches)
+	}
+	if err == nil && done {
+		err = s.finish(ctx, e)
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "erasing is continued in the background", "policy_store", e.policyStore, "err", err)
+	}
+	if err != nil || !done {
+		s.eraser.add(e)
+	}
+	return nil
+}
+
+// erasure is a policy store on its way out. Each step may be repeated.
+type erasure struct {
+	rowID       string // of the directory row; empty for a partition that never had one
+	policyStore copse.PolicyStoreID
+	incarnation copse.Incarnation
+	forget      []storage.Key
+	startedAt   time.Time
+	forgotten   bool // see forgetKeys
+}
+
+func (e *erasure) key() storage.Key { return storage.Key{Kind: kindErasure, ID: e.rowID} }
+
+func (e *erasure) body() *erasureBody {
+	b := &erasureBody{V: bodyVersion, PolicyStore: e.policyStore, Incarnation: e.incarnation, StartedAt: e.startedAt}
+	for _, k := range e.forget {
+		b.Forget = append(b.Forget, keyBody{Kind: k.Kind, ID: k.ID})
+	}
+	return b
+}
+
+func decodeErasure(item storage.Item) (*erasure, error) {
+	var b erasureBody
+	if err := decode(item, &b); err != nil {
+		return nil, err
+	}
+	e := &erasure{rowID: item.ID, policyStore: b.PolicyStore, incarnation: b.Incarnation, startedAt: b.StartedAt}
+	for _, k := range b.Forget {
+		e.forget = append(e.forget, storage.Key{Kind: k.Kind, ID: k.ID})
+	}
+	return e, nil
+}
+
+// fence ends the partition: from here on no write that was under way can bring anything back.
+func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
+	err := s.backend.Fence(ctx, storage.PolicyStore(e.policyStore), e.incarnation, actor)
+	if err != nil && !errors.Is(err, storage.ErrNoHead) { // no head: a former attempt finished
+		return err
+	}
+	s.eraser.markFenced(e.policyStore)
+	return nil
+}
+
+// forgetKeys takes the directory's memory of the policy store. It comes before the partition's rows,
+// and once, because a tenant of the same name may be made as soon as the call is answered, and its
+// history is not to be forgotten with that of its predecessor.
+func (s *Service) forgetKeys(ctx context.Context, e *erasure) error {
+	if e.forgotten {
+		return nil
+	}
+	for _, k := range e.forget {
+		if err := s.backend.Forget(ctx, storage.Directory(), k); err != nil {
+			return err
+		}
+	}
+	e.forgotten = true
+	return nil
+}
+
+func (s *Service) eraseSome(ctx context.Context, e *erasure, batches int) (done bool, err error) {
+	for range batches {
+		done, err = s.backend.Erase(ctx, storage.PolicyStore(e.policyStore), e.incarnation, eraseBatch)
+		if errors.Is(err, storage.ErrNoHead) {
+			return true, nil // ids are never used twice: it was erased before
+		}
+		if done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// finish removes the erasure's own row and what history keeps of it. Its body names the tenant, so
+// that goes first; what a crash could leave is a random id.
+func (s *Service) finish(ctx context.Context, e *erasure) error {
+	if e.rowID == "" {
+		return nil
+	}
+	if err := s.backend.Forget(ctx, storage.Directory(), e.key()); err != nil {
+		return err
+	}
+	_, err := s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.Directory(), Incarnation: s.directory,
+		Writes: []storage.Write{{Key: e.key(), Expect: storage.Any()}},
+		Actor:  storage.ActorSystem, Operation: "FinishErasure",
+	})
+	if err != nil {
+		return err
+	}
+	return s.backend.Forget(ctx, storage.Directory(), e.key())
+}

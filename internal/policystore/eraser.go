@@ -1,0 +1,266 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// eraser finishes erasures in the background, one batch of one policy store after the other, so that
+// a large one neither blocks the small ones nor floods the writer.
+type eraser struct {
+	s    *Service
+	ctx  context.Context // ends with close
+	stop context.CancelFunc
+	work sync.WaitGroup
+	wake chan struct{} // holds at most one token
+
+	mu      sync.Mutex
+	queue   []*erasure
+	pending map[copse.PolicyStoreID]*pendingFence
+}
+
+// pendingFence is a policy store whose row goes, or may be gone, while it is not known to be fenced.
+type pendingFence struct {
+	fenced chan struct{} // closed when it is, or when nobody deletes it after all
+	users  int
+}
+
+func newEraser(s *Service) *eraser {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &eraser{s: s, ctx: ctx, stop: stop, wake: make(chan struct{}, 1), pending: make(map[copse.PolicyStoreID]*pendingFence)}
+	r.work.Go(func() { r.run(ctx) })
+	return r
+}
+
+// close stops background work where it is; Resume of the next process goes on.
+func (r *eraser) close() {
+	r.stop()
+	r.work.Wait()
+}
+
+// expect announces a deletion whose directory commit is about to be tried.
+func (r *eraser) expect(id copse.PolicyStoreID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.pending[id]
+	if !ok {
+		p = &pendingFence{fenced: make(chan struct{})}
+		r.pending[id] = p
+	}
+	p.users++
+}
+
+// drop takes an announcement back: the commit was refused.
+func (r *eraser) drop(id copse.PolicyStoreID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.pending[id]; ok {
+		if p.users--; p.users == 0 {
+			close(p.fenced)
+			delete(r.pending, id)
+		}
+	}
+}
+
+func (r *eraser) markFenced(id copse.PolicyStoreID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.pending[id]; ok {
+		close(p.fenced)
+		delete(r.pending, id)
+	}
+}
+
+// awaitFence waits until an erasure of the policy store that is under way has fenced it.
+func (r *eraser) awaitFence(ctx context.Context, id copse.PolicyStoreID) error {
+	r.mu.Lock()
+	p, ok := r.pending[id]
+	r.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	select {
+	case <-p.fenced:
+		return nil
+	case <-ctx.Done():
+		return fromStorage(ctx.Err(), id)
+	}
+}
+
+// add hands an erasure to the background.
+func (r *eraser) add(e *erasure) {
+	r.mu.Lock()
+	r.queue = append(r.queue, e)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// retryPause is how long the background rests after a failure.
+const retryPause = time.Second
+
+func (r *eraser) run(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		var e *erasure
+		if len(r.queue) > 0 {
+			e, r.queue = r.queue[0], r.queue[1:]
+		}
+		r.mu.Unlock()
+		if e == nil {
+			select {
+			case <-r.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		done, err := r.step(ctx, e)
+		if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
+			return
+		}
+		if !done || err != nil {
+			r.add(e)
+		}
+		if err != nil {
+			r.s.log.ErrorContext(ctx, "erasing a policy store failed; it is tried again", "policy_store", e.policyStore, "err", err)
+			select {
+			case <-time.After(retryPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// step does all of it again, but one batch only of what is long.
+func (r *eraser) step(ctx context.Context, e *erasure) (done bool, err error) {
+	if err := r.s.fence(ctx, e, storage.ActorSystem); err != nil {
+		return false, err
+	}
+	done, err = r.s.eraseSome(ctx, e, 1)
+	if err != nil || !done {
+		return false, err
+	}
+	if e.rowID == "" {
+		return true, nil
+	}
+	if err := r.s.forgetKeys(ctx, e); err != nil {
+		return false, err
+	}
+	return true, r.s.finish(ctx, e)
+}
+
+// Resume finishes what a former process left half done: policy stores being erased, heads that never
+// got a directory row. It is called once, before the server listens. What must hold from the first
+// request on is done when it returns; what may be long goes on in the background.
+func (s *Service) Resume(ctx context.Context) error {
+	started := time.Now()
+	after := ""
+	for {
+		items, err := s.backend.Scan(ctx, storage.Directory(), kindErasure, after, maxPage)
+		if err != nil {
+			return fromStorage(err, "")
+		}
+		for _, item := range items {
+			e, err := decodeErasure(item)
+			if err != nil {
+				return err
+			}
+			if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
+				return fromStorage(err, e.policyStore)
+			}
+			if err := s.forgetKeys(ctx, e); err != nil {
+				return fromStorage(err, e.policyStore)
+			}
+			s.eraser.add(e)
+			after = item.ID
+		}
+		if len(items) < maxPage {
+			break
+		}
+	}
+	s.eraser.sweepInBackground(started)
+	return nil
+}
+
+func (r *eraser) sweepInBackground(started time.Time) {
+	r.work.Go(func() {
+		if err := r.s.sweep(r.ctx, started); err != nil && r.ctx.Err() == nil {
+			r.s.log.ErrorContext(r.ctx, "looking for half-made policy stores failed; it is repeated at the next start", "err", err)
+		}
+	})
+}
+
+// sweep walks heads and directory rows side by side, both in order of the policy store's id, and
+// erases partitions without a row that are older than this process.
+func (s *Service) sweep(ctx context.Context, started time.Time) error {
+	after := ""
+	var former copse.PolicyStoreID
+	for {
+		heads, err := s.backend.Heads(ctx, after, maxPage)
+		if err != nil || len(heads) == 0 {
+			return err
+		}
+		after = heads[len(heads)-1].Partition.String()
+		last, _ := heads[len(heads)-1].Partition.PolicyStoreID()
+		known, err := s.rowsBetween(ctx, former, last)
+		if err != nil {
+			return err
+		}
+		former = last
+		for _, head := range heads {
+			id, _ := head.Partition.PolicyStoreID()
+			if known[id] || head.CreatedAt.After(started) {
+				continue
+			}
+			orphan, err := s.isOrphan(ctx, id)
+			if err != nil {
+				return err
+			}
+			if orphan {
+				s.eraser.add(&erasure{policyStore: id, incarnation: head.Incarnation})
+			}
+		}
+	}
+}
+
+// rowsBetween lists policy stores with ids in (after, last].
+func (s *Service) rowsBetween(ctx context.Context, after, last copse.PolicyStoreID) (map[copse.PolicyStoreID]bool, error) {
+	known := make(map[copse.PolicyStoreID]bool)
+	for {
+		items, err := s.backend.Scan(ctx, storage.Directory(), kindPolicyStore, string(after), maxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			after = copse.PolicyStoreID(item.ID)
+			if after > last {
+				return known, nil
+			}
+			known[after] = true
+		}
+		if len(items) < maxPage {
+			return known, nil
+		}
+	}
+}
+
+// isOrphan asks in this order on purpose: a create that is no longer in the list by now has its row.
+func (s *Service) isOrphan(ctx context.Context, id copse.PolicyStoreID) (bool, error) {
+	if _, creating := s.creating.Load(id); creating {
+		return false, nil
+	}
+	_, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
+}

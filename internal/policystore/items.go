@@ -1,0 +1,195 @@
+package policystore
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Kinds of items. The first four live in a policy store's own partition, the rest in the directory.
+const (
+	kindSettings storage.Kind = "settings" // id ""
+	kindSchema   storage.Kind = "schema"   // id ""
+	kindPolicy   storage.Kind = "policy"   // id = policy id
+	kindName     storage.Kind = "name"     // id = name; makes names unique
+
+	kindPolicyStore storage.Kind = "policy-store" // it exists when, and only when, this row does
+	kindErasure     storage.Kind = "erasure"      // id random: what it says is forgotten with it
+)
+
+var (
+	settingsKey = storage.Key{Kind: kindSettings}
+	schemaKey   = storage.Key{Kind: kindSchema}
+)
+
+func policyKey(id copse.PolicyID) storage.Key { return storage.Key{Kind: kindPolicy, ID: string(id)} }
+func nameKey(name string) storage.Key         { return storage.Key{Kind: kindName, ID: name} }
+func rowKey(id copse.PolicyStoreID) storage.Key {
+	return storage.Key{Kind: kindPolicyStore, ID: string(id)}
+}
+
+// bodyVersion is in every body. A higher one was written by a newer copse, and is refused rather than
+// half understood.
+const bodyVersion = 1
+
+type settingsBody struct {
+	V                int                  `json:"v"`
+	Validation       copse.ValidationMode `json:"validation"`
+	CheckRequests    bool                 `json:"checkRequests"`
+	ForbidErrorsDeny bool                 `json:"forbidErrorsDeny"`
+	Description      string               `json:"description,omitzero"`
+	CreatedAt        time.Time            `json:"createdAt"`
+	UpdatedAt        time.Time            `json:"updatedAt"`
+}
+
+func (b *settingsBody) settings() copse.Settings {
+	return copse.Settings{Validation: b.Validation, CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny}
+}
+
+type schemaBody struct {
+	V          int            `json:"v"`
+	JSON       jsontext.Value `json:"json"`
+	Cedar      string         `json:"cedar,omitzero"`
+	Namespaces []string       `json:"namespaces"`
+	CreatedAt  time.Time      `json:"createdAt"`
+	UpdatedAt  time.Time      `json:"updatedAt"`
+}
+
+func (b *schemaBody) schema() Schema {
+	return Schema{JSON: b.JSON, Cedar: b.Cedar, Namespaces: b.Namespaces, CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt}
+}
+
+// text is the schema as it was put.
+func (b *schemaBody) text() SchemaText {
+	if b.Cedar != "" {
+		return SchemaText{Cedar: b.Cedar}
+	}
+	return SchemaText{JSON: string(b.JSON)}
+}
+
+type entityBody struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+}
+
+// policyBody repeats what the policy's head says, so that a policy can be listed, and deleted, even if
+// a later parser no longer takes it.
+type policyBody struct {
+	V           int          `json:"v"`
+	Name        string       `json:"name,omitzero"`
+	Statement   string       `json:"statement"`
+	Description string       `json:"description,omitzero"`
+	Effect      string       `json:"effect"`
+	Principal   *entityBody  `json:"principal,omitzero"`
+	Resource    *entityBody  `json:"resource,omitzero"`
+	Actions     []entityBody `json:"actions,omitempty"`
+	CreatedAt   time.Time    `json:"createdAt"`
+	UpdatedAt   time.Time    `json:"updatedAt"`
+}
+
+const (
+	effectPermit = "permit"
+	effectForbid = "forbid"
+)
+
+func (b *policyBody) policy(id copse.PolicyID) Policy {
+	p := Policy{
+		ID: id, Name: b.Name, Statement: b.Statement, Description: b.Description,
+		Forbids: b.Effect == effectForbid, Principal: b.Principal.uid(), Resource: b.Resource.uid(),
+		CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt,
+	}
+	for _, a := range b.Actions {
+		p.Actions = append(p.Actions, a.uid())
+	}
+	return p
+}
+
+func (b *entityBody) uid() types.EntityUID {
+	if b == nil {
+		return types.EntityUID{}
+	}
+	return types.NewEntityUID(types.EntityType(b.Type), types.String(b.ID))
+}
+
+func newEntityBody(uid types.EntityUID) *entityBody {
+	if uid.IsZero() {
+		return nil
+	}
+	return &entityBody{Type: string(uid.Type), ID: string(uid.ID)}
+}
+
+type nameBody struct {
+	V      int            `json:"v"`
+	Policy copse.PolicyID `json:"policy"`
+}
+
+type rowBody struct {
+	V           int               `json:"v"`
+	Tenant      copse.TenantID    `json:"tenant,omitzero"`
+	Incarnation copse.Incarnation `json:"incarnation"`
+	CreatedAt   time.Time         `json:"createdAt"`
+}
+
+// erasureBody is all that a restart needs to finish an erasure.
+type erasureBody struct {
+	V           int                 `json:"v"`
+	PolicyStore copse.PolicyStoreID `json:"policyStore"`
+	Incarnation copse.Incarnation   `json:"incarnation"`
+	Forget      []keyBody           `json:"forget"` // keys of the directory whose history names the policy store or its tenant
+	StartedAt   time.Time           `json:"startedAt"`
+}
+
+type keyBody struct {
+	Kind storage.Kind `json:"kind"`
+	ID   string       `json:"id"`
+}
+
+// encode can't fail for the bodies above, whose strings were checked to be UTF-8; a failure is a
+// defect and must not be stored.
+func encode(body any) ([]byte, error) {
+	out, err := json.Marshal(body)
+	if err != nil {
+		return nil, &copse.Error{Kind: copse.Internal, Detail: "a body can't be encoded", Err: err}
+	}
+	return out, nil
+}
+
+// decode reads a stored body. Unknown members are refused: writing the body back would drop them.
+func decode(item storage.Item, into any) error {
+	if err := json.Unmarshal(item.Body, into, json.RejectUnknownMembers(true)); err != nil {
+		return undecodable(item, err)
+	}
+	version := 0
+	switch b := into.(type) {
+	case *settingsBody:
+		version = b.V
+	case *schemaBody:
+		version = b.V
+	case *policyBody:
+		version = b.V
+	case *nameBody:
+		version = b.V
+	case *rowBody:
+		version = b.V
+	case *erasureBody:
+		version = b.V
+	}
+	if version != bodyVersion {
+		return undecodable(item, fmt.Errorf("body version %d, this copse knows %d", version, bodyVersion))
+	}
+	return nil
+}
+
+func undecodable(item storage.Item, err error) error {
+	return &copse.Error{Kind: copse.Internal,
+		Detail: fmt.Sprintf("stored %s %q can't be read", item.Kind, item.ID), Err: err}
+}
+
+// now is the time as it is stored and shown: UTC, in microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

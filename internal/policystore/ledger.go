@@ -1,0 +1,308 @@
+package policystore
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// ledger is what a change must know of its policy store, at one revision: the settings and schema to
+// validate under, and what is used of each limit. It spares a single-policy write the reading of the
+// whole policy store, and it is exact, because every change is committed at the ledger's revision.
+type ledger struct {
+	incarnation     copse.Incarnation
+	revision        uint64
+	settings        settingsBody
+	settingsVersion uint64
+	schemaBody      *schemaBody // nil: none
+	schemaVersion   uint64
+	parsed          *engine.Schema // see schema
+	parseErr        error
+	scopes          map[scopeKey]int // bytes of policy text by the resource the policies name
+	weight          int64            // at least what the snapshot weighs
+}
+
+// scopeKey stands for a resource in a ledger: ledgers outlive requests, and should be small.
+type scopeKey [sha256.Size]byte
+
+func newScopeKey(resource types.EntityUID) scopeKey {
+	return sha256.Sum256([]byte(resource.String()))
+}
+
+// requirements are the versions that validation used. The commit's expected revision implies them;
+// they are named as well, so that a commit can't lose the one by dropping the other.
+func (l *ledger) requirements(writes []storage.Write) []storage.Requirement {
+	all := []storage.Requirement{
+		{Key: settingsKey, Expect: storage.Version(l.settingsVersion)},
+		{Key: schemaKey, Expect: storage.Version(l.schemaVersion)}, // version 0 is "absent"
+	}
+	var out []storage.Requirement
+	for _, r := range all {
+		written := false
+		for _, w := range writes {
+			written = written || w.Key == r.Key
+		}
+		if !written {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// contents is a whole policy store, decoded.
+type contents struct {
+	ledger
+	policies []storedPolicy
+	names    map[string]uint64 // versions of the name items
+}
+
+type storedPolicy struct {
+	id      copse.PolicyID
+	version uint64
+	body    policyBody
+}
+
+// read loads a policy store. The ledger's weight is left to the caller.
+func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*contents, error) {
+	loaded, err := s.backend.Load(ctx, storage.PolicyStore(id))
+	if err != nil {
+		return nil, err
+	}
+	if loaded.Head.Incarnation != incarnation {
+		return nil, notFound(id)
+	}
+	c := &contents{
+		ledger: ledger{incarnation: incarnation, revision: loaded.Head.Revision, scopes: make(map[scopeKey]int)},
+		names:  make(map[string]uint64),
+	}
+	for _, item := range loaded.Items {
+		switch item.Kind {
+		case kindSettings:
+			c.settingsVersion = item.Version
+			err = decode(item, &c.settings)
+		case kindSchema:
+			c.schemaVersion = item.Version
+			c.schemaBody = new(schemaBody)
+			err = decode(item, c.schemaBody)
+		case kindPolicy:
+			p := storedPolicy{id: copse.PolicyID(item.ID), version: item.Version}
+			err = decode(item, &p.body)
+			c.policies = append(c.policies, p)
+			c.scopes[newScopeKey(p.body.Resource.uid())] += len(p.body.Statement)
+		case kindName:
+			c.names[item.ID] = item.Version
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// schema parses the stored schema when first asked; nil without an error when there is none.
+func (l *ledger) schema() (*engine.Schema, error) {
+	if l.schemaBody == nil {
+		return nil, nil
+	}
+	if l.parsed == nil && l.parseErr == nil {
+		l.parsed, l.parseErr = parseSchema(l.schemaBody.text())
+	}
+	if l.parseErr != nil {
+		return nil, &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourceSchema,
+			Detail: "the stored schema does not resolve any more; put it again", Err: l.parseErr}
+	}
+	return l.parsed, nil
+}
+
+// desks keeps one desk per policy store that is being changed, or was lately.
+type desks struct {
+	mu   sync.Mutex
+	open map[copse.PolicyStoreID]*desk
+	idle int // ledger entries of desks without users
+}
+
+// desk is where changes to one policy store queue within this process: without it, writers of one
+// policy store would only cost each other retries. Other nodes are told apart by the revision.
+type desk struct {
+	turn   chan struct{} // holds one token
+	users  int           // guarded by desks.mu
+	ledger *ledger       // guarded by turn; nil: to be read
+	gone   bool          // guarded by desks.mu: fenced, drop the ledger
+}
+
+// maxIdleEntries bounds the memory of ledgers nobody is using, in entries of about 100 bytes.
+const maxIdleEntries = 200_000
+
+func (l *ledger) entries() int {
+	if l == nil {
+		return 0
+	}
+	n := 10 + len(l.scopes)
+	if l.schemaBody != nil {
+		n += len(l.schemaBody.JSON) / 4
+	}
+	return n
+}
+
+// enter waits for the caller's turn. leave must be called after it.
+func (d *desks) enter(ctx context.Context, id copse.PolicyStoreID) (*desk, error) {
+	d.mu.Lock()
+	k, ok := d.open[id]
+	if !ok {
+		k = &desk{turn: make(chan struct{}, 1)}
+		k.turn <- struct{}{}
+		d.open[id] = k
+	} else if k.users == 0 {
+		d.idle -= k.ledger.entries()
+	}
+	k.users++
+	d.mu.Unlock()
+	select {
+	case <-k.turn:
+		return k, nil
+	case <-ctx.Done():
+		d.quit(id, k)
+		return nil, ctx.Err()
+	}
+}
+
+func (d *desks) leave(id copse.PolicyStoreID, k *desk) {
+	d.mu.Lock()
+	if k.gone {
+		k.ledger = nil
+	}
+	d.mu.Unlock()
+	k.turn <- struct{}{}
+	d.quit(id, k)
+}
+
+func (d *desks) quit(id copse.PolicyStoreID, k *desk) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if k.users--; k.users > 0 {
+		return
+	}
+	// Nobody holds the turn now, so the ledger may be looked at.
+	if k.ledger == nil || k.gone {
+		delete(d.open, id)
+		return
+	}
+	d.idle += k.ledger.entries()
+	for other, o := range d.open {
+		if d.idle <= maxIdleEntries {
+			break
+		}
+		if o.users == 0 {
+			d.idle -= o.ledger.entries()
+			delete(d.open, other)
+		}
+	}
+}
+
+// forget drops what is remembered of a policy store that was deleted.
+func (d *desks) forget(id copse.PolicyStoreID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, ok := d.open[id]
+	switch {
+	case !ok:
+	case k.users > 0:
+		k.gone = true
+	default:
+		d.idle -= k.ledger.entries()
+		delete(d.open, id)
+	}
+}
+
+// current gives the desk's ledger at the partition's present revision, reading it if others moved on.
+func (s *Service) current(ctx context.Context, k *desk, id copse.PolicyStoreID, incarnation copse.Incarnation) (*ledger, error) {
+	if k.ledger != nil && k.ledger.incarnation == incarnation {
+		head, err := s.backend.Head(ctx, storage.PolicyStore(id))
+		if err != nil {
+			return nil, err
+		}
+		if head.State == storage.Active && head.Incarnation == incarnation && head.Revision == k.ledger.revision {
+			return k.ledger, nil
+		}
+	}
+	k.ledger = nil
+	c, err := s.read(ctx, id, incarnation)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.weighStored(c); err != nil {
+		return nil, err
+	}
+	k.ledger = &c.ledger
+	return k.ledger, nil
+}
+
+// operation says what is done, where and by whom; row is where the caller's key was checked.
+type operation struct {
+	name        string
+	actor       string
+	policyStore copse.PolicyStoreID
+	row         row
+}
+
+// errStale is prepare's way to say that what it read is of several revisions.
+var errStale = errors.New("read at several revisions")
+
+// change is what a write wants: rows to commit on top of a ledger, and what they do to it.
+type change struct {
+	base   *ledger
+	writes []storage.Write
+	// settle brings the ledger to the state after the commit; nil throws the ledger away.
+	settle func(l *ledger, revision uint64)
+}
+
+// maxAttempts bounds how often a change is computed again because another node was faster.
+const maxAttempts = 10
+
+// apply is the one way to write to a policy store. prepare reads a ledger and computes the change from
+// it: the commit is taken only if the partition is still at the ledger's revision, otherwise prepare
+// is asked again. A change without writes commits nothing.
+func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx context.Context, k *desk) (change, error)) (uint64, error) {
+	id := op.policyStore
+	k, err := s.desks.enter(ctx, id)
+	if err != nil {
+		return 0, fromStorage(err, id)
+	}
+	defer s.desks.leave(id, k)
+	for range maxAttempts {
+		c, err := prepare(ctx, k)
+		if errors.Is(err, errStale) {
+			k.ledger = nil
+			continue
+		}
+		if err != nil {
+			return 0, fromStorage(err, id)
+		}
+		l := c.base
+		if len(c.writes) == 0 {
+			return l.revision, nil
+		}
+		revision, err := s.backend.Commit(ctx, storage.Commit{
+			Partition: storage.PolicyStore(id), Incarnation: op.row.incarnation,
+			Expect: storage.Revision{Set: true, Value: l.revision}, Require: l.requirements(c.writes),
+			Writes: c.writes, Actor: op.actor, Operation: op.name,
+		})
+		if err == nil && c.settle != nil {
+			c.settle(l, revision)
+			l.revision = revision
+			return revision, nil
+		}
+		k.ledger = nil
+		if err == nil || !errors.Is(err, storage.ErrConflict) {
+			return revision, fromStorage(err, id)
+		}
+	}
+	return 0, fromStorage(storage.ErrConflict, id)
+}

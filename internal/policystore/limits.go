@@ -1,0 +1,162 @@
+package policystore
+
+import (
+	"fmt"
+
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+func quota(resource copse.ResourceType, what string, have, limit int) *copse.Error {
+	return &copse.Error{Kind: copse.QuotaExceeded, Resource: resource,
+		Detail: fmt.Sprintf("too many %s: %d, at most %d are allowed", what, have, limit)}
+}
+
+// checkScope holds the limit on the text of all policies that name one resource, or none: it bounds
+// how many policies one request can have to consider.
+func checkScope(resource types.EntityUID, size int) error {
+	if size <= copse.MaxPolicyBytesPerScope {
+		return nil
+	}
+	what := "that name no single resource"
+	if !resource.IsZero() {
+		what = "that name the resource " + resource.String()
+	}
+	return quota(copse.ResourcePolicy, "bytes of policies "+what, size, copse.MaxPolicyBytesPerScope)
+}
+
+// checkCommit holds the limits of one commit before it is tried, in words about policies.
+func checkCommit(writes []storage.Write) error {
+	if len(writes) > copse.MaxContentsWrites {
+		err := quota(copse.ResourcePolicyStore, "writes in one change", len(writes), copse.MaxContentsWrites)
+		err.Detail += "; a new policy with a name takes two, an unchanged one none"
+		return err
+	}
+	size := 0
+	for _, w := range writes {
+		size += len(w.Key.Kind) + len(w.Key.ID) + len(w.Body)
+	}
+	if size > copse.MaxContentsBytes {
+		return quota(copse.ResourcePolicyStore, "bytes in one change", size, copse.MaxContentsBytes)
+	}
+	return nil
+}
+
+func (s *Service) checkWeight(weight int64) error {
+	if weight > s.maxWeight {
+		return quota(copse.ResourcePolicyStore, "bytes of memory for the compiled policy store", int(weight), int(s.maxWeight))
+	}
+	return nil
+}
+
+// A policy store of little text is charged by its text, without being compiled: a byte of policy text
+// never weighs as much as smallTextWeight, which a test holds against the engine.
+const (
+	smallText       = 32 << 10
+	smallTextWeight = 256
+)
+
+// policySource is a policy as it is weighed: parsed, or only its text when it does not parse.
+type policySource struct {
+	ref    copse.PolicyRef
+	policy *engine.Policy
+	size   int
+}
+
+// weigh finds what a policy store weighs compiled, or at most weighs when it is small. Policies that
+// don't parse (stored by another version) count by their text.
+func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int, policies func() ([]policySource, error)) (int64, error) {
+	if text <= smallText {
+		bare, err := engine.Compile(schema, settings, nil)
+		if err != nil {
+			return 0, err
+		}
+		return bare.Weight() + int64(text)*smallTextWeight, nil
+	}
+	all, err := policies()
+	if err != nil {
+		return 0, err
+	}
+	var unparsed int64
+	sources := make([]engine.Source, 0, len(all))
+	for _, p := range all {
+		if p.policy == nil {
+			unparsed += int64(p.size) * smallTextWeight
+			continue
+		}
+		sources = append(sources, engine.Source{Ref: p.ref, Policy: p.policy})
+	}
+	compiled, err := engine.Compile(schema, settings, sources)
+	if err != nil {
+		return 0, err
+	}
+	return compiled.Weight() + unparsed, nil
+}
+
+// weighStored sets the weight of a policy store as it is stored.
+func (s *Service) weighStored(c *contents) (err error) {
+	schema, err := c.schema()
+	if copse.KindOf(err) == copse.InvalidState {
+		schema, err = nil, nil // it must stay possible to put another
+	}
+	if err != nil {
+		return err
+	}
+	c.weight, err = s.weigh(schema, c.settings.settings(), c.text(), func() ([]policySource, error) {
+		return c.sources(nil)
+	})
+	return err
+}
+
+// text counts the bytes of all policies.
+func (l *ledger) text() int {
+	n := 0
+	for _, size := range l.scopes {
+		n += size
+	}
+	return n
+}
+
+// sources parses the stored policies but those in skip.
+func (c *contents) sources(skip map[copse.PolicyID]bool) ([]policySource, error) {
+	out := make([]policySource, 0, len(c.policies))
+	for _, p := range c.policies {
+		if skip[p.id] {
+			continue
+		}
+		parsed, err := parsePolicy(string(p.id), p.body.Statement)
+		if err != nil && copse.KindOf(err) != copse.Invalid {
+			return nil, err
+		}
+		out = append(out, policySource{
+			ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, policy: parsed, size: len(p.body.Statement),
+		})
+	}
+	return out, nil
+}
+
+// weighOne is what a policy adds to a snapshot at most: what it weighs in one of its own.
+func weighOne(settings copse.Settings, p *engine.Policy) (int64, error) {
+	one, err := engine.Compile(nil, settings, []engine.Source{{Ref: copse.PolicyRef{ID: "policy"}, Policy: p}})
+	if err != nil {
+		return 0, err
+	}
+	return one.Weight(), nil
+}
+
+// scopeSizes adds up policy text by resource.
+type scopeSizes map[types.EntityUID]int
+
+func (s scopeSizes) add(resource types.EntityUID, size int) { s[resource] += size }
+
+func (s scopeSizes) check() error {
+	for resource, size := range s {
+		if err := checkScope(resource, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}

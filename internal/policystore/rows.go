@@ -1,0 +1,186 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// row is what the directory says of a policy store.
+type row struct {
+	tenant      copse.TenantID
+	incarnation copse.Incarnation
+	createdAt   time.Time
+	version     uint64
+}
+
+func (s *Service) loadRow(ctx context.Context, id copse.PolicyStoreID) (row, error) {
+	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return row{}, notFound(id)
+	}
+	if err != nil {
+		return row{}, err
+	}
+	return decodeRow(item)
+}
+
+func decodeRow(item storage.Item) (row, error) {
+	var body rowBody
+	if err := decode(item, &body); err != nil {
+		return row{}, err
+	}
+	return row{tenant: body.Tenant, incarnation: body.Incarnation, createdAt: body.CreatedAt, version: item.Version}, nil
+}
+
+// find is the access check of every method that names a policy store: absent and not covered are the
+// same answer.
+func (s *Service) find(ctx context.Context, c access.Caller, verb access.Verb, id copse.PolicyStoreID) (row, error) {
+	if err := id.Validate(); err != nil {
+		return row{}, err
+	}
+	r, err := s.rows.Get(ctx, id)
+	if err != nil {
+		return row{}, fromStorage(err, id)
+	}
+	if !c.May(verb, id, r.tenant) {
+		return row{}, notFound(id)
+	}
+	return r, nil
+}
+
+// Owner tells whose a policy store is, without asking who calls: for the tenant service, which checks
+// that its rows and the policy stores' own rows agree.
+func (s *Service) Owner(ctx context.Context, id copse.PolicyStoreID) (copse.TenantID, copse.Incarnation, error) {
+	r, err := s.rows.Get(ctx, id)
+	if err != nil {
+		return "", copse.Incarnation{}, unknowable(err, id)
+	}
+	return r.tenant, r.incarnation, nil
+}
+
+// summary is what describes a policy store besides its row.
+type summary struct {
+	incarnation copse.Incarnation
+	settings    settingsBody
+	revision    uint64
+	policies    int
+}
+
+func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summary, error) {
+	snapshot, err := s.backend.Load(ctx, storage.PolicyStore(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return summary{}, notFound(id)
+	}
+	if err != nil {
+		return summary{}, err
+	}
+	sum := summary{incarnation: snapshot.Head.Incarnation, revision: snapshot.Head.Revision}
+	for _, item := range snapshot.Items {
+		switch item.Kind {
+		case kindPolicy:
+			sum.policies++
+		case kindSettings:
+			if err := decode(item, &sum.settings); err != nil {
+				return summary{}, err
+			}
+		}
+	}
+	return sum, nil
+}
+
+// Get needs Read. NotFound also when the caller's key does not cover it.
+func (s *Service) Get(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (PolicyStore, error) {
+	r, err := s.find(ctx, c, access.Read, id)
+	if err != nil {
+		return PolicyStore{}, err
+	}
+	return s.describe(ctx, id, r)
+}
+
+func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (PolicyStore, error) {
+	sum, err := s.summaries.Get(ctx, id)
+	if err != nil {
+		return PolicyStore{}, fromStorage(err, id)
+	}
+	if sum.incarnation != r.incarnation {
+		return PolicyStore{}, notFound(id)
+	}
+	return PolicyStore{
+		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(),
+		Description: sum.settings.Description, Revision: sum.revision, Policies: sum.policies,
+		CreatedAt: r.createdAt, UpdatedAt: sum.settings.UpdatedAt,
+	}, nil
+}
+
+// maxPage bounds what one call of a List method reads.
+const maxPage = 1000
+
+func pageSize(limit int) int { return min(max(limit, 1), maxPage) }
+
+// List returns up to limit policy stores with ids after a given one that the caller may Read, and
+// whether there are more.
+func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyStoreID, limit int) ([]PolicyStore, bool, error) {
+	if !c.Scope.All {
+		return s.listOwn(ctx, c, after)
+	}
+	if !c.MayEverywhere(access.Read) {
+		return nil, false, nil
+	}
+	limit = pageSize(limit)
+	items, err := s.backend.Scan(ctx, storage.Directory(), kindPolicyStore, string(after), limit+1)
+	if err != nil {
+		return nil, false, fromStorage(err, "")
+	}
+	more := len(items) > limit
+	items = items[:min(len(items), limit)]
+	out := make([]PolicyStore, 0, len(items))
+	for _, item := range items {
+		id := copse.PolicyStoreID(item.ID)
+		r, err := decodeRow(item)
+		if err != nil {
+			return nil, false, err
+		}
+		p, err := s.describe(ctx, id, r)
+		if copse.KindOf(err) == copse.NotFound && err != nil {
+			continue // deleted since the scan
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, p)
+	}
+	return out, more, nil
+}
+
+// listOwn is List for a key that covers one policy store, by its id or by its tenant. It must not walk
+// the directory: that is as long as there are tenants.
+func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.PolicyStoreID) ([]PolicyStore, bool, error) {
+	id := c.Scope.PolicyStore
+	if id == "" && c.Scope.Tenant != "" {
+		directory := s.tenants.Load()
+		if directory == nil {
+			return nil, false, nil
+		}
+		entry, err := (*directory).Lookup(ctx, c.Scope.Tenant)
+		if err != nil && copse.KindOf(err) != copse.NotFound {
+			return nil, false, err
+		}
+		id = entry.PolicyStoreID
+	}
+	if id == "" || id <= after {
+		return nil, false, nil
+	}
+	p, err := s.Get(ctx, c, id)
+	if err != nil && copse.KindOf(err) == copse.NotFound {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return []PolicyStore{p}, false, nil
+}

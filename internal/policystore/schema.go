@@ -1,0 +1,88 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// PutSchema replaces the schema. Stored policies are not checked again. Needs Write.
+func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text SchemaText) (Schema, error) {
+	r, err := s.find(ctx, c, access.Write, id)
+	if err != nil {
+		return Schema{}, err
+	}
+	schema, err := parseSchema(text)
+	if err != nil {
+		return Schema{}, err
+	}
+	var body *schemaBody
+	_, err = s.apply(ctx, operation{"PutSchema", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+		l, err := s.current(ctx, k, id, r.incarnation)
+		if err != nil {
+			return change{}, err
+		}
+		at := now()
+		body = newSchemaBody(text, schema, at, at)
+		if l.schemaBody != nil {
+			body.CreatedAt = l.schemaBody.CreatedAt
+		}
+		weight, err := s.weigh(schema, l.settings.settings(), l.text(), func() ([]policySource, error) {
+			return s.sourcesAt(ctx, id, l)
+		})
+		if err != nil {
+			return change{}, err
+		}
+		if err := s.checkWeight(weight); err != nil {
+			return change{}, err
+		}
+		encoded, err := encode(body)
+		if err != nil {
+			return change{}, err
+		}
+		write := storage.Write{Key: schemaKey, Body: encoded, Expect: storage.Version(l.schemaVersion)}
+		return change{base: l, writes: []storage.Write{write}, settle: func(l *ledger, revision uint64) {
+			l.schemaBody, l.schemaVersion, l.parsed, l.parseErr = body, revision, schema, nil
+			l.weight = weight
+		}}, nil
+	})
+	if err != nil {
+		return Schema{}, err
+	}
+	return body.schema(), nil
+}
+
+// sourcesAt reads and parses the stored policies of exactly the ledger's revision.
+func (s *Service) sourcesAt(ctx context.Context, id copse.PolicyStoreID, l *ledger) ([]policySource, error) {
+	stored, err := s.read(ctx, id, l.incarnation)
+	if err != nil {
+		return nil, err
+	}
+	if stored.revision != l.revision {
+		return nil, errStale
+	}
+	return stored.sources(nil)
+}
+
+// GetSchema needs Read; NotFound (SCHEMA) when there is none.
+func (s *Service) GetSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (Schema, error) {
+	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+		return Schema{}, err
+	}
+	item, err := s.backend.Get(ctx, storage.PolicyStore(id), schemaKey)
+	if errors.Is(err, storage.ErrNotFound) {
+		return Schema{}, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceSchema, ID: string(id),
+			Detail: "the policy store has no schema"}
+	}
+	if err != nil {
+		return Schema{}, fromStorage(err, id)
+	}
+	var body schemaBody
+	if err := decode(item, &body); err != nil {
+		return Schema{}, err
+	}
+	return body.schema(), nil
+}

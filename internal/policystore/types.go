@@ -1,0 +1,106 @@
+package policystore
+
+import (
+	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// PolicyStore describes a policy store.
+type PolicyStore struct {
+	ID          copse.PolicyStoreID
+	Tenant      copse.TenantID // empty: the operator's own
+	Incarnation copse.Incarnation
+	Settings    copse.Settings
+	Description string
+	Revision    uint64
+	Policies    int
+	CreatedAt   time.Time
+	UpdatedAt   time.Time // of settings and description; policies have their own
+}
+
+// Policy describes a stored policy.
+type Policy struct {
+	ID          copse.PolicyID
+	Name        string // empty: none
+	Statement   string
+	Description string
+	Forbids     bool
+	Principal   types.EntityUID // zero: the scope names no single one
+	Resource    types.EntityUID
+	Actions     []types.EntityUID
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// Schema describes a stored schema.
+type Schema struct {
+	JSON       []byte
+	Cedar      string // the source, when it was put in Cedar syntax
+	Namespaces []string
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+}
+
+// SchemaText is a schema in one of the two syntaxes.
+type SchemaText struct {
+	JSON  string
+	Cedar string // exactly one of the two is set
+}
+
+// PolicyText is a policy on its way in.
+type PolicyText struct {
+	Name        string
+	Statement   string
+	Description string
+}
+
+// NewPolicyStore asks for a policy store, with contents committed in the same moment as the policy
+// store itself.
+type NewPolicyStore struct {
+	Tenant      copse.TenantID
+	Settings    copse.Settings
+	Description string
+	Schema      *SchemaText
+	Policies    []PolicyText
+	// Bind are further directory rows, committed together with the policy store's own row: the
+	// tenant and its policy store appear in one moment.
+	Bind func(PolicyStore) []storage.Write
+}
+
+// PolicyUpdate changes a policy: nil members stay as they are; an empty Name clears it.
+type PolicyUpdate struct {
+	Name        *string
+	Statement   *string
+	Description *string
+}
+
+// Contents is a policy store's schema and policies at one revision.
+type Contents struct {
+	Revision uint64
+	Schema   *Schema
+	Policies []Policy // sorted by name, then id
+}
+
+// NewContents replaces schema and named policies in one commit.
+type NewContents struct {
+	Schema   *SchemaText // nil keeps the schema
+	Policies []PolicyText
+	// Prune deletes policies that have no name; otherwise they stay.
+	Prune bool
+	// IfRevision is the revision the caller read; nil takes any.
+	IfRevision *uint64
+}
+
+// ContentsResult says what PutContents did.
+type ContentsResult struct {
+	Revision uint64
+	Policies []copse.PolicyRef // named, as they are now
+	Created  int
+	Updated  int
+	Deleted  int
+	Kept     []copse.PolicyRef // without a name, left alone
+}
