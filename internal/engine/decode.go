@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/cedar-policy/cedar-go/types"
-	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 
 	"github.com/copse-authz/copse"
 )
@@ -13,6 +12,7 @@ import (
 // decoded is a request as the evaluator sees it: what the caller sent and what copse found out,
 // joined.
 type decoded struct {
+	schema   *Schema // may be nil
 	request  types.Request
 	entities types.EntityMap
 	// ancestors of each entity of the request that has parents, itself not included.
@@ -24,9 +24,34 @@ type decoded struct {
 	largest int
 }
 
+// Get implements types.EntityGetter: the request's entities, then the schema's actions, which can't
+// be among them.
+func (d *decoded) Get(uid types.EntityUID) (types.Entity, bool) {
+	if e, ok := d.entities[uid]; ok {
+		return e, true
+	}
+	if d.schema != nil {
+		if a, ok := d.schema.resolved.Actions[uid]; ok {
+			return a.Entity, true
+		}
+	}
+	return types.Entity{}, false
+}
+
+// above lists the ancestors of an entity as the evaluator would find them.
+func (d *decoded) above(uid types.EntityUID) []types.EntityUID {
+	if of, ok := d.ancestors[uid]; ok {
+		return of
+	}
+	if d.schema != nil {
+		return d.schema.actionAncestors[uid]
+	}
+	return nil
+}
+
 // decode reads a request. s may be nil.
 func decode(s *Schema, req *copse.Request) (*decoded, error) {
-	d := &decoded{request: types.Request{Principal: req.Principal, Action: req.Action, Resource: req.Resource}}
+	d := &decoded{schema: s, request: types.Request{Principal: req.Principal, Action: req.Action, Resource: req.Resource}}
 	for _, part := range []struct {
 		path string
 		uid  types.EntityUID
@@ -141,19 +166,17 @@ func (d *decoded) entityData(s *Schema, member string, data copse.Data, allow fu
 const tokenMember = "token"
 
 func (d *decoded) readContext(s *Schema, req *copse.Request) error {
-	var shape resolved.RecordType
+	var want *shape
 	if s != nil {
-		if applies := s.resolved.Actions[req.Action].AppliesTo; applies != nil {
-			shape = applies.Context
-		}
+		want = s.contextShapes[req.Action]
 	}
 	var err error
-	d.serverContext, err = d.contextData(shape, "serverContext", req.ServerContext, nil)
+	d.serverContext, err = d.contextData(want, "serverContext", req.ServerContext, nil)
 	if err != nil {
 		return err
 	}
 	byToken := req.ServerContext.Format != copse.FormatNone || req.ServerEntities.Format != copse.FormatNone || len(req.ReservedTypes) > 0
-	caller, err := d.contextData(shape, "context", req.Context, func(r *reader, name types.String) error {
+	caller, err := d.contextData(want, "context", req.Context, func(r *reader, name types.String) error {
 		_, defined := d.serverContext.Get(name)
 		if defined || byToken && name == tokenMember {
 			return r.fail("this context member comes from the verified token and can't be sent")
@@ -178,7 +201,7 @@ func (d *decoded) readContext(s *Schema, req *copse.Request) error {
 	return nil
 }
 
-func (d *decoded) contextData(shape resolved.RecordType, member string, data copse.Data, allow func(*reader, types.String) error) (types.Record, error) {
+func (d *decoded) contextData(want *shape, member string, data copse.Data, allow func(*reader, types.String) error) (types.Record, error) {
 	if data.Format == copse.FormatNone {
 		return types.Record{}, nil
 	}
@@ -191,7 +214,7 @@ func (d *decoded) contextData(shape resolved.RecordType, member string, data cop
 	case copse.FormatAVPMap:
 		out, err = r.avpAttributes("a map of attribute values")
 	case copse.FormatCedarJSON:
-		out, err = r.cedarRecord(func(name types.String) resolved.IsType { return shape[name].Type })
+		out, err = r.cedarRecord(want.member)
 	default:
 		return out, requestError(member, "a context can't have this format")
 	}
@@ -204,7 +227,7 @@ func (d *decoded) contextData(shape resolved.RecordType, member string, data cop
 
 // closeOver finds the ancestors of every entity, and refuses cycles and crowds.
 func (d *decoded) closeOver() error {
-	walk := ancestry{entities: d.entities, state: map[types.EntityUID]visit{}, of: map[types.EntityUID][]types.EntityUID{}}
+	walk := ancestry{d: d, state: map[types.EntityUID]visit{}, of: map[types.EntityUID][]types.EntityUID{}}
 	for uid, e := range d.entities {
 		if e.Parents.Len() == 0 {
 			continue
@@ -230,9 +253,9 @@ const (
 
 // ancestry computes the transitive parents of entities, each from its parents' ones.
 type ancestry struct {
-	entities types.EntityMap
-	state    map[types.EntityUID]visit
-	of       map[types.EntityUID][]types.EntityUID
+	d     *decoded
+	state map[types.EntityUID]visit
+	of    map[types.EntityUID][]types.EntityUID
 }
 
 func (a *ancestry) visit(uid types.EntityUID) error {
@@ -242,7 +265,7 @@ func (a *ancestry) visit(uid types.EntityUID) error {
 	case open:
 		return requestError("entities", "%s is its own ancestor: the parents of entities must not form a cycle", uid)
 	}
-	e, ok := a.entities[uid]
+	e, ok := a.d.Get(uid)
 	if !ok || e.Parents.Len() == 0 {
 		a.state[uid] = done
 		return nil

@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"errors"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
@@ -53,23 +53,52 @@ func parsePolicies(path string, text []byte, limit int) ([]*Policy, error) {
 	if len(text) > limit {
 		return nil, sizeError(copse.ResourcePolicy, path, len(text), limit)
 	}
-	list, err := cedar.NewPolicyListFromBytes(path, text)
-	if err != nil {
-		return nil, policyError(position{1, 1}.field(path, "%s", errors.Unwrap(err)))
+	source := string(text)
+	spans, faults := checkPolicies(source)
+	if len(faults) > 0 {
+		return nil, policyFaults(path, text, faults)
 	}
-	out := make([]*Policy, len(list))
-	for i, p := range list {
-		pos := p.Position()
-		end := len(text)
-		if i+1 < len(list) {
-			end = list[i+1].Position().Offset
+	out := make([]*Policy, 0, len(spans))
+	from := 0
+	for i, span := range spans {
+		to := len(source)
+		if i+1 < len(spans) {
+			to = endOfPolicy(source, span.end)
 		}
-		out[i] = &Policy{
-			text: string(text[pos.Offset:end]), path: path, at: positionAt(text, pos.Offset),
-			parsed: p, tree: (*ast.Policy)(p.AST()),
+		p := &Policy{text: strings.Clone(strings.TrimSpace(source[from:to])), path: path, at: positionAt(text, span.start)}
+		if len(p.text) > copse.MaxPolicyBytes {
+			err := sizeError(copse.ResourcePolicy, path, len(p.text), copse.MaxPolicyBytes)
+			err.Fields[0].Line, err.Fields[0].Column = p.at.line, p.at.column
+			return nil, err
 		}
+		if err := p.build(text[span.start:span.end]); err != nil {
+			return nil, policyError(p.at.field(path, "%s", err))
+		}
+		out = append(out, p)
+		from = to
 	}
 	return out, nil
+}
+
+// endOfPolicy returns where the text of a policy ends whose semicolon is before end: a comment on the
+// rest of the line still belongs to it.
+func endOfPolicy(source string, end int) int {
+	line, _, _ := strings.Cut(source[end:], "\n")
+	if strings.HasPrefix(strings.TrimLeft(line, " \t\r"), "//") {
+		return end + len(line)
+	}
+	return end
+}
+
+// build hands the text of exactly one sound policy to cedar-go. It fails only where the grammar here
+// is laxer than cedar-go's parser, which would be a defect, but not a reason to panic.
+func (p *Policy) build(text []byte) error {
+	p.parsed = new(cedar.Policy)
+	if err := p.parsed.UnmarshalCedar(text); err != nil {
+		return err
+	}
+	p.tree = (*ast.Policy)(p.parsed.AST())
+	return nil
 }
 
 // Text is the policy's source, comments included.

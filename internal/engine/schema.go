@@ -1,10 +1,16 @@
 package engine
 
 import (
+	"errors"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
 
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse"
 )
@@ -18,11 +24,21 @@ const (
 	SyntaxCedar
 )
 
-// Schema is a schema that resolved.
+// Schema is a schema that resolved. It is immutable.
 type Schema struct {
 	resolved   *resolved.Schema
 	json       []byte
 	namespaces []string
+	nodes      uint64 // expanded size
+
+	enums         map[types.EntityType]map[types.String]bool
+	entityShapes  map[types.EntityType]entityShape
+	contextShapes map[types.EntityUID]*shape
+	// typeAncestors are the transitive parent types of each entity type that has any.
+	typeAncestors map[types.EntityType]map[types.EntityType]bool
+	// actionAncestors are the groups each action is in, directly or not.
+	actionAncestors map[types.EntityUID][]types.EntityUID
+	costs           typeCosts
 }
 
 // ParseSchema reads a schema. file names it in error positions.
@@ -30,26 +46,25 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	if len(text) > copse.MaxSchemaBytes {
 		return nil, sizeError(copse.ResourceSchema, file, len(text), copse.MaxSchemaBytes)
 	}
-	var parsed schema.Schema
-	parsed.SetFilename(file)
-	var err error
-	if syntax == SyntaxJSON {
-		err = parsed.UnmarshalJSON(text)
-	} else {
-		err = parsed.UnmarshalCedar(text)
-	}
+	src := &schemaSource{file: file, text: text, syntax: syntax}
+	parsed, err := src.parse()
 	if err != nil {
-		return nil, schemaError(copse.Field{Path: file, Message: clip(err.Error())})
+		return nil, err
 	}
-	res, err := parsed.Resolve()
+	nodes, err := src.measure(parsed.AST())
 	if err != nil {
-		return nil, schemaError(copse.Field{Path: file, Message: clip(err.Error())})
+		return nil, err
 	}
-	out, err := parsed.MarshalJSON()
-	if err != nil {
-		return nil, schemaError(copse.Field{Path: file, Message: clip(err.Error())})
+	s := &Schema{nodes: nodes}
+	if s.resolved, err = parsed.Resolve(); err != nil {
+		return nil, src.located(err.Error())
 	}
-	s := &Schema{resolved: res, json: out}
+	if err := s.closeOver(src); err != nil {
+		return nil, err
+	}
+	if s.json, err = parsed.MarshalJSON(); err != nil {
+		return nil, src.located(err.Error())
+	}
 	tree := parsed.AST()
 	if len(tree.Entities)+len(tree.Enums)+len(tree.Actions)+len(tree.CommonTypes) > 0 {
 		s.namespaces = append(s.namespaces, "")
@@ -58,11 +73,272 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 		s.namespaces = append(s.namespaces, string(name))
 	}
 	slices.Sort(s.namespaces)
+	s.enums = make(map[types.EntityType]map[types.String]bool, len(s.resolved.Enums))
+	for name, enum := range s.resolved.Enums {
+		s.enums[name] = make(map[types.String]bool, len(enum.Values))
+		for _, v := range enum.Values {
+			s.enums[name][v.ID] = true
+		}
+	}
+	s.shapes()
+	s.costs = costsOf(s)
 	return s, nil
 }
 
 // JSON is the schema in Cedar's JSON syntax.
 func (s *Schema) JSON() []byte { return slices.Clone(s.json) }
 
-// Namespaces it declares, sorted.
+// Namespaces it declares, sorted; "" is the empty one.
 func (s *Schema) Namespaces() []string { return slices.Clone(s.namespaces) }
+
+// knows reports whether the schema declares an entity type, enums included.
+func (s *Schema) knows(t types.EntityType) bool {
+	if _, ok := s.resolved.Entities[t]; ok {
+		return true
+	}
+	_, ok := s.resolved.Enums[t]
+	return ok
+}
+
+// enumViolation says what is wrong with an entity of an enum type, or nothing.
+func (s *Schema) enumViolation(uid types.EntityUID) string {
+	values, ok := s.enums[uid.Type]
+	if !ok || values[uid.ID] {
+		return ""
+	}
+	return uid.String() + " is not one of the entities the schema declares for the enum type " + string(uid.Type)
+}
+
+// maxTypeAncestors bounds the pairs of entity types where one is above the other.
+const maxTypeAncestors = 100_000
+
+// closeOver computes both hierarchies once, within bounds.
+func (s *Schema) closeOver(src *schemaSource) error {
+	s.typeAncestors = map[types.EntityType]map[types.EntityType]bool{}
+	pairs := 0
+	for name, entity := range s.resolved.Entities {
+		if len(entity.ParentTypes) == 0 {
+			continue
+		}
+		above := map[types.EntityType]bool{}
+		queue := slices.Clone(entity.ParentTypes)
+		for len(queue) > 0 {
+			next := queue[len(queue)-1]
+			queue = queue[:len(queue)-1]
+			if above[next] {
+				continue
+			}
+			above[next] = true
+			if pairs++; pairs > maxTypeAncestors {
+				return src.refuse("the hierarchy of entity types has more than %d pairs of a type and one above it", maxTypeAncestors)
+			}
+			queue = append(queue, s.resolved.Entities[next].ParentTypes...)
+		}
+		s.typeAncestors[name] = above
+	}
+	s.actionAncestors = make(map[types.EntityUID][]types.EntityUID, len(s.resolved.Actions))
+	for uid := range s.resolved.Actions {
+		if err := s.closeAction(src, uid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Schema) closeAction(src *schemaSource, uid types.EntityUID) error {
+	var above []types.EntityUID
+	queue := s.resolved.Actions[uid].Entity.Parents.Slice()
+	for len(queue) > 0 {
+		next := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		if slices.Contains(above, next) {
+			continue
+		}
+		if above = append(above, next); len(above) > copse.MaxParents {
+			return src.refuse("the action %s is in more than %d groups, counting groups of groups", uid, copse.MaxParents)
+		}
+		queue = append(queue, s.resolved.Actions[next].Entity.Parents.Slice()...)
+	}
+	if len(above) > 0 {
+		s.actionAncestors[uid] = above
+	}
+	return nil
+}
+
+// schemaSource is a schema's text, for positions.
+type schemaSource struct {
+	file   string
+	text   []byte
+	syntax Syntax
+}
+
+func (src *schemaSource) refuse(format string, args ...any) error {
+	return schemaError(position{}.field(src.file, format, args...))
+}
+
+// parse guards the text and hands it to cedar-go.
+func (src *schemaSource) parse() (*schema.Schema, error) {
+	parsed := new(schema.Schema)
+	if src.syntax == SyntaxCedar {
+		if f := guardSchemaText(string(src.text)); f != nil {
+			return nil, schemaError(positionAt(src.text, f.offset).field(src.file, "%s", f.message))
+		}
+		if err := parsed.UnmarshalCedar(src.text); err != nil {
+			return nil, src.cedarError(err)
+		}
+		return parsed, nil
+	}
+	if err := src.guardJSON(); err != nil {
+		return nil, err
+	}
+	if err := parsed.UnmarshalJSON(src.text); err != nil {
+		return nil, src.jsonError(err)
+	}
+	return parsed, nil
+}
+
+// cedarError takes the position out of an error of cedar-go's schema parser: <input>:2:5: message.
+func (src *schemaSource) cedarError(err error) error {
+	message := err.Error()
+	rest, ok := strings.CutPrefix(message, "<input>:")
+	line, rest, ok1 := strings.Cut(rest, ":")
+	column, rest, ok2 := strings.Cut(rest, ": ")
+	l, err1 := strconv.Atoi(line)
+	c, err2 := strconv.Atoi(column)
+	if !ok || !ok1 || !ok2 || err1 != nil || err2 != nil {
+		return src.located(message)
+	}
+	return schemaError(position{l, src.byteColumn(l, c)}.field(src.file, "%s", rest))
+}
+
+// byteColumn turns a column counted in characters into one counted in bytes.
+func (src *schemaSource) byteColumn(line, column int) int {
+	text := src.text
+	for ; line > 1; line-- {
+		_, after, _ := strings.Cut(string(text), "\n")
+		text = []byte(after)
+	}
+	bytes := 1
+	for ; column > 1 && len(text) > 0; column-- {
+		_, size := utf8.DecodeRune(text)
+		text = text[size:]
+		bytes += size
+	}
+	return bytes
+}
+
+// guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses.
+func (src *schemaSource) guardJSON() error {
+	r := newReader(src.file, true, src.text)
+	for {
+		if r.dec.PeekKind() == 0 {
+			break
+		}
+		if _, err := r.token(); err != nil {
+			return asSchemaError(err)
+		}
+		if r.dec.StackDepth() > maxNesting {
+			return asSchemaError(r.fail("objects and arrays nest more than %d deep", maxNesting))
+		}
+		if r.dec.StackDepth() == 0 {
+			break
+		}
+	}
+	if err := r.end(); err != nil {
+		return asSchemaError(err)
+	}
+	return nil
+}
+
+func asSchemaError(err error) error {
+	if e, ok := errors.AsType[*copse.Error](err); ok {
+		return schemaError(e.Fields...)
+	}
+	return err
+}
+
+// jsonError words an error of the JSON decoder without naming Go types.
+func (src *schemaSource) jsonError(err error) error {
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if !ok {
+		return src.located(err.Error())
+	}
+	message := "this can't be read as a schema"
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		message = "unknown member"
+	case semantic.JSONKind != 0:
+		message = describe(semantic.JSONKind) + " is not expected here"
+	}
+	prefix, _, found := strings.Cut(err.Error(), ": json: ")
+	if found {
+		message = prefix + ": " + message
+	}
+	where := strings.TrimPrefix(memberPath(semantic.JSONPointer), ".")
+	if where != "" {
+		message += " (" + where + ")"
+	}
+	return src.located(message)
+}
+
+// located makes the error for a message, placed where the last name it quotes stands in the text.
+func (src *schemaSource) located(message string) error {
+	at := position{}
+	if name := lastQuoted(message); name != "" {
+		if offset, ok := src.find(name); ok {
+			at = positionAt(src.text, offset)
+		}
+	}
+	return schemaError(at.field(src.file, "%s", message))
+}
+
+func lastQuoted(message string) string {
+	end := strings.LastIndexByte(message, '"')
+	if end <= 0 {
+		return ""
+	}
+	start := strings.LastIndexByte(message[:end], '"')
+	if start < 0 {
+		return ""
+	}
+	return message[start+1 : end]
+}
+
+// find looks for the first occurrence of a name: as a string in JSON, as tokens in Cedar syntax.
+func (src *schemaSource) find(name string) (int, bool) {
+	if src.syntax == SyntaxJSON {
+		offset := strings.Index(string(src.text), strconv.Quote(name))
+		return offset, offset >= 0
+	}
+	want := strings.Split(name, "::")
+	l := lexer{text: string(src.text)}
+	matched, start := 0, 0
+	for {
+		tok, f := l.next()
+		if f != nil || tok.kind == tokEnd {
+			return 0, false
+		}
+		switch {
+		case tok.kind == tokString && unquoteOrEmpty(tok.text) == name:
+			return tok.start, true
+		case tok.is("::") && matched > 0:
+			continue
+		case tok.kind == tokName && tok.text == want[matched]:
+			if matched == 0 {
+				start = tok.start
+			}
+			if matched++; matched == len(want) {
+				return start, true
+			}
+		default:
+			matched = 0
+		}
+	}
+}
+
+func unquoteOrEmpty(literal string) string {
+	if checkEscapes(literal, 0, false) != nil {
+		return ""
+	}
+	return unquote(literal)
+}

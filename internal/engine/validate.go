@@ -1,23 +1,288 @@
 package engine
 
 import (
+	"fmt"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"github.com/copse-authz/copse"
+)
+
+// Validation budgets, in steps: the nodes of a policy, weighed by what the typechecker does for them
+// (see validationWeight), times the request environments its head admits. A step takes it about
+// 100 ns.
+const (
+	maxValidationSteps      = 2_000_000   // one policy
+	maxTotalValidationSteps = 100_000_000 // one call of Validate
 )
 
 // Validate checks policies as STRICT demands. The error is a *copse.Error of kind Invalid with a
 // Field for each finding, its Path the Path the policy was parsed with.
 func (s *Schema) Validate(policies ...*Policy) error {
 	var fields []copse.Field
-	v := validate.New(s.resolved, validate.WithStrict())
+	var total uint64
 	for _, p := range policies {
-		if err := v.Policy("", p.tree); err != nil {
-			fields = append(fields, p.at.field(p.path, "%s", err))
+		check := &policyCheck{s: s, p: p}
+		if err := check.run(); err != nil {
+			return err
+		}
+		for _, message := range check.messages {
+			fields = append(fields, p.at.field(p.path, "%s", message))
+		}
+		if total += check.steps; total > maxTotalValidationSteps {
+			fields = append(fields, p.at.field(p.path, "validating these policies together takes more than %d steps (nodes x request environments); send fewer at a time, or name actions and types in their heads", maxTotalValidationSteps))
+			break
+		}
+		if len(fields) > 2*maxFindings {
+			break
 		}
 	}
 	if len(fields) > 0 {
 		return policyError(fields...)
 	}
 	return nil
+}
+
+// policyCheck validates one policy. It settles the head itself and gives cedar-go's typechecker a
+// schema cut down to the request environments the head admits: cedar-go would enumerate every
+// environment of the schema for each policy, and the sub-types of a scope in cubic time.
+type policyCheck struct {
+	s        *Schema
+	p        *Policy
+	messages []string
+	steps    uint64
+}
+
+func (c *policyCheck) add(message string) {
+	if message != "" && !slices.Contains(c.messages, message) && len(c.messages) <= maxFindings {
+		c.messages = append(c.messages, message)
+	}
+}
+
+func (c *policyCheck) run() (err error) {
+	// Text that parsed can't make the typechecker panic as far as we know; if it can, one policy is
+	// refused instead of a process lost.
+	defer func() {
+		if caught := recover(); caught != nil {
+			err = copse.Errorf(copse.Internal, "validating a policy at %s: %v", c.p.path, caught)
+		}
+	}()
+	principals := c.scopeTypes(c.p.tree.Principal)
+	actions := c.scopeActions()
+	resources := c.scopeTypes(c.p.tree.Resource)
+	c.checkApplication(principals, actions, resources)
+	if set, ok := c.p.tree.Action.(ast.ScopeTypeInSet); ok && len(set.Entities) == 0 {
+		c.add("empty set literals are forbidden in policies")
+	}
+	if len(c.p.tree.Conditions) == 0 {
+		return nil
+	}
+	c.checkEnums()
+	slice, environments := c.slice(principals, actions, resources)
+	weight := c.s.costs.validationWeight(c.p.tree)
+	c.steps = times(weight, uint64(environments))
+	if c.steps > maxValidationSteps {
+		c.add(fmt.Sprintf("validating this policy takes %s steps (its nodes, weighed %s, x %d request environments), at most %d are allowed; name actions and types in its head, or make it simpler",
+			count(c.steps), count(weight), environments, maxValidationSteps))
+		return nil
+	}
+	if environments == 0 {
+		return nil
+	}
+	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: c.p.tree.Conditions}
+	found := validate.New(slice, validate.WithStrict()).Policy("", body)
+	for _, message := range messagesOf(found) {
+		c.add(message)
+	}
+	return nil
+}
+
+// messagesOf lists the joined errors of the validator. It walks maps, so their order means nothing.
+func messagesOf(err error) []string {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var out []string
+	for _, e := range joined.Unwrap() {
+		out = append(out, clip(e.Error()))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// constraint is the entity types a scope admits; free admits all.
+type constraint struct {
+	free  bool
+	types []types.EntityType
+}
+
+func (c constraint) admits(t types.EntityType) bool { return c.free || slices.Contains(c.types, t) }
+
+func (c constraint) admitsAny(list []types.EntityType) bool {
+	return c.free || slices.ContainsFunc(list, c.admits)
+}
+
+func (c constraint) cut(list []types.EntityType) []types.EntityType {
+	if c.free {
+		return list
+	}
+	var out []types.EntityType
+	for _, t := range list {
+		if c.admits(t) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
+	switch n := scope.(type) {
+	case ast.ScopeTypeEq:
+		return c.entityType(n.Entity)
+	case ast.ScopeTypeIn:
+		if known := c.entityType(n.Entity); len(known.types) == 0 {
+			return known
+		}
+		return constraint{types: c.typesIn(n.Entity.Type)}
+	case ast.ScopeTypeIs:
+		return c.knownType(n.Type)
+	case ast.ScopeTypeIsIn:
+		known := c.knownType(n.Type)
+		if len(known.types) == 0 || len(c.entityType(n.Entity).types) == 0 || !slices.Contains(c.typesIn(n.Entity.Type), n.Type) {
+			return constraint{}
+		}
+		return known
+	default:
+		return constraint{free: true}
+	}
+}
+
+func (c *policyCheck) entityType(uid types.EntityUID) constraint {
+	c.add(c.s.enumViolation(uid))
+	if _, isAction := c.s.resolved.Actions[uid]; isAction {
+		return constraint{types: []types.EntityType{uid.Type}}
+	}
+	return c.knownType(uid.Type)
+}
+
+func (c *policyCheck) knownType(t types.EntityType) constraint {
+	if !c.s.knows(t) {
+		c.add(fmt.Sprintf("unrecognized entity type `%s`", t))
+		return constraint{}
+	}
+	return constraint{types: []types.EntityType{t}}
+}
+
+// typesIn are the types whose entities can be in an entity of type target.
+func (c *policyCheck) typesIn(target types.EntityType) []types.EntityType {
+	out := []types.EntityType{target}
+	for t, above := range c.s.typeAncestors {
+		if t != target && above[target] {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// actionSet is the actions a scope admits; free admits all.
+type actionSet struct {
+	free    bool
+	uids    map[types.EntityUID]bool
+	unknown bool
+}
+
+func (c *policyCheck) scopeActions() actionSet {
+	var named []types.EntityUID
+	groups := true
+	switch n := c.p.tree.Action.(type) {
+	case ast.ScopeTypeEq:
+		named, groups = []types.EntityUID{n.Entity}, false
+	case ast.ScopeTypeIn:
+		named = []types.EntityUID{n.Entity}
+	case ast.ScopeTypeInSet:
+		named = n.Entities
+	}
+	if len(named) == 0 {
+		return actionSet{free: true}
+	}
+	out := actionSet{uids: map[types.EntityUID]bool{}}
+	for _, uid := range named {
+		out.uids[uid] = true
+		if _, ok := c.s.resolved.Actions[uid]; !ok {
+			out.unknown = true
+			c.add(fmt.Sprintf("unrecognized action `%s`", uid))
+		}
+	}
+	if groups {
+		for uid, above := range c.s.actionAncestors {
+			if slices.ContainsFunc(above, func(group types.EntityUID) bool { return out.uids[group] }) {
+				out.uids[uid] = true
+			}
+		}
+	}
+	return out
+}
+
+func (c *policyCheck) checkApplication(principals constraint, actions actionSet, resources constraint) {
+	if principals.free && actions.free && resources.free {
+		return
+	}
+	if !actions.unknown {
+		for uid, a := range c.s.resolved.Actions {
+			if a.AppliesTo != nil && (actions.free || actions.uids[uid]) &&
+				principals.admitsAny(a.AppliesTo.Principals) && resources.admitsAny(a.AppliesTo.Resources) {
+				return
+			}
+		}
+	}
+	c.add("unable to find an applicable action given the policy scope constraints")
+}
+
+// slice cuts the schema down to the environments the head admits, and counts them.
+func (c *policyCheck) slice(principals constraint, actions actionSet, resources constraint) (*resolved.Schema, int) {
+	cut := *c.s.resolved
+	cut.Actions = make(map[types.EntityUID]resolved.Action, len(c.s.resolved.Actions))
+	environments := 0
+	for uid, a := range c.s.resolved.Actions {
+		if a.AppliesTo != nil {
+			applies := resolved.AppliesTo{Context: a.AppliesTo.Context}
+			if actions.free || actions.uids[uid] {
+				applies.Principals = principals.cut(a.AppliesTo.Principals)
+				applies.Resources = resources.cut(a.AppliesTo.Resources)
+			}
+			n := len(applies.Principals) * len(applies.Resources)
+			environments += n
+			// Without an environment the context would still be written out.
+			if a.AppliesTo = &applies; n == 0 {
+				a.AppliesTo = nil
+			}
+		}
+		cut.Actions[uid] = a
+	}
+	return &cut, environments
+}
+
+// checkEnums finds entities of enum types that the schema does not declare.
+func (c *policyCheck) checkEnums() {
+	if len(c.s.enums) == 0 {
+		return
+	}
+	for _, condition := range c.p.tree.Conditions {
+		ast.Inspect(ast.NewNode(condition.Body), func(n ast.IsNode) bool {
+			if value, ok := n.(ast.NodeValue); ok {
+				if uid, ok := value.Value.(types.EntityUID); ok {
+					c.add(c.s.enumViolation(uid))
+				}
+			}
+			return true
+		})
+	}
 }

@@ -2,20 +2,19 @@ package engine
 
 import (
 	"github.com/cedar-policy/cedar-go/types"
-	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 )
 
 // cedarValue reads a value in Cedar's JSON form. With an expected type, the forms only a schema can
 // tell apart are understood as well: {"type", "id"} for an entity, a string for an extension value.
-func (r *reader) cedarValue(expected resolved.IsType) (types.Value, error) {
+func (r *reader) cedarValue(expected *shape) (types.Value, error) {
 	switch r.dec.PeekKind() {
 	case '"':
 		text, err := r.string("a string")
 		if err != nil {
 			return nil, err
 		}
-		if ext, ok := expected.(resolved.ExtensionType); ok {
-			return r.extension(extensionConstructor(ext), text)
+		if expected != nil && expected.kind >= kindDecimal {
+			return r.extension(constructors[expected.kind], text)
 		}
 		r.size += 1 + len(text)/16
 		return types.String(text), nil
@@ -36,21 +35,17 @@ func (r *reader) cedarValue(expected resolved.IsType) (types.Value, error) {
 	}
 }
 
-func extensionConstructor(t resolved.ExtensionType) string {
-	if t == "ipaddr" {
-		return "ip"
-	}
-	return string(t)
-}
+// constructors are the functions that make extension values.
+var constructors = map[kind]string{kindDecimal: "decimal", kindIP: "ip", kindDatetime: "datetime", kindDuration: "duration"}
 
-func (r *reader) cedarSet(expected resolved.IsType) (types.Value, error) {
+func (r *reader) cedarSet(expected *shape) (types.Value, error) {
 	if err := r.enter(); err != nil {
 		return nil, err
 	}
 	defer r.leave()
-	var element resolved.IsType
-	if set, ok := expected.(resolved.SetType); ok {
-		element = set.Element
+	var element *shape
+	if expected != nil {
+		element = expected.element
 	}
 	elements := []types.Value{}
 	err := r.array("an array", func() error {
@@ -65,12 +60,11 @@ func (r *reader) cedarSet(expected resolved.IsType) (types.Value, error) {
 }
 
 // cedarObject reads a record, an entity reference or an extension value.
-func (r *reader) cedarObject(expected resolved.IsType) (types.Value, error) {
+func (r *reader) cedarObject(expected *shape) (types.Value, error) {
 	if err := r.enter(); err != nil {
 		return nil, err
 	}
 	defer r.leave()
-	record, _ := expected.(resolved.RecordType)
 	members := types.RecordMap{}
 	var escaped types.Value
 	err := r.object("an object", func(name string) error {
@@ -81,7 +75,7 @@ func (r *reader) cedarObject(expected resolved.IsType) (types.Value, error) {
 		case name == "__extn":
 			escaped, err = r.cedarExtension()
 		default:
-			members[types.String(name)], err = r.cedarValue(record[types.String(name)].Type)
+			members[types.String(name)], err = r.cedarValue(expected.member(types.String(name)))
 		}
 		if err == nil && escaped != nil && len(members) > 0 {
 			err = r.fail("__entity and __extn stand alone in their object")
@@ -94,7 +88,7 @@ func (r *reader) cedarObject(expected resolved.IsType) (types.Value, error) {
 	if escaped != nil {
 		return escaped, nil
 	}
-	if _, ok := expected.(resolved.EntityType); ok {
+	if expected != nil && expected.kind == kindEntity {
 		entityType, isType := members["type"].(types.String)
 		id, isID := members["id"].(types.String)
 		if isType && isID && len(members) == 2 {
@@ -255,25 +249,21 @@ func (r *reader) cedarEntity(s *Schema) (types.Entity, error) {
 }
 
 func (r *reader) cedarAttributes(s *Schema, e *types.Entity, name string) error {
+	var want entityShape
+	if s != nil {
+		want = s.entityShapes[e.UID.Type]
+	}
 	var err error
 	if name == "attrs" {
-		var shape resolved.RecordType
-		if s != nil {
-			shape = s.resolved.Entities[e.UID.Type].Shape
-		}
-		e.Attributes, err = r.cedarRecord(func(name types.String) resolved.IsType { return shape[name].Type })
-		return err
+		e.Attributes, err = r.cedarRecord(want.attributes.member)
+	} else {
+		e.Tags, err = r.cedarRecord(func(types.String) *shape { return want.tags })
 	}
-	var tag resolved.IsType
-	if s != nil {
-		tag = s.resolved.Entities[e.UID.Type].Tags
-	}
-	e.Tags, err = r.cedarRecord(func(types.String) resolved.IsType { return tag })
 	return err
 }
 
 // cedarRecord reads an object that can only be a record: attributes, tags, a context.
-func (r *reader) cedarRecord(expected func(types.String) resolved.IsType) (types.Record, error) {
+func (r *reader) cedarRecord(expected func(types.String) *shape) (types.Record, error) {
 	members := types.RecordMap{}
 	err := r.object("an object", func(name string) error {
 		if name == "__entity" || name == "__extn" {

@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/copse-authz/copse"
+)
+
+// MaxDecisionSteps is the budget of one decision: the nodes of all policies whose scope matches, each
+// times the size of the largest attribute of the request (see reader.size) or its largest number of
+// ancestors, whichever is more. It is computed before anything is evaluated, so that the same request
+// is over budget every time and on every machine. A step takes 100 ns or so at worst.
+const MaxDecisionSteps = 10_000_000
+
+const overBudget = "budget exceeded"
+
+// Decide answers a request; PolicyStoreID, Incarnation and Revision are the caller's business. With an
+// error, which is a *copse.Error of kind Invalid, the Response is its zero value.
+func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
+	d, err := decode(s.schema, req)
+	if err != nil {
+		return copse.Response{}, err
+	}
+	if s.schema != nil && s.settings.CheckRequests {
+		if err := d.check(); err != nil {
+			return copse.Response{}, err
+		}
+	}
+	found := s.index.find(d)
+	out := copse.Response{Considered: len(found)}
+	if s.steps(found, d) > MaxDecisionSteps {
+		out.OverBudget = true
+		out.Errors = []copse.EvaluationError{{Message: overBudget}}
+		return out, nil
+	}
+	decision, diagnostic := cedar.Authorize(candidates{s.policies, found}, d, d.request)
+	if decision == cedar.Allow {
+		out.Decision = copse.Allow
+	}
+	// The candidates are in the order of their ids, and cedar-go keeps their order.
+	for _, reason := range diagnostic.Reasons {
+		out.Determining = append(out.Determining, s.lookup(reason.PolicyID).ref)
+	}
+	for _, e := range diagnostic.Errors {
+		p := s.lookup(e.PolicyID)
+		out.Errors = append(out.Errors, copse.EvaluationError{Policy: p.ref, Message: clip(e.Message)})
+		if p.forbids && s.settings.ForbidErrorsDeny && out.Decision == copse.Allow {
+			out.Decision = copse.Deny
+			out.Determining = nil
+		}
+	}
+	return out, nil
+}
+
+func (s *Snapshot) steps(found []uint32, d *decoded) uint64 {
+	var total uint64
+	for _, i := range found {
+		total = plus(total, s.policies[i].cost)
+	}
+	return times(total, uint64(max(d.largest, 1)))
+}
+
+func (s *Snapshot) lookup(id types.PolicyID) *compiled {
+	i, _ := slices.BinarySearchFunc(s.policies, string(id), func(p compiled, id string) int { return strings.Compare(string(p.ref.ID), id) })
+	return &s.policies[i]
+}
+
+// candidates yields policies to cedar-go.
+type candidates struct {
+	policies []compiled
+	found    []uint32
+}
+
+// All implements cedar.PolicyIterator.
+func (c candidates) All() iter.Seq2[types.PolicyID, *cedar.Policy] {
+	return func(yield func(types.PolicyID, *cedar.Policy) bool) {
+		for _, i := range c.found {
+			if p := &c.policies[i]; !yield(types.PolicyID(p.ref.ID), p.policy) {
+				return
+			}
+		}
+	}
+}

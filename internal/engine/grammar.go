@@ -1,0 +1,388 @@
+package engine
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/copse-authz/copse"
+)
+
+// Limits on the shape of policies and schemas. Cedar's reference has the unary one in its grammar and
+// stops at the others when its stack ends; here they are numbers.
+const (
+	maxNesting    = 100 // brackets, braces, parentheses and ifs inside each other
+	maxUnaryChain = 4   // ! or - in a row
+	maxNameChain  = 32  // links of a.b.c, and of has a.b.c
+)
+
+// policySpan is where one policy lies in a document.
+type policySpan struct {
+	start int // its first token
+	end   int // behind its semicolon
+}
+
+// grammar reads the text of policies as Cedar's grammar has it, builds nothing, and reports the first
+// fault of each policy where it is. cedar-go's parser then only sees text that is sound and small;
+// its own errors name the token after the one at fault.
+type grammar struct {
+	lex     lexer
+	tok     token
+	prevEnd int
+	depth   int
+}
+
+// checkPolicies finds the policies of a document and its faults. Faults and spans may both be there:
+// after a fault it goes on behind the next semicolon.
+func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
+	if f := checkText(text); f != nil {
+		return nil, []*syntaxFault{f}
+	}
+	g := &grammar{lex: lexer{text: text}}
+	if f := g.advance(); f != nil {
+		return nil, []*syntaxFault{f}
+	}
+	var spans []policySpan
+	var faults []*syntaxFault
+	for g.tok.kind != tokEnd && len(faults) <= maxFindings {
+		start := g.tok.start
+		f := g.policy()
+		if f == nil {
+			spans = append(spans, policySpan{start: start, end: g.prevEnd})
+			continue
+		}
+		faults = append(faults, f)
+		if !g.recover() {
+			break
+		}
+	}
+	return spans, faults
+}
+
+// recover moves behind the next semicolon after a fault. A fault of the lexer ends the reading: what
+// follows an open string or comment means nothing.
+func (g *grammar) recover() bool {
+	g.depth = 0
+	for !g.tok.is(";") {
+		if g.tok.kind == tokEnd || g.advance() != nil {
+			return false
+		}
+	}
+	return g.advance() == nil
+}
+
+func (g *grammar) advance() *syntaxFault {
+	g.prevEnd = g.tok.end
+	tok, f := g.lex.next()
+	if f != nil {
+		return f
+	}
+	g.tok = tok
+	return nil
+}
+
+func (g *grammar) fault(format string, args ...any) *syntaxFault {
+	if g.tok.is("?") {
+		return faultAt(g.tok.start, "templates are not supported yet: ?principal and ?resource can't be used")
+	}
+	return faultAt(g.tok.start, format, args...)
+}
+
+func (g *grammar) expect(text string) *syntaxFault {
+	if !g.tok.is(text) {
+		return g.fault("expected `%s`, found %s", text, g.tok.show())
+	}
+	return g.advance()
+}
+
+// name reads a name that is not reserved.
+func (g *grammar) name(what string) (string, *syntaxFault) {
+	if g.tok.kind != tokName {
+		return "", g.fault("expected %s, found %s", what, g.tok.show())
+	}
+	if reservedName(g.tok.text) {
+		return "", g.fault("expected %s, found the reserved word `%s`", what, g.tok.text)
+	}
+	text := g.tok.text
+	return text, g.advance()
+}
+
+func (g *grammar) stringLiteral(what string, pattern bool) *syntaxFault {
+	if g.tok.kind != tokString {
+		return g.fault("expected %s, found %s", what, g.tok.show())
+	}
+	if f := checkEscapes(g.tok.text, g.tok.start, pattern); f != nil {
+		return f
+	}
+	return g.advance()
+}
+
+func (g *grammar) policy() *syntaxFault {
+	if f := g.annotations(); f != nil {
+		return f
+	}
+	if !g.tok.is("permit") && !g.tok.is("forbid") {
+		return g.fault("expected permit or forbid, found %s", g.tok.show())
+	}
+	if f := g.advance(); f != nil {
+		return f
+	}
+	if f := g.head(); f != nil {
+		return f
+	}
+	for g.tok.is("when") || g.tok.is("unless") {
+		if f := g.condition(); f != nil {
+			return f
+		}
+	}
+	if !g.tok.is(";") {
+		return g.fault("expected when, unless or `;`, found %s", g.tok.show())
+	}
+	return g.advance()
+}
+
+func (g *grammar) annotations() *syntaxFault {
+	seen := map[string]bool{}
+	for g.tok.is("@") {
+		if f := g.advance(); f != nil {
+			return f
+		}
+		// Reserved words are fine as names of annotations.
+		if g.tok.kind != tokName {
+			return g.fault("expected the name of an annotation, found %s", g.tok.show())
+		}
+		if seen[g.tok.text] {
+			return g.fault("the annotation @%s occurs twice", g.tok.text)
+		}
+		seen[g.tok.text] = true
+		if f := g.advance(); f != nil {
+			return f
+		}
+		if !g.tok.is("(") {
+			continue
+		}
+		if f := g.advance(); f != nil {
+			return f
+		}
+		if f := g.stringLiteral("the annotation's value in quotes", false); f != nil {
+			return f
+		}
+		if f := g.expect(")"); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func (g *grammar) head() *syntaxFault {
+	if f := g.expect("("); f != nil {
+		return f
+	}
+	if f := g.scopeOf("principal"); f != nil {
+		return f
+	}
+	if f := g.expect(","); f != nil {
+		return f
+	}
+	if f := g.actionScope(); f != nil {
+		return f
+	}
+	if f := g.expect(","); f != nil {
+		return f
+	}
+	if f := g.scopeOf("resource"); f != nil {
+		return f
+	}
+	if g.tok.is(",") {
+		if f := g.advance(); f != nil {
+			return f
+		}
+	}
+	return g.expect(")")
+}
+
+func (g *grammar) scopeOf(variable string) *syntaxFault {
+	if f := g.expect(variable); f != nil {
+		return f
+	}
+	switch {
+	case g.tok.is("=="), g.tok.is("in"):
+		if f := g.advance(); f != nil {
+			return f
+		}
+		return g.scopeEntity(variable)
+	case g.tok.is("is"):
+		if f := g.advance(); f != nil {
+			return f
+		}
+		if f := g.path("an entity type"); f != nil {
+			return f
+		}
+		if !g.tok.is("in") {
+			return nil
+		}
+		if f := g.advance(); f != nil {
+			return f
+		}
+		return g.scopeEntity(variable)
+	case g.tok.is(","), g.tok.is(")"):
+		return nil
+	default:
+		return g.fault("expected ==, in, is or the end of the %s's scope, found %s; other tests belong into when { }", variable, g.tok.show())
+	}
+}
+
+func (g *grammar) scopeEntity(variable string) *syntaxFault {
+	if g.tok.is("[") {
+		return g.fault("only action can be in a list of entities; test %s in [...] in when { }", variable)
+	}
+	_, f := g.entity()
+	return f
+}
+
+func (g *grammar) actionScope() *syntaxFault {
+	if f := g.expect("action"); f != nil {
+		return f
+	}
+	switch {
+	case g.tok.is("=="):
+		if f := g.advance(); f != nil {
+			return f
+		}
+		return g.actionEntity()
+	case g.tok.is("in"):
+		if f := g.advance(); f != nil {
+			return f
+		}
+		if !g.tok.is("[") {
+			return g.actionEntity()
+		}
+		if f := g.advance(); f != nil {
+			return f
+		}
+		return g.list("]", g.actionEntity)
+	case g.tok.is(","), g.tok.is(")"):
+		return nil
+	default:
+		return g.fault("expected ==, in or the end of the action's scope, found %s", g.tok.show())
+	}
+}
+
+func (g *grammar) actionEntity() *syntaxFault {
+	start := g.tok.start
+	entityType, f := g.entity()
+	if f == nil && entityType != "Action" && !strings.HasSuffix(entityType, "::Action") {
+		f = faultAt(start, "%s is not the type of an action: expected Action or a name ending in ::Action", clipTo(entityType, 200))
+	}
+	return f
+}
+
+// entity reads Type::"id" and returns the type.
+func (g *grammar) entity() (string, *syntaxFault) {
+	start := g.tok.start
+	if _, f := g.name("an entity like User::\"alice\""); f != nil {
+		return "", f
+	}
+	for {
+		end := g.prevEnd
+		if !g.tok.is("::") {
+			return "", g.fault("expected `::` and an id in quotes, as in User::\"alice\", found %s", g.tok.show())
+		}
+		if f := g.advance(); f != nil {
+			return "", f
+		}
+		if g.tok.kind == tokString {
+			return compact(g.lex.text[start:end]), g.stringLiteral("an id", false)
+		}
+		if _, f := g.name("a name or an id in quotes"); f != nil {
+			return "", f
+		}
+	}
+}
+
+// compact removes the space and comments that may stand around the :: of a path.
+func compact(path string) string {
+	l := lexer{text: path}
+	var b strings.Builder
+	for {
+		tok, f := l.next()
+		if f != nil || tok.kind == tokEnd {
+			return b.String()
+		}
+		b.WriteString(tok.text)
+	}
+}
+
+func (g *grammar) path(what string) *syntaxFault {
+	if _, f := g.name(what); f != nil {
+		return f
+	}
+	for g.tok.is("::") {
+		if f := g.advance(); f != nil {
+			return f
+		}
+		if g.tok.kind == tokString {
+			return g.fault("expected the name of an entity type, found %s: `is` takes a type, not an entity", g.tok.show())
+		}
+		if _, f := g.name(what); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// list reads items up to a closing bracket, which it consumes. A comma before it is fine.
+func (g *grammar) list(closing string, item func() *syntaxFault) *syntaxFault {
+	for !g.tok.is(closing) {
+		if f := item(); f != nil {
+			return f
+		}
+		if g.tok.is(",") {
+			if f := g.advance(); f != nil {
+				return f
+			}
+		} else if !g.tok.is(closing) {
+			return g.fault("expected `,` or `%s`, found %s", closing, g.tok.show())
+		}
+	}
+	return g.advance()
+}
+
+func (g *grammar) condition() *syntaxFault {
+	if f := g.advance(); f != nil {
+		return f
+	}
+	if f := g.expect("{"); f != nil {
+		return f
+	}
+	if g.tok.is("}") {
+		return g.fault("expected an expression, found an empty condition")
+	}
+	if f := g.expression(); f != nil {
+		return f
+	}
+	if !g.tok.is("}") {
+		return g.fault("expected an operator or `}`, found %s", g.tok.show())
+	}
+	return g.advance()
+}
+
+// integer checks that a literal fits into 64 bits.
+func (g *grammar) integer(negative bool) *syntaxFault {
+	text := g.tok.text
+	if negative {
+		text = "-" + text
+	}
+	if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+		return g.fault("%s does not fit into a Long, which has 64 bits", clipTo(text, 60))
+	}
+	return g.advance()
+}
+
+// policyFaults turns faults into the error for a document at path.
+func policyFaults(path string, text []byte, faults []*syntaxFault) *copse.Error {
+	fields := make([]copse.Field, len(faults))
+	for i, f := range faults {
+		fields[i] = positionAt(text, f.offset).field(path, "%s", f.message)
+	}
+	return policyError(fields...)
+}

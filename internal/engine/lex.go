@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// tokenKind is what a lexer found.
+type tokenKind uint8
+
+const (
+	tokEnd tokenKind = iota
+	tokName
+	tokNumber
+	tokString
+	tokOperator
+)
+
+// token is one token of Cedar policy or schema text.
+type token struct {
+	kind  tokenKind
+	text  string
+	start int
+	end   int
+}
+
+func (t token) is(text string) bool {
+	return t.text == text && (t.kind == tokOperator || t.kind == tokName)
+}
+
+// show names a token in a message.
+func (t token) show() string {
+	switch t.kind {
+	case tokEnd:
+		return "the end of the text"
+	case tokString:
+		if len(t.text) > 40 {
+			return "a string"
+		}
+		return "the string " + t.text
+	default:
+		return "`" + clipTo(t.text, 60) + "`"
+	}
+}
+
+func clipTo(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}
+
+// lexer cuts Cedar text into tokens, in one pass and without allocating. It exists so that everything
+// hostile is refused before cedar-go's parsers see the text: they recurse without a limit, and a
+// stack overflow can't be recovered.
+type lexer struct {
+	text string
+	at   int
+}
+
+// syntaxFault is a fault at a place, on its way to becoming a Field.
+type syntaxFault struct {
+	offset  int
+	message string
+}
+
+func (f *syntaxFault) Error() string { return f.message }
+
+func faultAt(offset int, format string, args ...any) *syntaxFault {
+	return &syntaxFault{offset: offset, message: fmt.Sprintf(format, args...)}
+}
+
+// checkText refuses what no Cedar text may contain, before anything else looks at it.
+func checkText(text string) *syntaxFault {
+	for i := 0; i < len(text); {
+		c := text[i]
+		if c == 0 {
+			return faultAt(i, "a NUL character is not allowed here")
+		}
+		if c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			return faultAt(i, "the text is not valid UTF-8 here")
+		}
+		i += size
+	}
+	return nil
+}
+
+func (l *lexer) next() (token, *syntaxFault) {
+	if f := l.skipSpace(); f != nil {
+		return token{}, f
+	}
+	start := l.at
+	if start == len(l.text) {
+		return token{kind: tokEnd, start: start, end: start}, nil
+	}
+	c := l.text[start]
+	var kind tokenKind
+	switch {
+	case isNameByte(c) && !isDigit(c):
+		kind = tokName
+		for l.at < len(l.text) && isNameByte(l.text[l.at]) {
+			l.at++
+		}
+	case isDigit(c):
+		kind = tokNumber
+		for l.at < len(l.text) && isDigit(l.text[l.at]) {
+			l.at++
+		}
+	case c == '"':
+		kind = tokString
+		if f := l.skipString(); f != nil {
+			return token{}, f
+		}
+	default:
+		kind = tokOperator
+		width := operatorWidth(l.text[start:])
+		if width == 0 {
+			r, _ := utf8.DecodeRuneInString(l.text[start:])
+			return token{}, faultAt(start, "the character %q is not part of the language", r)
+		}
+		l.at += width
+	}
+	return token{kind: kind, text: l.text[start:l.at], start: start, end: l.at}, nil
+}
+
+func (l *lexer) skipSpace() *syntaxFault {
+	for l.at < len(l.text) {
+		rest := l.text[l.at:]
+		switch {
+		case rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n' || rest[0] == '\r':
+			l.at++
+		case strings.HasPrefix(rest, "//"):
+			end := strings.IndexByte(rest, '\n')
+			if end < 0 {
+				end = len(rest)
+			}
+			l.at += end
+		case strings.HasPrefix(rest, "/*"):
+			end := strings.Index(rest[2:], "*/")
+			if end < 0 {
+				return faultAt(l.at, "this comment is not closed: expected */")
+			}
+			l.at += end + 4
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// skipString moves behind a string literal. What its escapes mean is checked by unquote.
+func (l *lexer) skipString() *syntaxFault {
+	start := l.at
+	for l.at++; l.at < len(l.text); l.at++ {
+		switch l.text[l.at] {
+		case '"':
+			l.at++
+			return nil
+		case '\n':
+			return faultAt(start, "this string is not closed: a string ends on its line; write \\n for a newline")
+		case '\\':
+			l.at++
+		}
+	}
+	return faultAt(start, "this string is not closed: expected \"")
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func isNameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || isDigit(c)
+}
+
+func operatorWidth(s string) int {
+	if len(s) >= 2 {
+		switch s[:2] {
+		case "::", "==", "!=", "<=", ">=", "&&", "||":
+			return 2
+		}
+	}
+	if strings.IndexByte("@.,;:()[]{}<>!+-*?=", s[0]) >= 0 {
+		return 1
+	}
+	return 0
+}
+
+// reservedNames can't be names of anything in Cedar.
+func reservedName(s string) bool {
+	switch s {
+	case "true", "false", "if", "then", "else", "in", "like", "has", "is", "__cedar":
+		return true
+	default:
+		return false
+	}
+}
+
+// checkEscapes finds the first escape in a string literal that Cedar does not know. In a pattern, \*
+// is a star. offset is where the literal starts.
+func checkEscapes(literal string, offset int, pattern bool) *syntaxFault {
+	for i := 1; i < len(literal)-1; i++ {
+		if literal[i] != '\\' {
+			continue
+		}
+		at := i
+		i++
+		switch literal[i] {
+		case 'n', 'r', 't', '\\', '0', '\'', '"':
+			continue
+		case '*':
+			if pattern {
+				continue
+			}
+			return faultAt(offset+at, "\\* is an escape of patterns only")
+		case 'x':
+			if i+2 < len(literal) && isHex(literal[i+1]) && literal[i+1] < '8' && isHex(literal[i+2]) {
+				i += 2
+				continue
+			}
+			return faultAt(offset+at, "\\x takes two hexadecimal digits, at most 7F")
+		case 'u':
+			end := unicodeEscape(literal[i:])
+			if end > 0 {
+				i += end - 1
+				continue
+			}
+			return faultAt(offset+at, "\\u takes one to six hexadecimal digits of a character in braces, as in \\u{1F332}")
+		default:
+			return faultAt(offset+at, "unknown escape: use \\n \\r \\t \\\\ \\0 \\' \\\" \\xNN or \\u{...}")
+		}
+	}
+	return nil
+}
+
+// unquote returns what a string literal means, once its escapes were checked.
+func unquote(literal string) string {
+	body := literal[1 : len(literal)-1]
+	if strings.IndexByte(body, '\\') < 0 {
+		return body
+	}
+	var b strings.Builder
+	for i := 0; i < len(body); i++ {
+		if body[i] != '\\' {
+			b.WriteByte(body[i])
+			continue
+		}
+		i++
+		switch c := body[i]; c {
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 't':
+			b.WriteByte('\t')
+		case '0':
+			b.WriteByte(0)
+		case 'x':
+			b.WriteByte(hexValue(body[i+1])<<4 | hexValue(body[i+2]))
+			i += 2
+		case 'u':
+			end := i + strings.IndexByte(body[i:], '}')
+			digits := strings.ReplaceAll(body[i+2:end], "_", "")
+			value, _ := strconv.ParseUint(digits, 16, 32)
+			b.WriteRune(rune(value))
+			i = end
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return isDigit(c) || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+// unicodeEscape returns the length of u{...}, or 0 when it is not a character.
+func unicodeEscape(s string) int {
+	if len(s) < 2 || s[1] != '{' {
+		return 0
+	}
+	digits, value := 0, rune(0)
+	for i := 2; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '}':
+			if digits == 0 || digits > 6 || !utf8.ValidRune(value) {
+				return 0
+			}
+			return i + 1
+		case c == '_' && digits > 0:
+		case isHex(c) && digits < 7:
+			digits++
+			value = value*16 + rune(hexValue(c))
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+func hexValue(c byte) byte {
+	switch {
+	case c >= 'a':
+		return c - 'a' + 10
+	case c >= 'A':
+		return c - 'A' + 10
+	default:
+		return c - '0'
+	}
+}
