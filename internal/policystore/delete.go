@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/copse-authz/copse"
@@ -21,8 +22,8 @@ type Unbind struct {
 }
 
 // Delete removes the directory row (together with unbind's), fences the partition, and erases it
-// before it returns or, when that takes long, in the background. Deleting what is absent succeeds.
-// Needs Admin everywhere. InvalidState for a tenant's policy store when nothing is unbound: the
+// before it returns or, when that takes long, in the background. Access keys that cover nothing else
+// go with it. Deleting what is absent succeeds. Needs Admin everywhere. InvalidState for a tenant's policy store when nothing is unbound: the
 // tenant must not be left without one.
 func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.PolicyStoreID, unbind ...storage.Write) error {
 	var err error
@@ -48,7 +49,11 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
 	if errors.Is(err, storage.ErrNotFound) {
 		// Somebody else's Delete may be between its commit and its fence; success means it is over.
-		return s.eraser.awaitFence(ctx, id)
+		err := s.eraser.awaitFence(ctx, id)
+		if err == nil && len(u.Writes) > 0 {
+			err = fromStorage(storage.ErrConflict, id) // what was to be unbound is no longer as it was read
+		}
+		return err
 	}
 	if err != nil {
 		return fromStorage(err, id)
@@ -64,6 +69,9 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	e := &erasure{
 		rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
 		forget: []storage.Key{rowKey(id)},
+	}
+	if u.Writes, err = s.withKeys(ctx, u.Writes, id, r); err != nil {
+		return err
 	}
 	for _, w := range u.Writes {
 		e.forget = append(e.forget, w.Key)
@@ -86,6 +94,24 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		return fromStorage(err, id)
 	}
 	return s.carryOut(context.WithoutCancel(ctx), e, c.KeyID)
+}
+
+// withKeys adds the removal of access keys that cover nothing else: a key of a tenant must not open a
+// later tenant of the same name.
+func (s *Service) withKeys(ctx context.Context, writes []storage.Write, id copse.PolicyStoreID, r row) ([]storage.Write, error) {
+	scopes := []access.Scope{{PolicyStore: id}}
+	if r.tenant != "" {
+		scopes = append(scopes, access.Scope{Tenant: r.tenant})
+	}
+	keys, err := access.KeysOf(ctx, s.backend, scopes...)
+	if err != nil {
+		return nil, err
+	}
+	writes = slices.Clone(writes)
+	for _, item := range keys {
+		writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Any()})
+	}
+	return writes, nil
 }
 
 // Erasing in the foreground is limited to this; a tenant of usual size is gone before the answer.

@@ -1,10 +1,18 @@
 // Package tenant keeps the directory (tenant -> policy store) and the trusted issuers, and takes
 // tenants in and out.
+//
+// Which tenant a decision is for is the question everything else hangs on: an answer that is a minute
+// old serves a customer who was suspended, and an issuer that may speak for one tenant too many is a
+// way into that tenant. So the directory is cached, but a change is in effect before it is
+// acknowledged; a tenant that is deleted and made again never meets its former self; and every rule
+// about issuers is checked against all of them in the commit itself, not before it.
 package tenant
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,103 +23,147 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// STUB: signatures the transports build on. The package's author moves each to its file.
-
 // Config is what a Service is made of.
 type Config struct {
 	Backend      storage.Backend
 	PolicyStores *policystore.Service
-	// CheckIssuerURL refuses issuer URLs this server would not fetch keys from.
+	// CheckIssuerURL refuses issuer URLs this server would not fetch keys from. nil: all but https.
 	CheckIssuerURL func(url string) error
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 }
 
 // Service is the directory, and implements copse.Directory.
-type Service struct{}
+type Service struct {
+	backend      storage.Backend
+	directory    copse.Incarnation // of the directory partition
+	policyStores *policystore.Service
+	checkURL     func(url string) error
+	log          *slog.Logger
+
+	entries  *storage.Cache[copse.TenantID, copse.DirectoryEntry]
+	issuers  *storage.Cache[string, copse.Issuer] // by id, which stands for the URL
+	unfollow func()
+
+	// issuerRules is held while issuers change, so that changes on this node queue instead of costing
+	// each other retries. Between nodes the rules' marker decides.
+	issuerRules sync.Mutex
+	known       registry // guarded by issuerRules, but for its dirty set
+}
+
+// Sizes of the caches, in entries of a few hundred bytes, and how long an absence is believed.
+const (
+	maxEntries  = 100_000
+	maxIssuers  = 10_000
+	negativeTTL = 5 * time.Second
+)
 
 // New makes a Service. It follows the backend until Close.
-func New(cfg Config) (*Service, error) { panic("stub") }
+func New(cfg Config) (*Service, error) {
+	if cfg.Backend == nil || cfg.PolicyStores == nil {
+		return nil, errors.New("tenant: Config.Backend and Config.PolicyStores are needed")
+	}
+	// The policy store service has made the directory.
+	head, err := cfg.Backend.Head(context.Background(), storage.Directory())
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		backend: cfg.Backend, directory: head.Incarnation, policyStores: cfg.PolicyStores,
+		checkURL: cfg.CheckIssuerURL, log: cfg.Log,
+	}
+	if s.checkURL == nil {
+		s.checkURL = requireHTTPS
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.entries = storage.NewCache(storage.CacheConfig[copse.TenantID, copse.DirectoryEntry]{
+		Load: s.loadEntry, MaxWeight: maxEntries, NegativeTTL: negativeTTL,
+	})
+	s.issuers = storage.NewCache(storage.CacheConfig[string, copse.Issuer]{
+		Load: s.loadIssuer, MaxWeight: maxIssuers, NegativeTTL: negativeTTL,
+	})
+	if err := registerMetrics(cfg.Metrics, s); err != nil {
+		return nil, err
+	}
+	s.unfollow = cfg.Backend.Follow(s.follow)
+	s.policyStores.UseDirectory(s)
+	return s, nil
+}
 
 // Close stops following the backend.
-func (s *Service) Close() error { panic("stub") }
-
-// Tenant describes a tenant.
-type Tenant struct {
-	ID            copse.TenantID
-	State         copse.TenantState
-	PolicyStoreID copse.PolicyStoreID
-	CreatedAt     time.Time
-	UpdatedAt     time.Time
+func (s *Service) Close() error {
+	s.unfollow()
+	return nil
 }
 
-// NewTenant asks for a tenant with a policy store of its own.
-type NewTenant struct {
-	ID          copse.TenantID
-	Description string
-	Settings    *copse.Settings // nil: STRICT with requests checked when there is a schema, else OFF
-	Schema      *policystore.SchemaText
-	Policies    []policystore.PolicyText
-}
-
-// Create onboards a tenant: Conflict when it exists. Needs Admin everywhere, as all methods that
-// change the directory.
-func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Tenant, error) {
-	panic("stub")
-}
-
-// Get needs Admin everywhere, or Read on the tenant's policy store.
-func (s *Service) Get(ctx context.Context, c access.Caller, id copse.TenantID) (Tenant, error) {
-	panic("stub")
-}
-
-// List returns up to limit tenants with ids after a given one that the caller may see, and whether
-// there are more.
-func (s *Service) List(ctx context.Context, c access.Caller, after copse.TenantID, limit int) ([]Tenant, bool, error) {
-	panic("stub")
-}
-
-// SetState suspends or resumes. Effective for every decision that starts after it returns.
-func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.TenantID, state copse.TenantState) (Tenant, error) {
-	panic("stub")
-}
-
-// Delete offboards: directory row, then policy store, then the history rows that name the tenant,
-// and the tenant from every issuer that listed it. NotFound when absent.
-func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID) error {
-	panic("stub")
+// follow runs before a change is acknowledged.
+func (s *Service) follow(c storage.Change) {
+	if c.Partition != storage.Directory() {
+		return
+	}
+	if c.Keys == nil {
+		s.entries.InvalidateAll()
+		s.issuers.InvalidateAll()
+		s.known.dirty.markAll()
+		return
+	}
+	for _, k := range c.Keys {
+		switch k.Kind {
+		case kindTenant:
+			s.entries.Invalidate(copse.TenantID(k.ID))
+		case kindIssuer:
+			s.issuers.Invalidate(k.ID)
+			s.known.dirty.mark(k.ID)
+		}
+	}
 }
 
 // Lookup is the cached directory read of copse.Directory.
 func (s *Service) Lookup(ctx context.Context, id copse.TenantID) (copse.DirectoryEntry, error) {
-	panic("stub")
+	if id.Validate() != nil {
+		// It can't exist, and must not fill the cache.
+		return copse.DirectoryEntry{}, copse.NotFoundError(copse.ResourceTenant, string(id))
+	}
+	e, err := s.entries.Get(ctx, id)
+	if err != nil {
+		return copse.DirectoryEntry{}, unknowable(err, copse.ResourceTenant, string(id))
+	}
+	return e, nil
 }
 
-// Issuer is the cached read by URL, byte for byte, for token verification. NotFound when nobody
-// registered it. No Caller: the token is the credential.
-func (s *Service) Issuer(ctx context.Context, url string) (copse.Issuer, error) { panic("stub") }
-
-// AddIssuer registers an issuer: Conflict when its URL is taken. Invalid when it breaks a rule: no
-// audience, no algorithm, a symmetric one, no tenant, a second issuer for a tenant with equal prefix
-// and principal type and no SameSubjects.
-func (s *Service) AddIssuer(ctx context.Context, c access.Caller, in copse.Issuer) (copse.Issuer, error) {
-	panic("stub")
+// loadEntry takes a tenant's word for which policy store is its own only if the policy store's row
+// says the same: a directory that contradicts itself answers nothing.
+func (s *Service) loadEntry(ctx context.Context, id copse.TenantID) (copse.DirectoryEntry, error) {
+	r, err := s.read(ctx, id)
+	if err != nil {
+		return copse.DirectoryEntry{}, err
+	}
+	owner, incarnation, err := s.policyStores.Owner(ctx, r.PolicyStore)
+	if err != nil {
+		return copse.DirectoryEntry{}, err
+	}
+	if owner != id || incarnation != r.Incarnation {
+		s.log.ErrorContext(ctx, "a tenant and its policy store contradict each other; its decisions are refused",
+			"tenant", id, "policy_store", r.PolicyStore, "owner", owner)
+		return copse.DirectoryEntry{}, &copse.Error{Kind: copse.Unavailable, Resource: copse.ResourceTenant, ID: string(id),
+			Detail: "the directory contradicts itself about this tenant"}
+	}
+	return copse.DirectoryEntry{Tenant: id, State: r.State, PolicyStoreID: r.PolicyStore, Incarnation: r.Incarnation}, nil
 }
 
-// UpdateIssuer replaces a registration by id; the URL stays.
-func (s *Service) UpdateIssuer(ctx context.Context, c access.Caller, in copse.Issuer) (copse.Issuer, error) {
-	panic("stub")
+func (s *Service) commit(ctx context.Context, c access.Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {
+	_, err := s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.Directory(), Incarnation: s.directory, Require: require, Writes: writes,
+		Actor: c.KeyID, Operation: operation,
+	})
+	return err
 }
 
-// GetIssuer by id.
-func (s *Service) GetIssuer(ctx context.Context, c access.Caller, id string) (copse.Issuer, error) {
-	panic("stub")
+func requireAdmin(c access.Caller) error {
+	if !c.MayEverywhere(access.Admin) {
+		return &copse.Error{Kind: copse.Denied, Detail: "this key may not administer tenants and issuers: that needs admin, everywhere"}
+	}
+	return nil
 }
-
-// ListIssuers in order of id.
-func (s *Service) ListIssuers(ctx context.Context, c access.Caller, after string, limit int) ([]copse.Issuer, bool, error) {
-	panic("stub")
-}
-
-// RemoveIssuer by id; NotFound when absent. Its tokens are refused from then on.
-func (s *Service) RemoveIssuer(ctx context.Context, c access.Caller, id string) error { panic("stub") }

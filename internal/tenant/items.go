@@ -1,0 +1,176 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Kinds of directory items.
+const (
+	kindTenant storage.Kind = "tenant" // id = tenant id
+	kindIssuer storage.Kind = "issuer" // id = issuerID of the URL
+	// kindRules has one item, written with every change of an issuer: what is expected of it is
+	// expected of all issuers.
+	kindRules storage.Kind = "issuer-rules"
+)
+
+var rulesKey = storage.Key{Kind: kindRules}
+
+func tenantKey(id copse.TenantID) storage.Key { return storage.Key{Kind: kindTenant, ID: string(id)} }
+func issuerKey(id string) storage.Key         { return storage.Key{Kind: kindIssuer, ID: id} }
+
+// bodyVersion is in every body. A higher one was written by a newer copse, and is refused.
+const bodyVersion = 1
+
+type tenantBody struct {
+	V           int                 `json:"v"`
+	State       copse.TenantState   `json:"state"`
+	PolicyStore copse.PolicyStoreID `json:"policyStore"`
+	Incarnation copse.Incarnation   `json:"incarnation"`
+	CreatedAt   time.Time           `json:"createdAt"`
+	UpdatedAt   time.Time           `json:"updatedAt"`
+}
+
+func (b *tenantBody) tenant(id copse.TenantID) Tenant {
+	return Tenant{ID: id, State: b.State, PolicyStoreID: b.PolicyStore, CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt}
+}
+
+type issuerBody struct {
+	V                 int              `json:"v"`
+	URL               string           `json:"url"`
+	Tenants           []copse.TenantID `json:"tenants,omitempty"`
+	AllTenants        bool             `json:"allTenants,omitzero"`
+	TokenType         copse.TokenType  `json:"tokenType"`
+	Audiences         []string         `json:"audiences,omitempty"`
+	ClientIDs         []string         `json:"clientIds,omitempty"`
+	Algorithms        []string         `json:"algorithms"`
+	TenantClaim       string           `json:"tenantClaim,omitzero"`
+	FixedTenant       copse.TenantID   `json:"fixedTenant,omitzero"`
+	PrincipalType     string           `json:"principalType"`
+	PrincipalIDClaim  string           `json:"principalIdClaim"`
+	PrincipalIDPrefix string           `json:"principalIdPrefix,omitzero"`
+	GroupType         string           `json:"groupType,omitzero"`
+	GroupClaim        string           `json:"groupClaim,omitzero"`
+	EmailDomains      []string         `json:"emailDomains,omitempty"`
+	SameSubjects      bool             `json:"sameSubjects,omitzero"`
+	CreatedAt         time.Time        `json:"createdAt"`
+	UpdatedAt         time.Time        `json:"updatedAt"`
+}
+
+type rulesBody struct {
+	V int `json:"v"`
+}
+
+// registration is an issuer as it is stored; its Revision is the item's version.
+type registration struct{ copse.Issuer }
+
+func decodeIssuer(item storage.Item) (registration, error) {
+	var b issuerBody
+	if err := decode(item, &b); err != nil {
+		return registration{}, err
+	}
+	return registration{copse.Issuer{
+		ID: item.ID, URL: b.URL, Revision: item.Version,
+		Tenants: b.Tenants, AllTenants: b.AllTenants, TokenType: b.TokenType,
+		Audiences: b.Audiences, ClientIDs: b.ClientIDs, Algorithms: b.Algorithms,
+		TenantClaim: b.TenantClaim, FixedTenant: b.FixedTenant,
+		PrincipalType: b.PrincipalType, PrincipalIDClaim: b.PrincipalIDClaim, PrincipalIDPrefix: b.PrincipalIDPrefix,
+		GroupType: b.GroupType, GroupClaim: b.GroupClaim, EmailDomains: b.EmailDomains, SameSubjects: b.SameSubjects,
+		CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt,
+	}}, nil
+}
+
+func (r registration) body() *issuerBody {
+	return &issuerBody{
+		V: bodyVersion, URL: r.URL,
+		Tenants: r.Tenants, AllTenants: r.AllTenants, TokenType: r.TokenType,
+		Audiences: r.Audiences, ClientIDs: r.ClientIDs, Algorithms: r.Algorithms,
+		TenantClaim: r.TenantClaim, FixedTenant: r.FixedTenant,
+		PrincipalType: r.PrincipalType, PrincipalIDClaim: r.PrincipalIDClaim, PrincipalIDPrefix: r.PrincipalIDPrefix,
+		GroupType: r.GroupType, GroupClaim: r.GroupClaim, EmailDomains: r.EmailDomains, SameSubjects: r.SameSubjects,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+}
+
+// without is the registration once it no longer speaks for a tenant.
+func (r registration) without(id copse.TenantID) *issuerBody {
+	b := r.body()
+	b.Tenants = slices.DeleteFunc(slices.Clone(b.Tenants), func(t copse.TenantID) bool { return t == id })
+	b.UpdatedAt = now()
+	return b
+}
+
+func encode(body any) ([]byte, error) {
+	out, err := json.Marshal(body)
+	if err != nil {
+		return nil, &copse.Error{Kind: copse.Internal, Detail: "a body can't be encoded", Err: err}
+	}
+	return out, nil
+}
+
+// decode reads a stored body. Unknown members are refused: writing the body back would drop them.
+func decode(item storage.Item, into any) error {
+	err := json.Unmarshal(item.Body, into, json.RejectUnknownMembers(true))
+	version := 0
+	switch b := into.(type) {
+	case *tenantBody:
+		version = b.V
+	case *issuerBody:
+		version = b.V
+	}
+	if err == nil && version != bodyVersion {
+		err = fmt.Errorf("body version %d, this copse knows %d", version, bodyVersion)
+	}
+	if err != nil {
+		return &copse.Error{Kind: copse.Internal, Detail: fmt.Sprintf("stored %s %q can't be read", item.Kind, item.ID), Err: err}
+	}
+	return nil
+}
+
+// now is the time as it is stored and shown: UTC, in microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// fromStorage gives a backend's error the kind a caller can act on.
+func fromStorage(err error, resource copse.ResourceType, id string) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*copse.Error](err); ok {
+		return err
+	}
+	e := &copse.Error{Resource: resource, ID: id, Err: err}
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return copse.NotFoundError(resource, id)
+	case errors.Is(err, storage.ErrConflict):
+		e.Kind, e.Detail = copse.Conflict, "changed by others meanwhile; read it again and retry"
+	case errors.Is(err, storage.ErrTooLarge):
+		e.Kind, e.Detail = copse.QuotaExceeded, "the change is too large for one commit: "+err.Error()
+	case errors.Is(err, storage.ErrFull):
+		e.Kind, e.Detail = copse.Unavailable, "storage is full; nothing was written"
+	case errors.Is(err, storage.ErrClosed):
+		e.Kind, e.Detail = copse.Unavailable, "the server is shutting down"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		e.Kind, e.Detail = copse.Unavailable, "the request ended before storage answered"
+	default:
+		e.Kind, e.Detail = copse.Internal, "storage failed: "+err.Error()
+	}
+	return e
+}
+
+// unknowable is fromStorage for reads a decision depends on: what is not "not found" is "not known".
+func unknowable(err error, resource copse.ResourceType, id string) error {
+	err = fromStorage(err, resource, id)
+	if copse.KindOf(err) == copse.NotFound {
+		return copse.NotFoundError(resource, id)
+	}
+	return &copse.Error{Kind: copse.Unavailable, Resource: resource, ID: id, Detail: "the directory can't be read now", Err: err}
+}
