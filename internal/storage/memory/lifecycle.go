@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/copse-authz/copse"
@@ -138,15 +139,12 @@ func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64
 	if !ok || limit < 1 {
 		return nil, nil
 	}
-	var rows []storage.HistoryRow
-	for _, row := range part.history {
-		if row.Revision <= after {
-			continue
-		}
-		row.Salt, row.Body = bytes.Clone(row.Salt), bytes.Clone(row.Body)
-		rows = append(rows, row)
+	start := sort.Search(len(part.history), func(n int) bool { return part.history[n].Revision > after })
+	rows := slices.Clone(storage.WholeCommits(part.history[start:], limit))
+	for n := range rows {
+		rows[n].Salt, rows[n].Body = bytes.Clone(rows[n].Salt), bytes.Clone(rows[n].Body)
 	}
-	return storage.WholeCommits(rows, limit), nil
+	return rows, nil
 }
 
 // Audit implements [storage.Backend].

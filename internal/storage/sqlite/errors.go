@@ -1,0 +1,75 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	modernc "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// What [Open] answers besides success, to be told apart with errors.Is; the text says which
+// directory and what to do.
+var (
+	ErrInUse       = errors.New("data directory in use")
+	ErrNewer       = errors.New("data directory of a newer version")
+	ErrNotWritable = errors.New("data directory not writable")
+	ErrFull        = storage.ErrFull
+	ErrUnsupported = errors.New("data directory on an unsupported file system")
+	// ErrCorrupt also comes from reads: what is on the disk is not what was written.
+	ErrCorrupt = errors.New("data corrupt")
+)
+
+// translate gives SQLite's failures the names of the contract. full reports whether the disk is.
+func translate(err error, full func() bool) error {
+	if err == nil {
+		return nil
+	}
+	var failure *modernc.Error
+	if !errors.As(err, &failure) {
+		return err
+	}
+	switch failure.Code() & 0xff {
+	case lib.SQLITE_FULL:
+		return fmt.Errorf("%w: %w", storage.ErrFull, err)
+	case lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN:
+		// The shared-memory file and fsync report a full disk as a plain failure.
+		if full() {
+			return fmt.Errorf("%w: %w", storage.ErrFull, err)
+		}
+	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case lib.SQLITE_READONLY, lib.SQLITE_PERM:
+		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	}
+	return err
+}
+
+// translateOS does the same for files that Open handles itself.
+func translateOS(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", storage.ErrFull, err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS),
+		errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	}
+	return err
+}
+
+// refused reports whether err is a mutation's own fault: an answer of the contract, found before
+// anything failed.
+func refused(err error) bool {
+	for _, answer := range []error{
+		storage.ErrNoHead, storage.ErrExists, storage.ErrConflict, storage.ErrInvalid,
+	} {
+		if errors.Is(err, answer) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,13 @@
+//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
+
+package sqlite
+
+import (
+	"fmt"
+	"os"
+)
+
+// lockFile refuses: without flock two processes could open one directory.
+func lockFile(string) (*os.File, error) {
+	return nil, fmt.Errorf("%w: data directories need a Unix system", ErrUnsupported)
+}

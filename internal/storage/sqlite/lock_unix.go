@@ -1,0 +1,42 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// lockFile takes the exclusive lock that makes this process the directory's only user; it goes with
+// the process, however that ends. The file says who holds it, for the message only.
+func lockFile(path string) (_ *os.File, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, translateOS(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		holder, _ := io.ReadAll(io.LimitReader(f, 100))
+		return nil, fmt.Errorf("%w by another copse (process %s); stop it, or choose another directory",
+			ErrInUse, strings.TrimSpace(string(holder)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, translateOS(err)
+	}
+	if _, err := fmt.Fprintln(f, os.Getpid()); err != nil {
+		return nil, translateOS(err)
+	}
+	return f, nil
+}

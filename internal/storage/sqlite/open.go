@@ -1,0 +1,245 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+const (
+	fileName = "copse.db"
+	lockName = "copse.lock"
+
+	readerCount = 4
+	// Older ones can corrupt a file when two connections meet at the reset of the write-ahead log.
+	oldestSQLite = "3.51.3"
+)
+
+// Backend is a [storage.Backend] in one SQLite file.
+type Backend struct {
+	dir       string
+	lock      *os.File
+	followers storage.Followers
+	writer    *writer
+	readers   chan *reader // holds the idle ones
+
+	mu     sync.RWMutex
+	closed bool
+	calls  sync.WaitGroup // under way; Close waits for them
+}
+
+var _ storage.Backend = (*Backend)(nil)
+
+// Open opens the data directory dir, making it if it is not there. Errors to tell apart: [ErrInUse],
+// [ErrNewer], [ErrNotWritable], [ErrFull], [ErrUnsupported], [ErrCorrupt].
+func Open(dir string) (_ *Backend, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	b := &Backend{dir: dir, readers: make(chan *reader, readerCount)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open data directory %s: %w", dir, err), b.release())
+		}
+	}()
+	if err := makeDir(dir); err != nil {
+		return nil, translateOS(err)
+	}
+	if err := checkFileSystem(dir); err != nil {
+		return nil, err
+	}
+	if b.lock, err = lockFile(filepath.Join(dir, lockName)); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, fileName)
+	if err := makeFile(path); err != nil {
+		return nil, translateOS(err)
+	}
+	if b.writer, err = openWriter(b, path); err != nil {
+		return nil, b.translate(err)
+	}
+	for range readerCount {
+		r, err := openReader(path)
+		if err != nil {
+			return nil, b.translate(err)
+		}
+		b.readers <- r
+	}
+	go b.writer.run()
+	return b, nil
+}
+
+// makeDir makes dir for this user only, and makes sure that the name survives a crash.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// makeFile makes the database file before SQLite would, so that it and the files SQLite puts beside
+// it, which get the same mode, are this user's only.
+func makeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// prepareFile checks that the file on c is ours and not newer, makes the tables of a new one, and
+// proves that it can be written. c is in exclusive possession of it, by the directory's lock.
+func prepareFile(c *conn) error {
+	if err := checkVersion(c); err != nil {
+		return err
+	}
+	id, err := c.value("PRAGMA application_id")
+	if err != nil {
+		return err
+	}
+	version, err := c.value("PRAGMA user_version")
+	if err != nil {
+		return err
+	}
+	tables, err := c.value("SELECT count(*) FROM sqlite_schema")
+	if err != nil {
+		return err
+	}
+	isNew := id == int64(0) && version == int64(0) && tables == int64(0)
+	switch {
+	case isNew:
+	case id != int64(applicationID):
+		return fmt.Errorf("%w: %s is not a copse database", ErrCorrupt, fileName)
+	case version.(int64) > schemaVersion:
+		return fmt.Errorf("%w: its format is %d, this copse knows up to %d; use a copse at least as new as the one that wrote it",
+			ErrNewer, version, schemaVersion)
+	case version.(int64) < schemaVersion:
+		return fmt.Errorf("%w: its format is %d", ErrCorrupt, version)
+	}
+	if mode, err := c.value("PRAGMA journal_mode = WAL"); err != nil {
+		return err
+	} else if mode != "wal" {
+		return fmt.Errorf("%w: it can't keep a write-ahead log (journal mode is %v)", ErrUnsupported, mode)
+	}
+	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	if isNew {
+		// In one transaction with the tables: a crash leaves a new file or a whole one.
+		if err := c.exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema, applicationID, schemaVersion)); err != nil {
+			return err
+		}
+	}
+	opened, err := c.prepare(updateOpened)
+	if err != nil {
+		return err
+	}
+	_, err = opened.exec(time.Now().UnixNano())
+	if err := errors.Join(err, opened.s.Close()); err != nil {
+		return err
+	}
+	if err := c.exec("COMMIT"); err != nil {
+		return err
+	}
+	// What a crash left in the log of an erasure goes now.
+	return c.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+}
+
+func checkVersion(c *conn) error {
+	v, err := c.value("SELECT sqlite_version()")
+	if err != nil {
+		return err
+	}
+	if text, _ := v.(string); !atLeast(text, oldestSQLite) {
+		return fmt.Errorf("%w: SQLite %s is linked, at least %s is needed", ErrUnsupported, text, oldestSQLite)
+	}
+	return nil
+}
+
+// atLeast compares dotted versions number by number.
+func atLeast(version, oldest string) bool {
+	have, want := strings.Split(version, "."), strings.Split(oldest, ".")
+	for i := range want {
+		if i >= len(have) {
+			return false
+		}
+		h, err := strconv.Atoi(have[i])
+		w, _ := strconv.Atoi(want[i])
+		if err != nil || h < w {
+			return false
+		}
+		if h > w {
+			return true
+		}
+	}
+	return true
+}
+
+func (b *Backend) translate(err error) error {
+	return translate(err, func() bool { return diskFull(b.dir) })
+}
+
+// enter registers a call; leave must follow if there is no error.
+func (b *Backend) enter() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return storage.ErrClosed
+	}
+	b.calls.Add(1)
+	return nil
+}
+
+func (b *Backend) leave() { b.calls.Done() }
+
+// Follow implements [storage.Backend].
+func (b *Backend) Follow(f func(storage.Change)) (stop func()) { return b.followers.Add(f) }
+
+// Close implements [storage.Backend].
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	again := b.closed
+	b.closed = true
+	b.mu.Unlock()
+	b.calls.Wait()
+	if again {
+		return nil
+	}
+	close(b.writer.queue)
+	<-b.writer.stopped
+	return b.release()
+}
+
+// release closes what there is. The writer is last: the last connection to close checkpoints the log.
+func (b *Backend) release() error {
+	var errs []error
+	for len(b.readers) > 0 {
+		errs = append(errs, (<-b.readers).conn.close())
+	}
+	if b.writer != nil {
+		errs = append(errs, b.writer.conn.close())
+	}
+	if b.lock != nil {
+		errs = append(errs, b.lock.Close())
+	}
+	return errors.Join(errs...)
+}

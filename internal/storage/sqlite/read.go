@@ -1,0 +1,267 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// reader is a connection that only reads, for one call at a time.
+type reader struct {
+	conn                                                               *conn
+	begin, end                                                         *stmt
+	head, heads, item, kind, items, past, commit, audit, chain, feeder *stmt
+}
+
+func openReader(path string) (*reader, error) {
+	c, err := openConn(path, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON",
+		"trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -8192")
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{conn: c}
+	for _, p := range []struct {
+		to   **stmt
+		text string
+	}{
+		{&r.begin, "BEGIN"}, {&r.end, "ROLLBACK"}, {&r.head, selectHead}, {&r.heads, selectHeads},
+		{&r.item, selectItem}, {&r.kind, selectKind}, {&r.items, selectItems}, {&r.past, selectPast},
+		{&r.commit, selectCommit}, {&r.audit, selectAudit}, {&r.chain, selectChain}, {&r.feeder, selectFeed},
+	} {
+		if *p.to, err = c.prepare(p.text); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	return r, nil
+}
+
+// read lends a connection to f, within a transaction, so that f sees one state however many
+// statements it needs. ctx bounds the wait for the connection.
+func (b *Backend) read(ctx context.Context, f func(r *reader) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.enter(); err != nil {
+		return err
+	}
+	defer b.leave()
+	var r *reader
+	select {
+	case r = <-b.readers:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { b.readers <- r }()
+	if _, err := r.begin.exec(); err != nil {
+		return b.translate(err)
+	}
+	err := f(r)
+	if _, endErr := r.end.exec(); err == nil {
+		err = endErr
+	}
+	return b.translate(err)
+}
+
+// readActive is read for a partition that must be there and not fenced; else storage.ErrNotFound.
+func (b *Backend) readActive(ctx context.Context, p storage.Partition, f func(r *reader, head headRow) error) error {
+	if err := valid(p); err != nil {
+		return err
+	}
+	return b.read(ctx, func(r *reader) error {
+		head, ok, err := r.getHead(p)
+		if err != nil {
+			return err
+		}
+		if !ok || head.State != storage.Active {
+			return storage.ErrNotFound
+		}
+		return f(r, head)
+	})
+}
+
+func (r *reader) getHead(p storage.Partition) (head headRow, ok bool, err error) {
+	ok, err = r.head.one(func(r *row) (err error) {
+		head, err = r.head()
+		return err
+	}, []byte(p.String()))
+	return head, ok, err
+}
+
+// position turns "after this" into what SQLite can compare: its numbers end at half of uint64.
+func position(after uint64) int64 { return int64(min(after, math.MaxInt64)) }
+
+// Head implements [storage.Backend].
+func (b *Backend) Head(ctx context.Context, p storage.Partition) (head storage.Head, err error) {
+	if err := valid(p); err != nil {
+		return storage.Head{}, err
+	}
+	err = b.read(ctx, func(r *reader) error {
+		found, ok, err := r.getHead(p)
+		if err == nil && !ok {
+			err = storage.ErrNotFound
+		}
+		head = found.Head
+		return err
+	})
+	if err != nil {
+		return storage.Head{}, err
+	}
+	return head, nil
+}
+
+// Get implements [storage.Backend].
+func (b *Backend) Get(ctx context.Context, p storage.Partition, k storage.Key) (item storage.Item, err error) {
+	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
+		ok, err := r.item.one(func(r *row) (err error) {
+			item, _, err = r.item(p)
+			return err
+		}, []byte(p.String()), []byte(k.Kind), []byte(k.ID))
+		if err == nil && !ok {
+			err = storage.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return storage.Item{}, err
+	}
+	return item, nil
+}
+
+// Scan implements [storage.Backend].
+func (b *Backend) Scan(ctx context.Context, p storage.Partition, kind storage.Kind, after string, limit int) (items []storage.Item, err error) {
+	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
+		return r.kind.query(func(r *row) error {
+			item, _, err := r.item(p)
+			items = append(items, item)
+			return err
+		}, []byte(p.String()), []byte(kind), []byte(after), int64(max(limit, 0)))
+	})
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return items, nil
+}
+
+// Load implements [storage.Backend].
+func (b *Backend) Load(ctx context.Context, p storage.Partition) (snapshot storage.Snapshot, err error) {
+	err = b.readActive(ctx, p, func(r *reader, head headRow) error {
+		snapshot.Head = head.Head
+		count, digest := uint64(0), uint64(0)
+		err := r.items.query(func(r *row) error {
+			item, sum, err := r.item(p)
+			snapshot.Items = append(snapshot.Items, item)
+			count, digest = count+1, digest+sum
+			return err
+		}, []byte(p.String()))
+		if err == nil && (count != head.items || digest != head.digest) {
+			err = corruptf("items are not those of the head: %d, should be %d", count, head.items)
+		}
+		return err
+	})
+	if err != nil {
+		return storage.Snapshot{}, err
+	}
+	return snapshot, nil
+}
+
+// Heads implements [storage.Backend].
+func (b *Backend) Heads(ctx context.Context, after string, limit int) (heads []storage.Head, err error) {
+	// Policy stores have names between "p/" and "p0"; nothing is named "p/" itself.
+	after = max(after, "p/")
+	err = b.read(ctx, func(r *reader) error {
+		return r.heads.query(func(r *row) error {
+			head, err := r.head()
+			heads = append(heads, head.Head)
+			return err
+		}, []byte(after), int64(max(limit, 0)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return heads, nil
+}
+
+// History implements [storage.Backend].
+func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64, limit int) (rows []storage.HistoryRow, err error) {
+	if limit < 1 {
+		return nil, valid(p)
+	}
+	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
+		add := func(r *row) error {
+			h, err := r.history()
+			rows = append(rows, h)
+			return err
+		}
+		// One row more tells whether the last commit is complete.
+		if err := r.past.query(add, []byte(p.String()), position(after), int64(limit)+1); err != nil {
+			return err
+		}
+		if len(rows) > limit && rows[0].Revision == rows[limit].Revision {
+			first := rows[0].Revision
+			rows = rows[:0]
+			return r.commit.query(add, []byte(p.String()), int64(first))
+		}
+		rows = storage.WholeCommits(rows, limit)
+		return nil
+	})
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Audit implements [storage.Backend].
+func (b *Backend) Audit(ctx context.Context, after uint64, limit int) (rows []storage.AuditRow, err error) {
+	err = b.read(ctx, func(r *reader) error {
+		var chain [32]byte
+		if after > 0 {
+			if _, err := r.chain.one(func(r *row) error {
+				r.fixed(chain[:])
+				return r.err
+			}, position(after)); err != nil {
+				return err
+			}
+		}
+		seq := after
+		return r.audit.query(func(r *row) error {
+			a, err := r.audit()
+			if err != nil {
+				return err
+			}
+			if seq++; a.Seq != seq || a.Chain != storage.AuditNext(chain, a) {
+				return fmt.Errorf("%w: audit chain at row %d", ErrCorrupt, seq)
+			}
+			chain = a.Chain
+			rows = append(rows, a)
+			return nil
+		}, position(after), int64(max(limit, 0)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Feed implements [storage.Backend].
+func (b *Backend) Feed(ctx context.Context, after uint64, limit int) (rows []storage.FeedRow, err error) {
+	err = b.read(ctx, func(r *reader) error {
+		return r.feeder.query(func(r *row) error {
+			f, err := r.feed()
+			rows = append(rows, f)
+			return err
+		}, position(after), int64(max(limit, 0)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}

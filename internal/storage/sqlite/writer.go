@@ -1,0 +1,328 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+const (
+	groupSize = 64
+	// A round of housekeeping every so often, in bounded steps between groups.
+	trimEvery = time.Minute
+	trimRows  = 1000
+)
+
+// job is one mutation on its way through the writer.
+type job struct {
+	// apply makes the change within a savepoint and returns what followers are to be told. It may be
+	// called again, after everything was undone.
+	apply func(w *writer, now time.Time) ([]storage.Change, error)
+
+	state    atomic.Int32 // waiting, then taken or abandoned
+	changes  []storage.Change
+	truncate bool // the log is to be emptied before the answer
+	err      error
+	done     chan struct{}
+}
+
+const (
+	waiting int32 = iota
+	taken
+	abandoned
+)
+
+// writer owns the connection that writes. All but queue and stopped belong to its goroutine.
+type writer struct {
+	backend *Backend
+	conn    *conn
+	queue   chan *job
+	stopped chan struct{}
+	stmts   writeStmts
+
+	counters counters // as of the last COMMIT
+	next     counters // as of the last savepoint kept
+
+	trimming   bool // feed rows may be past their retention
+	truncating bool // the log is to be emptied
+}
+
+// counters of the file-wide sequences.
+type counters struct {
+	feedSeq    uint64
+	auditSeq   uint64
+	auditChain [32]byte
+}
+
+type writeStmts struct {
+	begin, commit, rollback, savepoint, release, rollbackTo         *stmt
+	head, version, window                                           *stmt
+	upsertHead, upsertItem, deleteItem, history, feed, audit, count *stmt
+	eraseItems, eraseHistory, eraseFeed, eraseHead                  *stmt
+	forget, trim, checkpoint                                        *stmt
+}
+
+func openWriter(b *Backend, path string) (*writer, error) {
+	c, err := openConn(path, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
+		"cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -32768",
+		"wal_autocheckpoint = 1000", "journal_size_limit = 67108864")
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{backend: b, conn: c, queue: make(chan *job, groupSize), stopped: make(chan struct{})}
+	if err := w.prepare(); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return w, nil
+}
+
+func (w *writer) prepare() error {
+	if err := prepareFile(w.conn); err != nil {
+		return err
+	}
+	s := &w.stmts
+	for _, p := range []struct {
+		to   **stmt
+		text string
+	}{
+		{&s.begin, "BEGIN IMMEDIATE"}, {&s.commit, "COMMIT"}, {&s.rollback, "ROLLBACK"},
+		{&s.savepoint, "SAVEPOINT mutation"}, {&s.release, "RELEASE mutation"}, {&s.rollbackTo, "ROLLBACK TO mutation"},
+		{&s.head, selectHead}, {&s.version, selectVersion}, {&s.window, selectWindow},
+		{&s.upsertHead, upsertHead}, {&s.upsertItem, upsertItem}, {&s.deleteItem, deleteItem},
+		{&s.history, insertHistory}, {&s.feed, insertFeed}, {&s.audit, insertAudit}, {&s.count, updateCounter},
+		{&s.eraseItems, eraseItems}, {&s.eraseHistory, eraseHistory}, {&s.eraseFeed, eraseFeed}, {&s.eraseHead, eraseHead},
+		{&s.forget, forgetWindow}, {&s.trim, trimFeed}, {&s.checkpoint, "PRAGMA wal_checkpoint(TRUNCATE)"},
+	} {
+		var err error
+		if *p.to, err = w.conn.prepare(p.text); err != nil {
+			return err
+		}
+	}
+	return w.readCounters()
+}
+
+// readCounters takes them from the file, at the start and after anything went wrong.
+func (w *writer) readCounters() error {
+	s, err := w.conn.prepare(selectCounter)
+	if err != nil {
+		return err
+	}
+	ok, err := s.one(func(r *row) error {
+		w.counters.feedSeq, w.counters.auditSeq = r.number(), r.number()
+		r.fixed(w.counters.auditChain[:])
+		return r.err
+	})
+	if !ok && err == nil {
+		err = corruptf("no counters")
+	}
+	w.next = w.counters
+	return errors.Join(err, s.s.Close())
+}
+
+// submit queues a job and waits for its outcome. ctx counts until the writer takes it.
+func (b *Backend) submit(ctx context.Context, j *job) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.enter(); err != nil {
+		return err
+	}
+	defer b.leave()
+	j.done = make(chan struct{})
+	select {
+	case b.writer.queue <- j:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		if j.state.CompareAndSwap(waiting, abandoned) {
+			return ctx.Err()
+		}
+		<-j.done
+	}
+	return j.err
+}
+
+// run is the writer's goroutine.
+func (w *writer) run() {
+	defer close(w.stopped)
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		if w.trimming {
+			// Mutations go first; a step of trimming follows each group, and idle time is used up.
+			select {
+			case j, open := <-w.queue:
+				if !open {
+					return
+				}
+				w.group(j)
+			default:
+			}
+			w.trim()
+			continue
+		}
+		select {
+		case j, open := <-w.queue:
+			if !open {
+				return
+			}
+			w.group(j)
+		case <-tick.C:
+			w.trimming = true
+			w.truncate()
+		}
+	}
+}
+
+// group carries out first and what else is waiting, as one transaction.
+func (w *writer) group(first *job) {
+	var jobs []*job
+	take := func(j *job) {
+		if j.state.CompareAndSwap(waiting, taken) {
+			jobs = append(jobs, j)
+		}
+	}
+	take(first)
+	for more := true; more && len(jobs) < groupSize; {
+		select {
+		case j, open := <-w.queue:
+			if more = open; open {
+				take(j)
+			}
+		default:
+			more = false
+		}
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	if err := w.transact(jobs); err != nil && len(jobs) == 1 {
+		jobs[0].err = err
+	} else if err != nil {
+		// Nothing of the group is done. Alone, only those fail that can't be helped.
+		for _, j := range jobs {
+			if err := w.transact([]*job{j}); err != nil {
+				j.err = err
+			}
+		}
+	}
+	w.finish(jobs)
+}
+
+// finish answers. Jobs that want the log emptied come last, so that nobody else waits for that.
+func (w *writer) finish(jobs []*job) {
+	for _, j := range jobs {
+		if w.truncating = w.truncating || j.truncate; !j.truncate {
+			close(j.done)
+		}
+	}
+	w.truncate()
+	for _, j := range jobs {
+		if j.truncate {
+			close(j.done)
+		}
+	}
+}
+
+// transact applies jobs in one transaction, commits, and tells followers. A refusal is the job's own
+// error; any other failure undoes the whole transaction and is returned.
+func (w *writer) transact(jobs []*job) (err error) {
+	if _, err := w.stmts.begin.exec(); err != nil {
+		return w.backend.translate(err)
+	}
+	defer func() {
+		if err != nil {
+			err = w.undo(w.backend.translate(err))
+		}
+	}()
+	now := time.Unix(0, time.Now().UnixNano()).UTC()
+	w.next = w.counters
+	for _, j := range jobs {
+		before := w.next
+		if _, err := w.stmts.savepoint.exec(); err != nil {
+			return err
+		}
+		j.changes, j.truncate = nil, false
+		if j.changes, j.err = w.apply(j, now); j.err != nil {
+			if !refused(j.err) {
+				return j.err
+			}
+			w.next, j.changes, j.truncate = before, nil, false
+			if _, err := w.stmts.rollbackTo.exec(); err != nil {
+				return err
+			}
+		}
+		if _, err := w.stmts.release.exec(); err != nil {
+			return err
+		}
+	}
+	if w.next != w.counters {
+		c := &w.next
+		if _, err := w.stmts.count.exec(int64(c.feedSeq), int64(c.auditSeq), c.auditChain[:]); err != nil {
+			return err
+		}
+	}
+	if _, err := w.stmts.commit.exec(); err != nil {
+		return err
+	}
+	w.counters = w.next
+	for _, j := range jobs {
+		for _, change := range j.changes {
+			w.backend.followers.Tell(change)
+		}
+	}
+	return nil
+}
+
+// apply contains a panic: a defect met by one mutation must not end the writer for all.
+func (w *writer) apply(j *job, now time.Time) (changes []storage.Change, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("mutation panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return j.apply(w, now)
+}
+
+// undo ends the transaction after a failure, and returns what is to be reported.
+func (w *writer) undo(cause error) error {
+	// SQLite may have rolled back already, and then refuses.
+	_, _ = w.stmts.rollback.exec()
+	if err := w.readCounters(); err != nil {
+		return errors.Join(cause, err)
+	}
+	return cause
+}
+
+// trim removes a bounded number of feed rows past their retention.
+func (w *writer) trim() {
+	removed := int64(0)
+	j := &job{apply: func(w *writer, now time.Time) (_ []storage.Change, err error) {
+		removed, err = w.stmts.trim.exec(now.Add(-storage.FeedRetention).UnixNano(), int64(trimRows))
+		return nil, err
+	}}
+	// A failure here is met again, and reported, by the next mutation.
+	err := w.transact([]*job{j})
+	w.trimming = err == nil && removed == trimRows
+}
+
+// truncate empties the log, if that is wanted. A reader may be in the way: the next tick tries again.
+func (w *writer) truncate() {
+	if !w.truncating {
+		return
+	}
+	busy := true
+	_, err := w.stmts.checkpoint.one(func(r *row) error {
+		busy = r.number() != 0
+		return r.err
+	})
+	w.truncating = err != nil || busy
+}

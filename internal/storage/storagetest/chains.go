@@ -1,0 +1,90 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// pageSize is odd and small, so that pages end in all sorts of places.
+const pageSize = 19
+
+func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) error {
+	head, err := b.Head(ctx, p)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && head.State == storage.Fenced {
+		return nil // nothing, or nothing that is shown
+	}
+	if err != nil {
+		return err
+	}
+	var chain [32]byte
+	revision := uint64(0)
+	for {
+		rows, err := b.History(ctx, p, revision, pageSize)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			break
+		}
+		for len(rows) > 0 {
+			revision++
+			n := 0
+			var commitments [][32]byte
+			for n < len(rows) && rows[n].Revision == revision {
+				if err := checkRow(rows[n], n); err != nil {
+					return fmt.Errorf("history of %v at revision %d: %w", p, revision, err)
+				}
+				commitments = append(commitments, rows[n].Commitment)
+				n++
+			}
+			if n == 0 {
+				return fmt.Errorf("history of %v has %d where revision %d should be", p, rows[0].Revision, revision)
+			}
+			chain = storage.ChainNext(chain, revision, commitments)
+			rows = rows[n:]
+		}
+	}
+	if chain != head.Chain || revision != head.Revision {
+		return fmt.Errorf("history of %v does not lead to its head: revision %d of %d", p, revision, head.Revision)
+	}
+	return nil
+}
+
+func checkRow(row storage.HistoryRow, n int) error {
+	switch {
+	case row.N != n:
+		return fmt.Errorf("row %d is numbered %d", n, row.N)
+	case row.Salt == nil && (row.Key != storage.Key{} || row.Body != nil || row.Deleted):
+		return fmt.Errorf("row %d is half forgotten", n)
+	case row.Salt != nil && row.Deleted != (row.Body == nil):
+		return fmt.Errorf("row %d: deleted is %v, body is %q", n, row.Deleted, row.Body)
+	case row.Salt != nil && row.Commitment != storage.Commitment(row.Salt, row.Key, row.Body, row.Deleted):
+		return fmt.Errorf("row %d does not open its commitment", n)
+	case row.Salt != nil && len(row.Salt) < 16:
+		return fmt.Errorf("row %d: a salt of %d bytes can be guessed", n, len(row.Salt))
+	}
+	return nil
+}
+
+func checkAudit(ctx context.Context, b storage.Backend) error {
+	var chain [32]byte
+	for seq := uint64(0); ; {
+		rows, err := b.Audit(ctx, seq, pageSize)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		for _, row := range rows {
+			seq++
+			chain = storage.AuditNext(chain, row)
+			if row.Seq != seq || row.Chain != chain {
+				return fmt.Errorf("audit row %d, numbered %d, is not what its chain says", seq, row.Seq)
+			}
+		}
+	}
+}

@@ -1,0 +1,284 @@
+package storagetest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+func history(h *harness) {
+	before := time.Now().Add(-time.Second)
+	i := h.create(alpha, put(one, "a"))
+	h.commit(commitOf(alpha, i, put(one, "b"), remove(two)), 2)
+	h.commit(commitOf(alpha, i, remove(one)), 3)
+	rows, err := h.b.History(h.Context(), alpha, 0, 100)
+	h.ok(err)
+	salts := make(map[string]bool)
+	for n := range rows {
+		if rows[n].At.Before(before) || rows[n].At.After(time.Now().Add(time.Second)) {
+			h.Fatalf("row %d is of %v", n, rows[n].At)
+		}
+		h.ok(checkRow(rows[n], rows[n].N))
+		salts[string(rows[n].Salt)] = true
+		rows[n].At, rows[n].Salt, rows[n].Commitment = time.Time{}, nil, [32]byte{}
+	}
+	h.equal(rows, []storage.HistoryRow{
+		{Revision: 1, N: 0, Key: one, Body: []byte("a")},
+		{Revision: 1, N: 1, Key: storage.Key{Kind: "settings"}, Body: []byte("{}")},
+		{Revision: 2, N: 0, Key: one, Body: []byte("b")},
+		{Revision: 2, N: 1, Key: two, Deleted: true},
+		{Revision: 3, N: 0, Key: one, Deleted: true},
+	})
+	h.equal(len(salts), len(rows)) // one each, or forgetting one row opens another
+	h.chains()
+}
+
+func historyWholeCommits(h *harness) {
+	i := h.create(alpha) // 1 row
+	sizes := []int{1, 3, 5, 1, 2}
+	for n, size := range sizes[1:] {
+		var writes []storage.Write
+		for k := range size {
+			writes = append(writes, put(storage.Key{Kind: "policy", ID: fmt.Sprint(k)}, fmt.Sprint(n)))
+		}
+		h.commit(commitOf(alpha, i, writes...), uint64(n+2))
+	}
+	for limit := 1; limit <= 13; limit++ {
+		after := uint64(0)
+		for after < uint64(len(sizes)) {
+			rows, err := h.b.History(h.Context(), alpha, after, limit)
+			h.ok(err)
+			want := 0
+			for r := after; r < uint64(len(sizes)) && (want == 0 || want+sizes[r] <= limit); r++ {
+				want += sizes[r]
+			}
+			h.equal(len(rows), want)
+			h.equal(rows[0].Revision, after+1)
+			after = rows[len(rows)-1].Revision
+		}
+	}
+	for _, after := range []uint64{5, 6, math.MaxInt64, math.MaxUint64} {
+		rows, err := h.b.History(h.Context(), alpha, after, 10)
+		h.ok(err)
+		h.equal(len(rows), 0)
+	}
+	for _, limit := range []int{0, -1} {
+		rows, err := h.b.History(h.Context(), alpha, 0, limit)
+		h.ok(err)
+		h.equal(len(rows), 0)
+	}
+	rows, err := h.b.History(h.Context(), alpha, 0, math.MaxInt)
+	h.ok(err)
+	h.equal(len(rows), 12)
+}
+
+func forget(h *harness) {
+	i := h.create(alpha, put(one, "personal 1"), put(two, "keep"))
+	h.commit(commitOf(alpha, i, put(one, "personal 2")), 2)
+	h.commit(commitOf(alpha, i, remove(one), put(two, "keep 2")), 3)
+	h.commit(commitOf(alpha, i, put(one, "personal 3")), 4)
+	chain := h.head(alpha).Chain
+	h.ok(h.b.Forget(h.Context(), alpha, one))
+	check := func(forgotten int) {
+		h.Helper()
+		rows, err := h.b.History(h.Context(), alpha, 0, 100)
+		h.ok(err)
+		got := 0
+		for _, row := range rows {
+			if row.Salt == nil {
+				got++
+			} else if row.Key == one && row.Revision <= 4 {
+				h.Fatalf("%+v is still there", row)
+			}
+		}
+		h.equal(got, forgotten)
+		h.chains()
+	}
+	check(4)
+	h.equal(h.head(alpha).Chain, chain)
+	h.equal(h.bodies(alpha)[one], "personal 3") // the item itself stays
+	h.commit(commitOf(alpha, i, put(one, "later")), 5)
+	check(4)
+	for range 2 { // the second has nothing to do, and says so
+		h.ok(h.b.Forget(h.Context(), alpha, one))
+		check(5)
+	}
+	audit, err := h.b.Audit(h.Context(), 0, 100)
+	h.ok(err)
+	var counts []int
+	for _, row := range audit {
+		if row.Operation == storage.OperationForget {
+			h.equal(row.Partition, alpha)
+			counts = append(counts, row.Writes)
+		}
+	}
+	h.equal(counts, []int{4, 1})
+	h.ok(h.b.Fence(h.Context(), alpha, i, "tester"))
+	h.ok(h.b.Forget(h.Context(), alpha, two))
+	h.chains()
+}
+
+func forgetLong(h *harness) {
+	i := h.create(alpha)
+	var writes []storage.Write
+	for n := range 3000 {
+		writes = append(writes, put(storage.Key{Kind: "policy", ID: fmt.Sprint(n)}, "x"))
+	}
+	for revision := range uint64(3) {
+		h.commit(commitOf(alpha, i, writes...), revision+2)
+	}
+	last := storage.Key{Kind: "policy", ID: "2999"}
+	h.ok(h.b.Forget(h.Context(), alpha, last))
+	rows, err := h.b.History(h.Context(), alpha, 0, math.MaxInt)
+	h.ok(err)
+	forgotten := 0
+	for _, row := range rows {
+		if row.Key == last {
+			h.Fatalf("revision %d still has it", row.Revision)
+		}
+		if row.Salt == nil {
+			forgotten++
+		}
+	}
+	h.equal(forgotten, 3)
+	h.ok(checkHistory(h.Context(), h.b, alpha))
+}
+
+func audit(h *harness) {
+	ctx, i := h.Context(), h.create(alpha, put(one, "the body"))
+	c := commitOf(alpha, i, put(one, "b"), put(two, "c"))
+	c.Actor, c.Operation = "key-1", "PutSchema"
+	h.commit(c, 2)
+	chain := h.head(alpha).Chain
+	h.create(storage.Directory())
+	rows, err := h.b.Audit(ctx, 1, 1)
+	h.ok(err)
+	row := rows[0]
+	if row.At.IsZero() || row.At.Location() != time.UTC {
+		h.Fatalf("audit row of %v", row.At)
+	}
+	h.equal([]any{row.Seq, row.Actor, row.Operation, row.Partition, row.Incarnation, row.Revision, row.Writes, row.Head},
+		[]any{uint64(2), "key-1", "PutSchema", alpha, i, uint64(2), 2, chain})
+	for _, page := range []struct {
+		after uint64
+		limit int
+		want  int
+	}{{0, 10, 3}, {0, 2, 2}, {2, 10, 1}, {3, 10, 0}, {99, 10, 0}, {math.MaxUint64, 10, 0}, {0, 0, 0}, {0, -1, 0}, {0, math.MaxInt, 3}} {
+		rows, err := h.b.Audit(ctx, page.after, page.limit)
+		h.ok(err)
+		h.equal(len(rows), page.want)
+	}
+	// Erasing takes nothing from the operator's record.
+	h.ok(h.b.Fence(ctx, alpha, i, "tester"))
+	h.eraseAll(alpha, i, 1)
+	rows, err = h.b.Audit(ctx, 0, 10)
+	h.ok(err)
+	h.equal(len(rows), 5)
+	h.chains()
+}
+
+func feed(h *harness) {
+	ctx := h.Context()
+	incarnations := make(map[storage.Partition]copse.Incarnation)
+	var want []storage.FeedRow
+	note := func(p storage.Partition, revision uint64) {
+		want = append(want, storage.FeedRow{Seq: uint64(len(want)) + 1, Partition: p, Incarnation: incarnations[p], Revision: revision})
+	}
+	for _, p := range prefixes() {
+		incarnations[p] = h.create(p)
+		note(p, 1)
+	}
+	for revision := uint64(2); revision < 5; revision++ {
+		for _, p := range prefixes() {
+			h.commit(commitOf(p, incarnations[p], put(one, "x")), revision)
+			note(p, revision)
+		}
+	}
+	for _, limit := range []int{1, 5, math.MaxInt} {
+		var got []storage.FeedRow
+		for {
+			rows, err := h.b.Feed(ctx, uint64(len(got)), limit)
+			h.ok(err)
+			if len(rows) > limit {
+				h.Fatalf("%d rows, limit %d", len(rows), limit)
+			}
+			if len(rows) == 0 {
+				break
+			}
+			got = append(got, rows...)
+		}
+		h.equal(got, want)
+	}
+	for _, limit := range []int{0, -1} {
+		rows, err := h.b.Feed(ctx, 0, limit)
+		h.ok(err)
+		h.equal(len(rows), 0)
+	}
+	rows, err := h.b.Feed(ctx, math.MaxUint64, 10)
+	h.ok(err)
+	h.equal(len(rows), 0)
+}
+
+func follow(h *harness) {
+	var first, second []storage.Change
+	stopFirst := h.b.Follow(func(c storage.Change) { first = append(first, c) })
+	stopSecond := h.b.Follow(func(c storage.Change) { second = append(second, c) })
+	i := h.create(alpha, put(two, "x"))
+	// Told before the call returned, so no waiting here.
+	created := storage.Change{Partition: alpha, Incarnation: i, Revision: 1, Keys: []storage.Key{two, {Kind: "settings"}}}
+	h.equal(first, []storage.Change{created})
+	h.equal(second, []storage.Change{created})
+	stopFirst()
+	stopFirst() // harmless
+	h.commit(commitOf(alpha, i, remove(two)), 2)
+	h.equal(len(first), 1)
+	h.equal(second[1:], []storage.Change{{Partition: alpha, Incarnation: i, Revision: 2, Keys: []storage.Key{two}}})
+	h.refuse(commitOf(alpha, copse.NewIncarnation(), remove(two)), storage.ErrNoHead)
+	h.ok(h.b.Forget(h.Context(), alpha, two)) // changes no item
+	h.equal(len(second), 2)
+	stopSecond()
+}
+
+func cancelledContext(h *harness) {
+	i := h.create(alpha)
+	ctx, cancel := context.WithCancel(h.Context())
+	cancel()
+	_, err := h.b.Commit(ctx, commitOf(alpha, i, put(one, "x")))
+	h.wantErr(err, context.Canceled)
+	h.wantErr(h.b.Fence(ctx, alpha, i, "tester"), context.Canceled)
+	_, err = h.b.Get(ctx, alpha, one)
+	h.wantErr(err, context.Canceled)
+	_, err = h.b.Load(ctx, alpha)
+	h.wantErr(err, context.Canceled)
+	_, err = h.b.Feed(ctx, 0, 1)
+	h.wantErr(err, context.Canceled)
+	// And nobody else is the worse for it.
+	h.equal(h.head(alpha).Revision, uint64(1))
+	h.commit(commitOf(alpha, i, put(one, "y")), 2)
+}
+
+func closed(h *harness) {
+	ctx, i := h.Context(), h.create(alpha)
+	h.ok(h.b.Close())
+	_, headErr := h.b.Head(ctx, alpha)
+	_, getErr := h.b.Get(ctx, alpha, one)
+	_, scanErr := h.b.Scan(ctx, alpha, "policy", "", 1)
+	_, loadErr := h.b.Load(ctx, alpha)
+	_, commitErr := h.b.Commit(ctx, commitOf(alpha, i, put(one, "x")))
+	_, eraseErr := h.b.Erase(ctx, alpha, i, 1)
+	_, headsErr := h.b.Heads(ctx, "", 1)
+	_, historyErr := h.b.History(ctx, alpha, 0, 1)
+	_, auditErr := h.b.Audit(ctx, 0, 1)
+	_, feedErr := h.b.Feed(ctx, 0, 1)
+	for _, err := range []error{
+		headErr, getErr, scanErr, loadErr, commitErr, eraseErr, headsErr, historyErr, auditErr, feedErr,
+		h.b.Fence(ctx, alpha, i, "tester"), h.b.Forget(ctx, alpha, one),
+	} {
+		h.wantErr(err, storage.ErrClosed)
+	}
+	h.ok(h.b.Close())
+}
