@@ -1,10 +1,13 @@
-// Package token verifies users' tokens against the keys of trusted issuers, and turns their claims
-// into a tenant, a principal and its groups.
 package token
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -13,29 +16,22 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// STUB: signatures the authorizer builds on. The package's author moves each to its file.
-
 // Config is what a Verifier is made of.
 type Config struct {
-	// Issuer finds a registration by URL; NotFound for an untrusted one.
+	// Issuer finds a registration by URL; NotFound for an untrusted one. It is asked for every token,
+	// remembered or not, so it should answer from memory.
 	Issuer func(ctx context.Context, url string) (copse.Issuer, error)
 	// Fetch limits where keys may come from.
 	Fetch FetchPolicy
-	// Transport replaces the guarded transport, for tests of time.
+	// RootCAs that issuers' certificates must chain to; nil: the system's.
+	RootCAs *x509.CertPool
+	// Transport replaces the guarded transport, for tests of time. It is trusted with addresses.
 	Transport http.RoundTripper
 	Metrics   prometheus.Registerer
 }
 
-// FetchPolicy says where issuer keys may be fetched from. The zero value: https, public addresses.
-type FetchPolicy struct {
-	AllowPrivate bool // private and loopback addresses
-	AllowHTTP    bool // http, to loopback only, and only with AllowPrivate
-}
-
-// CheckURL refuses issuer URLs that the policy would not fetch from: Invalid, with what to change.
-func (p FetchPolicy) CheckURL(url string) error { panic("stub") }
-
-// Verified is a token that verified: whose it is and what it says.
+// Verified is a token that verified: whose it is and what it says. It is shared between callers and
+// must not be changed.
 type Verified struct {
 	Issuer    string
 	Tenant    copse.TenantID // the issuer may speak for it
@@ -49,15 +45,196 @@ type Verified struct {
 }
 
 // Verifier verifies tokens and remembers the verified ones for at most a minute.
-type Verifier struct{}
+type Verifier struct {
+	issuer     func(ctx context.Context, url string) (copse.Issuer, error)
+	fetcher    *fetcher
+	metrics    *metrics
+	work       *workers
+	remembered remembered
+
+	mu      sync.Mutex
+	sources map[string]*keySource // by issuer URL
+}
+
+// maxSources bounds the issuers whose keys are held at one time; the others are fetched again.
+const maxSources = 16_384
 
 // New makes a Verifier.
-func New(cfg Config) (*Verifier, error) { panic("stub") }
+func New(cfg Config) (*Verifier, error) {
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
+	return &Verifier{
+		issuer: cfg.Issuer, fetcher: newFetcher(cfg), metrics: m, work: newWorkers(),
+		sources: make(map[string]*keySource),
+	}, nil
+}
 
-// Close stops refreshing key sets.
-func (v *Verifier) Close() error { panic("stub") }
+// Close stops refreshing key sets. Tokens that need keys afterwards are Unavailable.
+func (v *Verifier) Close() error {
+	v.work.close()
+	v.fetcher.client.CloseIdleConnections()
+	return nil
+}
 
 // Verify checks a token. Unauthenticated: it does not verify (or nobody registered its issuer).
 // Denied: it verifies, but names no tenant, several, or one its issuer may not speak for.
 // Unavailable: the issuer's keys can't be had now.
-func (v *Verifier) Verify(ctx context.Context, token string) (*Verified, error) { panic("stub") }
+//
+// Where the two meet, Unauthenticated comes first: only the holder of a good token is told Denied.
+func (v *Verifier) Verify(ctx context.Context, token string) (*Verified, error) {
+	verified, err := v.verify(ctx, token)
+	if err != nil {
+		v.metrics.count(err)
+		return nil, err
+	}
+	return verified, nil
+}
+
+// ForgetTenant removes what is remembered of a tenant's tokens, for offboarding.
+func (v *Verifier) ForgetTenant(tenant copse.TenantID) {
+	v.remembered.forget(func(e *entry) bool { return e.verified.Tenant == tenant })
+}
+
+func (v *Verifier) verify(ctx context.Context, token string) (*Verified, error) {
+	if len(token) > copse.MaxTokenBytes { // before anything is done with all of it
+		_, err := parse(token)
+		return nil, err
+	}
+	d := digest(sha256.Sum256([]byte(token)))
+	hit, err := v.recall(ctx, &d)
+	if hit != nil || err != nil {
+		return hit, err
+	}
+	v.metrics.misses.Inc()
+	e, err := v.verifyAnew(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if now := time.Now(); now.Before(e.until) {
+		v.remembered.put(&d, e, now)
+	}
+	return e.verified, nil
+}
+
+// recall finds a token that was verified before, under the registration and the keys of now. What was
+// remembered under others is dropped.
+func (v *Verifier) recall(ctx context.Context, d *digest) (*Verified, error) {
+	e := v.remembered.get(d)
+	if e == nil {
+		return nil, nil
+	}
+	if time.Now().Before(e.until) && e.source.generation.Load() == e.generation {
+		iss, err := v.registration(ctx, e.verified.Issuer)
+		if err != nil {
+			return nil, err
+		}
+		if e.standsFor(&iss) {
+			v.metrics.hits.Inc()
+			e.source.lastUsed.Store(time.Now().UnixNano())
+			return e.verified, nil
+		}
+	}
+	v.remembered.drop(d, e)
+	return nil, nil
+}
+
+// registration asks who the issuer is, byte for byte.
+func (v *Verifier) registration(ctx context.Context, url string) (copse.Issuer, error) {
+	iss, err := v.issuer(ctx, url)
+	switch {
+	case err == nil && iss.URL == url:
+		return iss, nil
+	case err == nil, copse.KindOf(err) == copse.NotFound:
+		return copse.Issuer{}, refuse(ReasonIssuer, "iss: nobody registered the token's issuer")
+	}
+	return copse.Issuer{}, unavailable(ReasonIssuerLookup, "the token's issuer can't be looked up now; try again", err)
+}
+
+func (v *Verifier) verifyAnew(ctx context.Context, token string) (*entry, error) {
+	u, err := parse(token)
+	if err != nil {
+		return nil, err
+	}
+	iss, err := v.registration(ctx, u.issuer)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRegistration(&iss); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(iss.Algorithms, u.alg) {
+		return nil, refuse(ReasonAlgorithm, "the token's algorithm is not one that its issuer is registered with")
+	}
+	source := v.source(iss.URL)
+	keys, view, err := source.keysFor(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	if !u.verifiedBy(keys) {
+		return nil, refuse(ReasonSignature, "the token's signature does not verify")
+	}
+	now := time.Now()
+	verified := &Verified{Issuer: iss.URL}
+	if verified.Expires, err = u.checkClaims(&iss, now); err != nil {
+		return nil, err
+	}
+	if err := u.mapClaims(&iss, verified); err != nil {
+		return nil, err
+	}
+	if verified.Tenant, err = u.tenant(&iss); err != nil {
+		return nil, err
+	}
+	return &entry{
+		verified: verified, until: earliest(verified.Expires, now.Add(rememberFor), view.until),
+		issuerID: iss.ID, revision: iss.Revision, createdAt: iss.CreatedAt, updatedAt: iss.UpdatedAt,
+		source: source, generation: view.generation,
+	}, nil
+}
+
+func earliest(first time.Time, others ...time.Time) time.Time {
+	for _, t := range others {
+		if t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+// source returns the keys of a registered issuer.
+func (v *Verifier) source(issuer string) *keySource {
+	now := time.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.sources[issuer]
+	if s == nil {
+		if len(v.sources) >= maxSources {
+			v.evictLocked(now)
+		}
+		s = &keySource{
+			issuer: issuer, fetch: v.fetcher.keys, work: v.work,
+			fetches: func(result string) { v.metrics.fetches.WithLabelValues(result).Inc() },
+		}
+		v.sources[issuer] = s
+	}
+	s.lastUsed.Store(now.UnixNano())
+	return s
+}
+
+// evictLocked makes room: for what was not used for so long that it is stale anyway or, failing
+// that, for any one.
+func (v *Verifier) evictLocked(now time.Time) {
+	before := len(v.sources)
+	for url, s := range v.sources {
+		if now.UnixNano()-s.lastUsed.Load() > int64(staleFor) {
+			delete(v.sources, url)
+		}
+	}
+	for url := range v.sources {
+		if len(v.sources) < before {
+			return
+		}
+		delete(v.sources, url)
+	}
+}

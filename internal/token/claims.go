@@ -1,0 +1,207 @@
+package token
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+)
+
+// skew is how far an issuer's clock may be ahead of ours. It is not added to exp: a token ends when
+// its issuer says so.
+const skew = 30 * time.Second
+
+// checkRegistration refuses to verify by a registration that leaves out what keeps other people's
+// tokens away. Registering checks this too; a hole there must not become one here.
+func checkRegistration(iss *copse.Issuer) error {
+	switch {
+	case len(iss.Algorithms) == 0,
+		len(iss.Audiences) == 0 && len(iss.ClientIDs) == 0,
+		iss.TokenType != copse.TokenAccess && iss.TokenType != copse.TokenID,
+		iss.PrincipalType == "":
+		return refuse(ReasonIssuer, "the token's issuer is registered incompletely: it needs algorithms, audiences or client ids, a token type and a principal type")
+	}
+	return nil
+}
+
+// checkClaims holds the claims of a token with a good signature against the registration.
+func (u *unverified) checkClaims(iss *copse.Issuer, now time.Time) (expires time.Time, err error) {
+	if expires, err = u.checkTimes(now); err != nil {
+		return expires, err
+	}
+	if err := u.checkType(iss); err != nil {
+		return expires, err
+	}
+	if err := u.checkAudience(iss); err != nil {
+		return expires, err
+	}
+	return expires, u.checkEmail(iss)
+}
+
+func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
+	expires, present, ok := u.claims.instant("exp")
+	switch {
+	case !present:
+		return expires, refuse(ReasonTime, "exp: the token never expires; such tokens are not accepted")
+	case !ok:
+		return expires, refuse(ReasonTime, "exp: it is not a time in seconds since 1970")
+	case !now.Before(expires):
+		return expires, refuse(ReasonExpired, "the token has expired")
+	}
+	for _, name := range []string{"nbf", "iat"} {
+		at, present, ok := u.claims.instant(name)
+		switch {
+		case !ok:
+			return expires, refuse(ReasonTime, "%s: it is not a time in seconds since 1970", name)
+		case present && at.After(now.Add(skew)):
+			return expires, refuse(ReasonTime, "%s: it is in the future", name)
+		}
+	}
+	return expires, nil
+}
+
+// checkType keeps the two kinds of token apart: an ID token tells a client who signed in, and any
+// client of the issuer holds some; only an access token was meant to be presented here.
+func (u *unverified) checkType(iss *copse.Issuer) error {
+	access := iss.TokenType == copse.TokenAccess
+	wrong := refuse(ReasonType, "this kind of token is not accepted here: the issuer is registered for %s tokens", iss.TokenType)
+	if u.accessTyp && !access {
+		return wrong
+	}
+	if u.claims.has("token_use") { // Cognito
+		if use, _ := u.claims.text("token_use"); use != string(iss.TokenType) {
+			return wrong
+		}
+	}
+	if typ, ok := u.claims.text("typ"); ok { // Keycloak
+		other := map[bool][]string{true: {"ID", "Refresh", "Offline", "Logout"}, false: {"Bearer", "Refresh", "Offline", "Logout"}}
+		if slices.Contains(other[access], typ) {
+			return wrong
+		}
+	}
+	// A security event, a logout token for instance, has issuer, audience and subject like any other.
+	if u.claims.has("events") {
+		return wrong
+	}
+	if access && (u.claims.has("nonce") || u.claims.has("at_hash") || u.claims.has("c_hash")) {
+		return wrong
+	}
+	return nil
+}
+
+func (u *unverified) checkAudience(iss *copse.Issuer) error {
+	other := refuse(ReasonAudience, "the token is meant for another audience")
+	if aud, present := u.claims["aud"]; present {
+		audiences, ok := textsOf(aud)
+		if one, isText := textOf(aud); isText {
+			audiences, ok = []string{one}, true
+		}
+		if !ok {
+			return refuse(ReasonAudience, "aud: it is not a string or a list of strings")
+		}
+		if !meet(audiences, iss.Audiences) {
+			return other
+		}
+		return nil
+	}
+	if iss.TokenType == copse.TokenAccess {
+		// Cognito's access tokens name the client that asked for them instead; others spell it cid.
+		for _, name := range []string{"client_id", "cid"} {
+			if !u.claims.has(name) {
+				continue
+			}
+			if client, ok := u.claims.text(name); ok && meet([]string{client}, iss.ClientIDs) {
+				return nil
+			}
+			return other
+		}
+	}
+	return refuse(ReasonAudience, "aud: the token names no audience")
+}
+
+func meet(said, accepted []string) bool {
+	for _, s := range said {
+		if s != "" && slices.Contains(accepted, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkEmail refuses an address of a domain that the issuer may not vouch for. Leaving the claim out
+// instead could switch off a forbid that reads it.
+func (u *unverified) checkEmail(iss *copse.Issuer) error {
+	if len(iss.EmailDomains) == 0 || !u.claims.has("email") {
+		return nil
+	}
+	address, _ := u.claims.text("email")
+	at := strings.LastIndexByte(address, '@')
+	if at < 1 || !slices.Contains(iss.EmailDomains, lowerASCII(address[at+1:])) {
+		return refuse(ReasonEmailDomain, "email: the issuer may not vouch for this address's domain")
+	}
+	return nil
+}
+
+// lowerASCII folds ASCII only: a domain that equals another one after Unicode folding is another one.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// tenant reads the one tenant that the token is for, and checks that the issuer may speak for it.
+func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
+	tenant := iss.FixedTenant
+	if iss.TenantClaim != "" {
+		value, present := u.claims.at(iss.TenantClaim)
+		said, ok := textOf(value)
+		switch {
+		case present && !ok:
+			return "", denied("the tenant claim is not a string")
+		case present && tenant != "" && said != string(tenant):
+			return "", denied("the tenant claim is not the issuer's fixed tenant")
+		case !present && tenant == "":
+			return "", denied("there is no tenant claim")
+		case present:
+			tenant = copse.TenantID(said)
+		}
+	}
+	if tenant.Validate() != nil {
+		return "", denied("the tenant claim can't be a tenant id")
+	}
+	if !iss.MaySpeakFor(tenant) {
+		return "", denied("the issuer may not speak for this tenant")
+	}
+	return tenant, nil
+}
+
+// at follows a claim path: a plain name, or a JSON pointer through objects. A pointer into an array
+// finds nothing: which of several would be meant is not for a position to say.
+func (o object) at(path string) (value jsontext.Value, present bool) {
+	if !strings.HasPrefix(path, "/") {
+		v, present := o[path]
+		return v, present
+	}
+	unescape := strings.NewReplacer("~1", "/", "~0", "~")
+	names := strings.Split(path[1:], "/")
+	for i, name := range names {
+		v, present := o[unescape.Replace(name)]
+		if !present {
+			return nil, false
+		}
+		if i == len(names)-1 {
+			return v, true
+		}
+		if o = objectOf(v); o == nil {
+			return nil, false
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,269 @@
+package token
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	neturl "net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+)
+
+const (
+	maxURLBytes  = 2048
+	maxDocument  = 1 << 20
+	fetchTimeout = 5 * time.Second
+)
+
+// FetchPolicy says where issuer keys may be fetched from. The zero value: https, public addresses.
+// Whoever may register an issuer could otherwise make this server call any address it can reach.
+type FetchPolicy struct {
+	AllowPrivate bool // private and loopback addresses
+	AllowHTTP    bool // http, to loopback only, and only with AllowPrivate
+}
+
+// CheckURL refuses issuer URLs that the policy would not fetch from: Invalid, with what to change. It
+// looks at the text only; the addresses behind a name are checked when they are connected to.
+func (p FetchPolicy) CheckURL(url string) error {
+	u, err := p.check(url)
+	if err != nil {
+		return err
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		return copse.Errorf(copse.Invalid, "issuer URL %q: it must not have a query", url)
+	}
+	return nil
+}
+
+func (p FetchPolicy) check(url string) (*neturl.URL, error) {
+	if len(url) > maxURLBytes {
+		return nil, copse.Errorf(copse.Invalid, "issuer URL: it has %d bytes, at most %d are allowed", len(url), maxURLBytes)
+	}
+	u, err := neturl.Parse(url)
+	if err != nil || u.Opaque != "" || u.Hostname() == "" {
+		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: it must look like https://host/path", url)
+	}
+	if u.User != nil || strings.Contains(url, "#") {
+		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: it must have neither a user nor a fragment", u.Redacted())
+	}
+	loopback := isLoopbackName(u.Hostname())
+	switch u.Scheme {
+	case "https":
+	case "http":
+		if !p.AllowHTTP || !p.AllowPrivate {
+			return nil, copse.Errorf(copse.Invalid, "issuer URL %q: use https (http, to loopback only, needs --allow-private-issuers and --allow-http-issuers)", url)
+		}
+		if !loopback {
+			return nil, copse.Errorf(copse.Invalid, "issuer URL %q: http is for loopback only; use https", url)
+		}
+	default:
+		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: use https", url)
+	}
+	if loopback && !p.AllowPrivate {
+		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: loopback needs --allow-private-issuers", url)
+	}
+	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if err := p.checkAddr(addr, false); err != nil {
+			return nil, copse.Errorf(copse.Invalid, "issuer URL %q: %w", url, err)
+		}
+	}
+	return u, nil
+}
+
+func isLoopbackName(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// Ranges that no identity provider on the internet has, besides those that net/netip knows.
+var reserved = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"), // carrier-grade NAT, and inside some clouds
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/96"),          // IPv4 inside IPv6, in four ways
+	netip.MustParsePrefix("64:ff9b::/96"),   //
+	netip.MustParsePrefix("64:ff9b:1::/48"), //
+	netip.MustParsePrefix("2002::/16"),      //
+	netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("2001::/23"),
+	netip.MustParsePrefix("2001:db8::/32"),
+	netip.MustParsePrefix("fec0::/10"),
+}
+
+// Metadata services hand out credentials of the machine; no policy allows them.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("100.100.100.200"),
+	netip.MustParseAddr("192.0.0.192"),
+	netip.MustParseAddr("fd00:ec2::254"),
+	netip.MustParseAddr("fd20:ce::254"),
+}
+
+// checkAddr decides about an address that is about to be connected to. Link-local addresses, where
+// most metadata services live, are refused under any policy.
+func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
+	if addr.Zone() != "" {
+		return fmt.Errorf("address %s has a zone, which is not allowed", addr)
+	}
+	addr = addr.Unmap()
+	switch {
+	case !addr.IsValid(), addr.IsUnspecified(), addr.IsMulticast(), addr.IsLinkLocalUnicast():
+		return fmt.Errorf("address %s is not allowed", addr)
+	case onlyLoopback && !addr.IsLoopback():
+		return fmt.Errorf("address %s is not loopback, and http is for loopback only", addr)
+	}
+	for _, m := range metadata {
+		if addr == m {
+			return fmt.Errorf("address %s is not allowed", addr)
+		}
+	}
+	if p.AllowPrivate {
+		return nil
+	}
+	private := addr.IsPrivate() || addr.IsLoopback() || !addr.IsGlobalUnicast()
+	for _, prefix := range reserved {
+		private = private || prefix.Contains(addr)
+	}
+	if private {
+		return fmt.Errorf("address %s is private, which needs --allow-private-issuers", addr)
+	}
+	return nil
+}
+
+// guarded is a transport that checks each address after the name is resolved and right before it is
+// connected to, so that a name can't resolve to something else in between.
+type guarded struct{ http, https *http.Transport }
+
+func newGuarded(p FetchPolicy, roots *x509.CertPool) *guarded {
+	transport := func(onlyLoopback bool) *http.Transport {
+		dialer := &net.Dialer{
+			Timeout: fetchTimeout,
+			ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+				at, err := netip.ParseAddrPort(address)
+				if err != nil {
+					return err
+				}
+				return p.checkAddr(at.Addr(), onlyLoopback)
+			},
+		}
+		// No Proxy: a proxy would do the connecting, where nothing is checked.
+		return &http.Transport{
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			TLSHandshakeTimeout:    fetchTimeout,
+			ResponseHeaderTimeout:  fetchTimeout,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true, // the size limit is on what arrives
+			IdleConnTimeout:        30 * time.Second,
+			MaxIdleConnsPerHost:    1,
+			ForceAttemptHTTP2:      true,
+		}
+	}
+	return &guarded{http: transport(true), https: transport(false)}
+}
+
+func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme == "http" {
+		return g.http.RoundTrip(r)
+	}
+	return g.https.RoundTrip(r)
+}
+
+func (g *guarded) CloseIdleConnections() {
+	g.http.CloseIdleConnections()
+	g.https.CloseIdleConnections()
+}
+
+// fetcher gets an issuer's keys, starting from its URL each time.
+type fetcher struct {
+	policy FetchPolicy
+	client *http.Client
+}
+
+func newFetcher(cfg Config) *fetcher {
+	transport := cfg.Transport
+	if transport == nil {
+		transport = newGuarded(cfg.Fetch, cfg.RootCAs)
+	}
+	return &fetcher{policy: cfg.Fetch, client: &http.Client{
+		Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("redirects are not followed")
+		},
+	}}
+}
+
+// keys reads the discovery document and the key set it names.
+func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout) // for both documents together
+	defer cancel()
+	if err := f.policy.CheckURL(issuer); err != nil {
+		return nil, err
+	}
+	body, err := f.get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		return nil, fmt.Errorf("discovery document: %w", err)
+	}
+	var discovery struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(body, &discovery); err != nil {
+		return nil, fmt.Errorf("discovery document: %w", err)
+	}
+	if discovery.Issuer != issuer {
+		return nil, fmt.Errorf("discovery document: it is that of %q, not of %q, byte for byte", discovery.Issuer, issuer)
+	}
+	if _, err := f.policy.check(discovery.JWKSURI); err != nil {
+		return nil, fmt.Errorf("discovery document: jwks_uri: %w", err)
+	}
+	if body, err = f.get(ctx, discovery.JWKSURI); err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	return parseKeySet(body)
+}
+
+func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", "copse")
+	resp, err := f.client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxDocument {
+		return nil, fmt.Errorf("%s answered more than %d bytes", url, maxDocument)
+	}
+	return body, nil
+}

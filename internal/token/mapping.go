@@ -1,0 +1,279 @@
+package token
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+)
+
+const (
+	// maxGroups leaves room for one more parent within copse.MaxParents.
+	maxGroups = copse.MaxParents - 1
+	// maxClaimDepth bounds how deep a claim may nest, and so the recursion over it.
+	maxClaimDepth = 16
+)
+
+// principal makes the entity that the token is about: "prefix|subject", never text that is parsed.
+func (u *unverified) principal(iss *copse.Issuer) (types.EntityUID, error) {
+	claim := iss.PrincipalIDClaim
+	if claim == "" {
+		claim = "sub"
+	}
+	subject, ok := u.claims.text(claim)
+	if !ok || subject == "" {
+		return types.EntityUID{}, refuse(ReasonPrincipal, "%s: the token has no principal id there, as a string", claim)
+	}
+	id := prefixed(iss.PrincipalIDPrefix, subject)
+	if len(id) > copse.MaxEntityIDBytes {
+		return types.EntityUID{}, refuse(ReasonPrincipal, "%s: the principal id would have %d bytes, more than %d", claim, len(id), copse.MaxEntityIDBytes)
+	}
+	return types.NewEntityUID(types.EntityType(iss.PrincipalType), types.String(id)), nil
+}
+
+func prefixed(prefix, id string) string {
+	if prefix == "" {
+		return id
+	}
+	return prefix + "|" + id
+}
+
+// groups reads the group claim: a string, several separated by spaces, or a list of strings.
+func (u *unverified) groups(iss *copse.Issuer) ([]types.EntityUID, error) {
+	value, present := u.claims[iss.GroupClaim]
+	if !mapsGroups(iss) || !present {
+		return nil, nil
+	}
+	names, ok := textsOf(value)
+	if text, isText := textOf(value); isText {
+		names, ok = strings.Fields(text), true
+	}
+	if !ok || slices.Contains(names, "") {
+		return nil, refuse(ReasonGroups, "%s: groups must be a string or a list of strings, none of them empty", iss.GroupClaim)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) > maxGroups {
+		return nil, refuse(ReasonGroups, "%s: the token has %d groups, more than %d", iss.GroupClaim, len(names), maxGroups)
+	}
+	groups := make([]types.EntityUID, len(names))
+	for i, name := range names {
+		id := prefixed(iss.PrincipalIDPrefix, name)
+		if len(id) > copse.MaxEntityIDBytes {
+			return nil, refuse(ReasonGroups, "%s: a group id would have %d bytes, more than %d", iss.GroupClaim, len(id), copse.MaxEntityIDBytes)
+		}
+		groups[i] = types.NewEntityUID(types.EntityType(iss.GroupType), types.String(id))
+	}
+	return groups, nil
+}
+
+func mapsGroups(iss *copse.Issuer) bool { return iss.GroupType != "" && iss.GroupClaim != "" }
+
+// mapClaims fills in what the token says about its principal. ID tokens describe the principal,
+// access tokens the request, as in AVP.
+func (u *unverified) mapClaims(iss *copse.Issuer, v *Verified) error {
+	// AVP fails on these: its Cognito mapping uses the names for records of its own.
+	for _, name := range []string{"cognito", "dev", "custom"} {
+		if u.claims.has(name) {
+			return refuse(ReasonClaim, "%s: a claim of this name is reserved", name)
+		}
+	}
+	var err error
+	if v.Principal, err = u.principal(iss); err != nil {
+		return err
+	}
+	groups, err := u.groups(iss)
+	if err != nil {
+		return err
+	}
+	claims, err := u.claimsRecord(iss)
+	if err != nil {
+		return err
+	}
+	attributes := claims
+	if iss.TokenType == copse.TokenAccess {
+		attributes = []byte("{}")
+		v.Context = copse.Data{Format: copse.FormatCedarJSON, Bytes: slices.Concat([]byte(`{"token":`), claims, []byte("}"))}
+	}
+	v.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: principalJSON(v.Principal, attributes, groups)}
+	v.ReservedTypes = []types.EntityType{types.EntityType(iss.PrincipalType)}
+	if mapsGroups(iss) && iss.GroupType != iss.PrincipalType {
+		v.ReservedTypes = append(v.ReservedTypes, types.EntityType(iss.GroupType))
+	}
+	return nil
+}
+
+// principalJSON writes the Cedar JSON of a list with the one entity.
+func principalJSON(uid types.EntityUID, attributes []byte, parents []types.EntityUID) []byte {
+	b := append([]byte(nil), `[{"uid":`...)
+	b = appendUID(b, uid)
+	b = append(b, `,"attrs":`...)
+	b = append(b, attributes...)
+	b = append(b, `,"parents":[`...)
+	for i, parent := range parents {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendUID(b, parent)
+	}
+	return append(b, `]}]`...)
+}
+
+func appendUID(b []byte, uid types.EntityUID) []byte {
+	b = append(b, `{"type":`...)
+	b = appendString(b, string(uid.Type))
+	b = append(b, `,"id":`...)
+	b = appendString(b, string(uid.ID))
+	return append(b, '}')
+}
+
+// appendString quotes s. It can't fail: everything here came out of a JSON parser that refuses
+// invalid UTF-8, or out of a registration.
+func appendString(b []byte, s string) []byte {
+	quoted, err := jsontext.AppendQuote(b, s)
+	if err != nil {
+		quoted, _ = jsontext.AppendQuote(b, strings.ToValidUTF8(s, "\uFFFD"))
+	}
+	return quoted
+}
+
+// claimsRecord writes all claims but the groups as one Cedar record, in order of their names.
+//
+// Types map one to one: strings, booleans, integers that fit in 64 bits, lists to sets, objects to
+// records. What Cedar has no type for is left out: null, and numbers that are not such integers. An
+// object with a member whose name starts with two underscores is left out too: Cedar's JSON spells
+// entity references and extension values that way, and a claim must not become either.
+func (u *unverified) claimsRecord(iss *copse.Issuer) ([]byte, error) {
+	b := []byte{'{'}
+	for _, name := range slices.Sorted(maps.Keys(u.claims)) {
+		if strings.HasPrefix(name, "__") || mapsGroups(iss) && name == iss.GroupClaim {
+			continue
+		}
+		start := len(b)
+		if start > 1 {
+			b = append(b, ',')
+		}
+		b = appendString(b, name)
+		b = append(b, ':')
+		var kept bool
+		if scope, isText := u.claims.text(name); isText && name == "scope" && iss.TokenType == copse.TokenAccess {
+			b, kept = appendStrings(b, strings.Fields(scope)), true
+		} else {
+			var err error
+			dec := jsontext.NewDecoder(bytes.NewReader(u.claims[name]))
+			if b, kept, err = appendClaim(b, dec, 1); err != nil {
+				return nil, refuse(ReasonClaim, "%s: the claim nests deeper than %d levels", name, maxClaimDepth)
+			}
+		}
+		if !kept {
+			b = b[:start]
+		}
+	}
+	return append(b, '}'), nil
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	return append(b, ']')
+}
+
+var errTooDeep = errors.New("claim nests too deep")
+
+// appendClaim appends the next value of dec; kept is false when it must be left out, and what was
+// appended with it.
+func appendClaim(b []byte, dec *jsontext.Decoder, depth int) (out []byte, kept bool, err error) {
+	if depth > maxClaimDepth {
+		return b, false, errTooDeep
+	}
+	switch dec.PeekKind() {
+	case '[':
+		return appendSet(b, dec, depth)
+	case '{':
+		return appendRecord(b, dec, depth)
+	}
+	value, err := dec.ReadValue()
+	if err != nil {
+		return b, false, err
+	}
+	switch value.Kind() {
+	case '"', 't', 'f':
+		return append(b, value...), true, nil
+	case '0':
+		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+			return strconv.AppendInt(b, n, 10), true, nil
+		}
+	}
+	return b, false, nil
+}
+
+func appendSet(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error) {
+	if _, err := dec.ReadToken(); err != nil {
+		return b, false, err
+	}
+	b = append(b, '[')
+	first := len(b)
+	for dec.PeekKind() != ']' {
+		start := len(b)
+		if start > first {
+			b = append(b, ',')
+		}
+		var kept bool
+		var err error
+		if b, kept, err = appendClaim(b, dec, depth+1); err != nil {
+			return b, false, err
+		}
+		if !kept {
+			b = b[:start]
+		}
+	}
+	_, err := dec.ReadToken()
+	return append(b, ']'), true, err
+}
+
+func appendRecord(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error) {
+	if _, err := dec.ReadToken(); err != nil {
+		return b, false, err
+	}
+	whole, escapes := len(b), false
+	b = append(b, '{')
+	for dec.PeekKind() != '}' {
+		start := len(b)
+		if start > whole+1 {
+			b = append(b, ',')
+		}
+		name, err := dec.ReadToken()
+		if err != nil {
+			return b, false, err
+		}
+		escapes = escapes || strings.HasPrefix(name.String(), "__")
+		b = appendString(b, name.String())
+		b = append(b, ':')
+		var kept bool
+		if b, kept, err = appendClaim(b, dec, depth+1); err != nil {
+			return b, false, err
+		}
+		if !kept {
+			b = b[:start]
+		}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return b, false, err
+	}
+	if escapes {
+		return b[:whole], false, nil
+	}
+	return append(b, '}'), true, nil
+}

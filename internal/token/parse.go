@@ -1,0 +1,181 @@
+package token
+
+import (
+	"encoding/base64"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/copse-authz/copse"
+)
+
+// maxKeyID bounds what may be remembered as an unknown key id.
+const maxKeyID = 256
+
+// object is a JSON object with its values still raw. Its names are unique at every depth: the parser
+// refuses duplicates, which two readers could resolve differently.
+type object map[string]jsontext.Value
+
+// unverified is a token taken apart. Nothing it says may be believed yet.
+type unverified struct {
+	signed    string // header and payload as they were signed
+	signature []byte
+	alg       string
+	kid       string
+	hasKid    bool
+	accessTyp bool // the header's typ says access token
+	claims    object
+	issuer    string
+}
+
+func parse(token string) (*unverified, error) {
+	if len(token) > copse.MaxTokenBytes {
+		return nil, refuse(ReasonTooLarge, "the token has %d bytes; at most %d are read", len(token), copse.MaxTokenBytes)
+	}
+	if strings.Count(token, ".") != 2 {
+		return nil, refuse(ReasonMalformed, "the token is not a signed JWT: it must have three parts joined by dots")
+	}
+	last := strings.LastIndexByte(token, '.')
+	u := &unverified{signed: token[:last]}
+	head, payload, _ := strings.Cut(u.signed, ".")
+	var err error
+	if u.signature, err = decodePart("signature", token[last+1:]); err != nil {
+		return nil, err
+	}
+	header, err := parseObject("header", head)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.readHeader(header); err != nil {
+		return nil, err
+	}
+	if u.claims, err = parseObject("payload", payload); err != nil {
+		return nil, err
+	}
+	var ok bool
+	if u.issuer, ok = u.claims.text("iss"); !ok || u.issuer == "" {
+		return nil, refuse(ReasonIssuer, "iss: the token names no issuer")
+	}
+	return u, nil
+}
+
+// decodePart accepts exactly one spelling: no padding, no stray bits, and no line breaks, which the
+// decoder would skip.
+func decodePart(what, text string) ([]byte, error) {
+	if !strings.ContainsAny(text, "\r\n") {
+		if raw, err := base64.RawURLEncoding.Strict().DecodeString(text); err == nil && len(raw) > 0 {
+			return raw, nil
+		}
+	}
+	return nil, refuse(ReasonMalformed, "the token's %s is not base64url", what)
+}
+
+func parseObject(what, text string) (object, error) {
+	raw, err := decodePart(what, text)
+	if err != nil {
+		return nil, err
+	}
+	var o object
+	if err := json.Unmarshal(raw, &o); err != nil || o == nil {
+		return nil, refuse(ReasonMalformed, "the token's %s is not a JSON object, or has a member twice", what)
+	}
+	return o, nil
+}
+
+// text returns a string member; ok is false when it is absent or not a string.
+func (o object) text(name string) (string, bool) { return textOf(o[name]) }
+
+func textOf(v jsontext.Value) (string, bool) {
+	if v.Kind() != '"' {
+		return "", false
+	}
+	var s string
+	err := json.Unmarshal(v, &s)
+	return s, err == nil
+}
+
+// textsOf reads an array of strings.
+func textsOf(v jsontext.Value) ([]string, bool) {
+	if v.Kind() != '[' {
+		return nil, false
+	}
+	var list []string
+	var raw []jsontext.Value
+	if err := json.Unmarshal(v, &raw); err != nil {
+		return nil, false
+	}
+	for _, item := range raw { // a null would read as an empty string
+		s, ok := textOf(item)
+		if !ok {
+			return nil, false
+		}
+		list = append(list, s)
+	}
+	return list, true
+}
+
+// objectOf returns nil for what is no object.
+func objectOf(v jsontext.Value) object {
+	var o object
+	if v.Kind() != '{' || json.Unmarshal(v, &o) != nil {
+		return nil
+	}
+	return o
+}
+
+func (o object) has(name string) bool {
+	_, ok := o[name]
+	return ok
+}
+
+// latest is the end of the year 9999: later times are no times.
+const latest = 253402300799
+
+// instant reads a NumericDate. present is false when there is none; ok is false when it is no time.
+func (o object) instant(name string) (at time.Time, present, ok bool) {
+	v, present := o[name]
+	if !present {
+		return time.Time{}, false, true
+	}
+	var seconds float64
+	if v.Kind() != '0' || json.Unmarshal(v, &seconds) != nil || seconds < 0 || seconds > latest {
+		return time.Time{}, true, false
+	}
+	whole, fraction := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(fraction*1e9)), true, true
+}
+
+// readHeader takes what it needs and refuses what would let the token direct its own verification.
+func (u *unverified) readHeader(h object) error {
+	for _, name := range []string{"crit", "jku", "x5u", "jwk", "zip", "b64", "enc"} {
+		if h.has(name) {
+			return refuse(ReasonHeader, "the token's header has %q, which is not supported: keys and rules come from the issuer's registration", name)
+		}
+	}
+	if h.has("cty") {
+		return refuse(ReasonHeader, "the token's header has \"cty\": nested tokens are not supported")
+	}
+	var ok bool
+	if u.alg, ok = h.text("alg"); !ok || methods[u.alg] == nil {
+		return refuse(ReasonAlgorithm, "the token's algorithm is not supported: use one of %s", strings.Join(Algorithms(), ", "))
+	}
+	if h.has("kid") {
+		if u.kid, u.hasKid = h.text("kid"); !u.hasKid || u.kid == "" || len(u.kid) > maxKeyID {
+			return refuse(ReasonMalformed, "the token's key id is not a string of 1 to %d bytes", maxKeyID)
+		}
+	}
+	if h.has("typ") {
+		typ, _ := h.text("typ")
+		switch strings.ToLower(typ) {
+		case "jwt":
+		case "at+jwt", "application/at+jwt":
+			u.accessTyp = true
+		default:
+			return refuse(ReasonHeader, "the token's type is not JWT or at+jwt")
+		}
+	}
+	return nil
+}

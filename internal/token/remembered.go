@@ -1,0 +1,128 @@
+package token
+
+import (
+	"crypto/sha256"
+	"sync"
+	"time"
+
+	"github.com/copse-authz/copse"
+)
+
+const (
+	// rememberFor bounds how long a verified token is believed without looking again.
+	rememberFor     = time.Minute
+	rememberedBytes = 64 << 20
+	shardCount      = 16
+	entryOverhead   = 512
+)
+
+// digest is of all bytes of a token. A part of it, the signature for instance, would let another
+// token pass for the one that was verified.
+type digest [sha256.Size]byte
+
+// entry is a verified token. Everything in it is immutable.
+type entry struct {
+	verified *Verified
+	until    time.Time
+
+	// What it was verified with; see [entry.standsFor].
+	issuerID             string
+	revision             uint64
+	createdAt, updatedAt time.Time
+	source               *keySource
+	generation           uint64
+
+	bytes int
+}
+
+// standsFor reports whether the registration is the one that the token was verified under. The times
+// tell an issuer that was removed and registered again, whose revisions start over.
+func (e *entry) standsFor(iss *copse.Issuer) bool {
+	return e.revision == iss.Revision && e.issuerID == iss.ID &&
+		e.createdAt.Equal(iss.CreatedAt) && e.updatedAt.Equal(iss.UpdatedAt)
+}
+
+// remembered holds verified tokens, bounded in bytes. It is split so that cores do not wait for each
+// other, and has no goroutine: what expired goes as others come.
+type remembered struct{ shards [shardCount]shard }
+
+type shard struct {
+	mu      sync.RWMutex
+	entries map[digest]*entry
+	bytes   int
+}
+
+func (r *remembered) shard(d *digest) *shard { return &r.shards[d[0]%shardCount] }
+
+func (r *remembered) get(d *digest) *entry {
+	s := r.shard(d)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.entries[*d]
+}
+
+func (r *remembered) put(d *digest, e *entry, now time.Time) {
+	e.bytes = entryOverhead + len(e.verified.Entities.Bytes) + len(e.verified.Context.Bytes)
+	s := r.shard(d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries == nil {
+		s.entries = make(map[digest]*entry)
+	}
+	s.removeLocked(*d)
+	s.sweepLocked(now)
+	// Maps are walked in random order, so what goes early is nobody's to choose.
+	for old := range s.entries {
+		if s.bytes+e.bytes <= rememberedBytes/shardCount {
+			break
+		}
+		s.removeLocked(old)
+	}
+	s.entries[*d] = e
+	s.bytes += e.bytes
+}
+
+// sweepLocked looks at a few entries each time one is added, which keeps pace with any rate.
+func (s *shard) sweepLocked(now time.Time) {
+	const look = 8
+	n := 0
+	for d, e := range s.entries {
+		if !now.Before(e.until) {
+			s.removeLocked(d)
+		}
+		if n++; n == look {
+			return
+		}
+	}
+}
+
+func (s *shard) removeLocked(d digest) {
+	if e, ok := s.entries[d]; ok {
+		s.bytes -= e.bytes
+		delete(s.entries, d)
+	}
+}
+
+// drop removes one entry, unless another took its place.
+func (r *remembered) drop(d *digest, e *entry) {
+	s := r.shard(d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries[*d] == e {
+		s.removeLocked(*d)
+	}
+}
+
+// forget removes every entry for which gone is true.
+func (r *remembered) forget(gone func(*entry) bool) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		for d, e := range s.entries {
+			if gone(e) {
+				s.removeLocked(d)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
