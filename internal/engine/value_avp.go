@@ -93,7 +93,9 @@ func (r *reader) avpRecord() (types.Value, error) {
 	members := types.RecordMap{}
 	err := r.object("a record", func(name string) error {
 		v, err := r.avpValue()
-		members[types.String(name)] = v
+		if err == nil {
+			members[types.String(name)] = v
+		}
 		return err
 	})
 	r.size++
@@ -105,7 +107,9 @@ func (r *reader) avpAttributes(what string) (types.Record, error) {
 	members := types.RecordMap{}
 	err := r.object(what, func(name string) error {
 		v, err := r.attribute(types.String(name), r.avpValue)
-		members[types.String(name)] = v
+		if err == nil {
+			members[types.String(name)] = v
+		}
 		return err
 	})
 	return types.NewRecord(members), err

@@ -270,7 +270,9 @@ func (r *reader) cedarRecord(expected func(types.String) *shape) (types.Record, 
 			return r.fail("expected a record here, found an entity reference or extension value")
 		}
 		v, err := r.attribute(types.String(name), func() (types.Value, error) { return r.cedarValue(expected(types.String(name))) })
-		members[types.String(name)] = v
+		if err == nil {
+			members[types.String(name)] = v
+		}
 		return err
 	})
 	return types.NewRecord(members), err
