@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -218,7 +221,21 @@ func (a *API) putSchema(ctx context.Context, c access.Caller, in *struct {
 	}
 	s, err := a.policyStores.PutSchema(ctx, c, id, *schemaText(&in.Body))
 	if err != nil {
-		return nil, err
+		return nil, relocate(err)
 	}
 	return &schemaOutput{Body: schemaOf(&s)}, nil
+}
+
+// relocate names the members of this body, which is the schema itself and not an object that has one.
+func relocate(err error) error {
+	e, ok := errors.AsType[*copse.Error](err)
+	if !ok {
+		return err
+	}
+	moved := *e
+	moved.Fields = slices.Clone(e.Fields)
+	for i := range moved.Fields {
+		moved.Fields[i].Path = strings.TrimPrefix(moved.Fields[i].Path, "schema.")
+	}
+	return &moved
 }

@@ -1,6 +1,7 @@
 package avp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,16 +23,19 @@ import (
 type Config struct {
 	PolicyStores *policystore.Service
 	Access       *access.Service
-	Log          *slog.Logger          // nil: nothing is logged
-	Metrics      prometheus.Registerer // nil: not registered
+	// Log gets what fails inside copse, Decisions a line per decision. Nil: none.
+	Log, Decisions *slog.Logger
+	Metrics        prometheus.Registerer // nil: not registered
 }
 
 type handler struct {
 	policyStores *policystore.Service
 	access       *access.Service
 	log          *slog.Logger
+	decisionLog  *slog.Logger
 	operations   map[string]operation
 	answered     *prometheus.CounterVec
+	decided      *prometheus.CounterVec
 }
 
 // New makes the handler for POST /. It answers every request itself, authenticates each before it
@@ -44,21 +48,23 @@ func New(cfg Config) (http.Handler, error) {
 	h := &handler{
 		policyStores: cfg.PolicyStores,
 		access:       cfg.Access,
-		log:          cfg.Log,
+		log:          cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		decisionLog:  cmp.Or(cfg.Decisions, slog.New(slog.DiscardHandler)),
 		operations:   make(map[string]operation, len(operations)),
 		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "copse_avp_requests_total",
 			Help: "Requests to the AVP API by operation and exception; no exception is a success.",
 		}, []string{"operation", "exception"}),
-	}
-	if h.log == nil {
-		h.log = slog.New(slog.DiscardHandler)
+		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "copse_avp_decisions_total",
+			Help: "Decisions of IsAuthorized.",
+		}, []string{"decision"}),
 	}
 	for _, op := range operations {
 		h.operations[op.name] = op
 	}
 	if cfg.Metrics != nil {
-		if err := cfg.Metrics.Register(h.answered); err != nil {
+		if err := errors.Join(cfg.Metrics.Register(h.answered), cfg.Metrics.Register(h.decided)); err != nil {
 			return nil, err
 		}
 	}
@@ -70,36 +76,39 @@ const (
 	targetPrefix = "VerifiedPermissions."
 )
 
+// The slice is shared by all answers, and never changed.
+var contentTypes = []string{contentType}
+
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	requestID := w.Header().Get("X-Request-Id")
+	header := w.Header()
+	requestID := header.Get("X-Request-Id")
 	if requestID == "" {
 		requestID = copse.NewID()
 	}
-	header := w.Header()
-	header.Set("X-Amzn-Requestid", requestID)
-	header.Set("Content-Type", contentType)
+	header["X-Amzn-Requestid"] = []string{requestID}
+	header["Content-Type"] = contentTypes
 
-	name, answer, err := h.serve(r)
+	name, answer, err := h.serve(r, requestID)
 	status, thrown := http.StatusOK, ""
 	if err != nil {
 		x, body := describe(err)
 		status, thrown, answer = x.Status, x.Type, body.marshal()
-		header.Set("X-Amzn-Errortype", x.Type)
+		header["X-Amzn-Errortype"] = []string{x.Type}
 		if status >= http.StatusInternalServerError {
 			h.log.LogAttrs(r.Context(), slog.LevelError, "AVP operation failed",
 				slog.String("requestId", requestID), slog.String("operation", name), slog.Any("error", cause(err)))
 		}
 	}
 	h.answered.WithLabelValues(name, thrown).Inc()
-	header.Set("Content-Length", strconv.Itoa(len(answer)))
+	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) // a client that went away needs no answer
 }
 
 // serve returns the operation's name (empty until it is known to be one) and its answer.
-func (h *handler) serve(r *http.Request) (string, []byte, error) {
+func (h *handler) serve(r *http.Request, requestID string) (string, []byte, error) {
 	if r.URL.Path != "/" || r.Method != http.MethodPost {
-		return "", nil, &protocolError{exception{"UnknownOperationException", http.StatusBadRequest}, "the AVP API is POST / only"}
+		return "", nil, &protocolError{unknownOperation, "the AVP API is POST / only"}
 	}
 	ctx := r.Context()
 	caller, body, err := h.authenticate(ctx, r)
@@ -113,13 +122,18 @@ func (h *handler) serve(r *http.Request) (string, []byte, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	answer, err := op.run(h, ctx, caller, body)
+	answer, err := op.run(h, ctx, &call{caller: caller, body: body, requestID: requestID})
 	return op.name, answer, err
 }
 
 // authenticate verifies the credential. What can be refused without the body is refused before a
 // byte of it is read, and no more than the limit is ever read.
 func (h *handler) authenticate(ctx context.Context, r *http.Request) (access.Caller, []byte, error) {
+	if len(r.Header["Authorization"]) > 1 {
+		// A proxy in front could have looked at the other one.
+		return access.Caller{}, nil, &protocolError{exception{"IncompleteSignatureException", http.StatusBadRequest},
+			"there is more than one Authorization header"}
+	}
 	bearer, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	var caller access.Caller
 	var err error
@@ -168,6 +182,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	}
 }
 
+var unknownOperation = exception{"UnknownOperationException", http.StatusBadRequest}
+
 func checkContentType(header http.Header) error {
 	given := header.Get("Content-Type")
 	if given == contentType && header.Get("Content-Encoding") == "" {
@@ -183,16 +199,15 @@ func checkContentType(header http.Header) error {
 }
 
 func (h *handler) find(target string) (operation, error) {
-	unknown := exception{"UnknownOperationException", http.StatusBadRequest}
 	name, ok := strings.CutPrefix(target, targetPrefix)
 	op, found := h.operations[name]
 	switch {
 	case ok && found:
 		return op, nil
 	case ok && slices.Contains(missing, name):
-		return op, &protocolError{unknown, name + " is an operation of Amazon Verified Permissions that copse does not have yet"}
+		return op, &protocolError{unknownOperation, name + " is an operation of Amazon Verified Permissions that copse does not have yet"}
 	default:
-		return op, &protocolError{unknown, "X-Amz-Target names no operation of Amazon Verified Permissions"}
+		return op, &protocolError{unknownOperation, "X-Amz-Target names no operation of Amazon Verified Permissions"}
 	}
 }
 

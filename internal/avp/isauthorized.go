@@ -6,18 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
-	"github.com/copse-authz/copse/internal/access"
 )
 
 // isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
-func (h *handler) isAuthorized(ctx context.Context, c access.Caller, body []byte) ([]byte, error) {
+func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	var in question
-	if err := in.read(body); err != nil {
+	if err := in.read(c.body); err != nil {
 		return nil, err
 	}
 	var f findings
@@ -32,11 +33,30 @@ func (h *handler) isAuthorized(ctx context.Context, c access.Caller, body []byte
 		Context:       in.context.data,
 		Entities:      in.entities.data,
 	}
-	resp, err := h.policyStores.DecideAs(ctx, c, &req)
+	resp, err := h.policyStores.DecideAs(ctx, c.caller, &req)
 	if err != nil {
 		return nil, err
 	}
+	h.decided.WithLabelValues(resp.Decision.String()).Inc()
+	if h.decisionLog.Enabled(ctx, slog.LevelInfo) {
+		h.decisionLog.LogAttrs(ctx, slog.LevelInfo, "decision",
+			slog.String("requestId", c.requestID), slog.String("key", c.caller.KeyID),
+			slog.String("policyStore", in.policyStoreID), slog.Uint64("revision", resp.Revision),
+			slog.String("decision", resp.Decision.String()), slog.Any("determining", determining(resp.Determining)),
+			slog.Int("errors", len(resp.Errors)))
+	}
 	return appendDecision(make([]byte, 0, 256), &resp), nil
+}
+
+// determining prints policy ids only when a line is written.
+type determining []copse.PolicyRef
+
+func (d determining) LogValue() slog.Value {
+	ids := make([]string, len(d))
+	for i, ref := range d {
+		ids[i] = string(ref.ID)
+	}
+	return slog.StringValue(strings.Join(ids, " "))
 }
 
 // question is IsAuthorized's input. Identifiers are copies; entities and context alias the body.

@@ -18,7 +18,14 @@ type operation struct {
 	// needs is the verb a caller's key must have. The services check it; it stands here so that a
 	// test can ask each operation with a key that lacks it.
 	needs access.Verb
-	run   func(h *handler, ctx context.Context, c access.Caller, body []byte) ([]byte, error)
+	run   func(h *handler, ctx context.Context, c *call) ([]byte, error)
+}
+
+// call is one authenticated request.
+type call struct {
+	caller    access.Caller
+	body      []byte
+	requestID string
 }
 
 // operations are AVP's operations that copse has.
@@ -55,17 +62,17 @@ type input[Req any] interface {
 }
 
 // serve makes a row's run from a typed function: decode strictly, validate, call, encode.
-func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, access.Caller, P) (Resp, error)) func(*handler, context.Context, access.Caller, []byte) ([]byte, error) {
-	return func(h *handler, ctx context.Context, c access.Caller, body []byte) ([]byte, error) {
+func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, access.Caller, P) (Resp, error)) func(*handler, context.Context, *call) ([]byte, error) {
+	return func(h *handler, ctx context.Context, c *call) ([]byte, error) {
 		req := P(new(Req))
-		if err := json.Unmarshal(body, req, json.RejectUnknownMembers(true)); err != nil {
+		if err := json.Unmarshal(c.body, req, json.RejectUnknownMembers(true)); err != nil {
 			return nil, decodingError(err)
 		}
 		var f findings
 		if req.validate(&f); f.err() != nil {
 			return nil, f.err()
 		}
-		resp, err := do(h, ctx, c, req)
+		resp, err := do(h, ctx, c.caller, req)
 		if err != nil {
 			return nil, err
 		}

@@ -3,9 +3,11 @@ package avp
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -88,26 +90,27 @@ func (h *handler) createPolicy(ctx context.Context, c access.Caller, in *createP
 	}
 	p, err := h.policyStores.CreatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), text)
 	if err != nil {
-		return policyHead{}, relocate(err, "definition.static.statement")
+		return policyHead{}, relocate(err, "statement", "definition.static.statement")
 	}
 	return headOf(in.PolicyStoreID, &p), nil
 }
 
-// relocate names the member of AVP's request that a finding in a text is about. The services know
-// the text only, not where the message had it.
-func relocate(err error, path string) error {
+// relocate names the member of the message that a finding is about: the services know the text, not
+// always where the message had it. A finding without a place is about the text as a whole.
+func relocate(err error, from, to string) error {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || e.Kind != copse.Invalid {
 		return err
 	}
 	moved := *e
-	moved.Fields = make([]copse.Field, 0, max(1, len(e.Fields)))
-	for _, f := range e.Fields {
-		f.Path = path
-		moved.Fields = append(moved.Fields, f)
+	moved.Fields = slices.Clone(e.Fields)
+	for i, f := range moved.Fields {
+		if f.Path == "" || f.Path == from {
+			moved.Fields[i].Path = to
+		}
 	}
 	if len(moved.Fields) == 0 {
-		moved.Fields = append(moved.Fields, copse.Field{Path: path, Message: e.Detail})
+		moved.Fields = []copse.Field{{Path: to, Message: e.Detail}}
 	}
 	return &moved
 }
@@ -175,7 +178,7 @@ func (h *handler) updatePolicy(ctx context.Context, c access.Caller, in *updateP
 	}
 	p, err := h.policyStores.UpdatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyID(in.PolicyID), u)
 	if err != nil {
-		return policyHead{}, relocate(err, "definition.static.statement")
+		return policyHead{}, relocate(err, "statement", "definition.static.statement")
 	}
 	return headOf(in.PolicyStoreID, &p), nil
 }
@@ -272,8 +275,12 @@ type itemDefinition struct {
 const maxScan = 1000
 
 func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPoliciesInput) (listPoliciesOutput, error) {
-	call := "ListPolicies " + in.PolicyStoreID
 	out := listPoliciesOutput{Policies: []policyItem{}}
+	filter, err := json.Marshal(in.Filter)
+	if err != nil {
+		return out, err
+	}
+	call := "ListPolicies " + c.KeyID + " " + in.PolicyStoreID + " " + string(filter)
 	after, err := h.openPage(call, in.NextToken)
 	if err != nil {
 		return out, err

@@ -145,7 +145,7 @@ type policyStoreItem struct {
 }
 
 func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *listPolicyStoresInput) (listPolicyStoresOutput, error) {
-	const call = "ListPolicyStores"
+	call := "ListPolicyStores " + c.KeyID
 	after, err := h.openPage(call, in.NextToken)
 	if err != nil {
 		return listPolicyStoresOutput{}, err
@@ -210,7 +210,7 @@ func (h *handler) putSchema(ctx context.Context, c access.Caller, in *putSchemaI
 	schema, err := h.policyStores.PutSchema(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
 		policystore.SchemaText{JSON: *in.Definition.CedarJSON})
 	if err != nil {
-		return putSchemaOutput{}, relocate(err, "definition.cedarJson")
+		return putSchemaOutput{}, relocate(err, "schema.json", "definition.cedarJson")
 	}
 	return putSchemaOutput{
 		CreatedDate: timestamp(schema.CreatedAt), LastUpdatedDate: timestamp(schema.UpdatedAt),
