@@ -124,12 +124,15 @@ type stored struct {
 	sum     uint64
 }
 
-// check reads an item's version and holds it against an expectation.
+// check reads an item's version and holds it against an expectation. A partition without a head has
+// no items, since the head is erased last.
 func (w *writer) check(c *commit, k storage.Key, e storage.Expectation) (s stored, err error) {
-	_, err = w.stmts.version.one(func(r *row) error {
-		s = stored{r.number(), r.number()}
-		return r.err
-	}, []byte(c.Partition.String()), []byte(k.Kind), []byte(k.ID))
+	if !c.Create {
+		_, err = w.stmts.version.one(func(r *row) error {
+			s = stored{r.number(), r.number()}
+			return r.err
+		}, []byte(c.Partition.String()), []byte(k.Kind), []byte(k.ID))
+	}
 	if err == nil && !e.Met(s.version) {
 		err = fmt.Errorf("%w: %s %q is at version %d", storage.ErrConflict, k.Kind, k.ID, s.version)
 	}

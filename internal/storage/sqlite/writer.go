@@ -70,7 +70,7 @@ type writeStmts struct {
 func openWriter(b *Backend, path string) (*writer, error) {
 	c, err := openConn(path, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
 		"cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -32768",
-		"wal_autocheckpoint = 1000", "journal_size_limit = 67108864")
+		"wal_autocheckpoint = 4000", "journal_size_limit = 67108864")
 	if err != nil {
 		return nil, err
 	}
