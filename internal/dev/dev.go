@@ -8,11 +8,10 @@ package dev
 
 import (
 	"context"
-	"io"
-	"net/http"
-	"time"
+	"errors"
+	"os"
+	"sync"
 
-	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/server"
 )
@@ -22,62 +21,106 @@ type Config struct {
 	// Server is the base; its DataDir empty means a temporary directory that Close removes. Private
 	// and http issuers are always allowed.
 	Server server.Config
-	// NoSamples leaves the sample tenants out.
+	// NoSamples leaves the sample tenants and their issuers out; the shared issuer is there.
 	NoSamples bool
 }
 
 // Dev is a running development server.
 type Dev struct {
 	Server *server.Server
+
+	issuers *issuers
+	tempDir string // empty: kept
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error // of serving, once done
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Start opens, listens, serves in the background, onboards the samples (again, when the data directory
 // was kept: nothing is doubled), and returns when all of it answers. It ends when ctx does.
-func Start(ctx context.Context, cfg Config) (*Dev, error) { panic("being written") }
+func Start(ctx context.Context, cfg Config) (*Dev, error) {
+	d := &Dev{done: make(chan struct{})}
+	dataDir := cfg.Server.DataDir
+	if dataDir == "" {
+		var err error
+		if d.tempDir, err = os.MkdirTemp("", "copse-dev-"); err != nil {
+			return nil, err
+		}
+		cfg.Server.DataDir = d.tempDir
+	}
+	cfg.Server.AllowPrivateIssuers, cfg.Server.AllowHTTPIssuers = true, true
+	if err := d.start(ctx, cfg, dataDir); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Dev) start(ctx context.Context, cfg Config, keepIn string) error {
+	var formerURL string
+	var issuersErr error
+	cfg.Server.ExtraRoutes = func(baseURL string) []server.Route {
+		d.issuers, formerURL, issuersErr = openIssuers(keepIn, baseURL)
+		if issuersErr != nil {
+			return nil
+		}
+		return d.issuers.routes()
+	}
+	var err error
+	if d.Server, err = server.Open(ctx, cfg.Server); err != nil {
+		return err
+	}
+	if err := d.Server.Listen(); err != nil {
+		return err
+	}
+	if issuersErr != nil {
+		return issuersErr
+	}
+	ctx, d.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(d.done)
+		d.err = d.Server.Serve(ctx)
+	}()
+	if err := moveIssuers(ctx, d.Server, d.issuers, formerURL); err != nil {
+		return err
+	}
+	tenants := Samples()
+	if cfg.NoSamples {
+		tenants = nil
+	}
+	// An RSA key takes a while to find: meanwhile the tenants are onboarded.
+	warmed := make(chan error, 1)
+	go func() { warmed <- d.issuers.warm(ctx, tenants) }()
+	return errors.Join(onboard(ctx, d.Server, d.issuers, tenants), <-warmed)
+}
 
 // URL is the base URL of the API, for COPSE_URL.
-func (d *Dev) URL() string { panic("being written") }
+func (d *Dev) URL() string { return d.Server.URL() }
 
 // Credential is the root credential, for COPSE_KEY.
-func (d *Dev) Credential() access.Secret { panic("being written") }
+func (d *Dev) Credential() access.Secret { return d.Server.RootCredential() }
 
 // Wait returns when the server has ended, with its error.
-func (d *Dev) Wait() error { panic("being written") }
+func (d *Dev) Wait() error {
+	<-d.done
+	return d.err
+}
 
 // Close ends the server, waits for it, and removes a temporary data directory.
-func (d *Dev) Close() error { panic("being written") }
-
-// WriteIntro prints what to paste: COPSE_URL and COPSE_KEY, the issuers, and a curl line with a real
-// token for every case of the tour, with the answer it must give.
-func (d *Dev) WriteIntro(ctx context.Context, w io.Writer) error { panic("being written") }
-
-// Row is one request of the tour, and what came of it.
-type Row struct {
-	Name        string
-	Asked       string // "acme: alice approve invoice 17"
-	Expected    string // "200 ALLOW", "403"
-	Got         string
-	Determining []string // names of the determining policies
-	Elapsed     time.Duration
-	OK          bool
-}
-
-// Tour asks every case over HTTP and returns all rows. The error is not nil when a row is not OK.
-func (d *Dev) Tour(ctx context.Context, client *http.Client) ([]Row, error) { panic("being written") }
-
-// TokenRequest asks a development issuer for a token.
-type TokenRequest struct {
-	// Issuer is the issuer's name: a tenant id or "shared". Empty: Tenant.
-	Issuer string
-	// Tenant is the tenant the token claims.
-	Tenant  copse.TenantID
-	User    string
-	Groups  []string
-	Claims  map[string]any // further claims; they win over the ones made from the members above
-	Expires time.Duration  // from now; negative makes an expired token; 0 = one hour
-}
-
-// Mint asks the development server at baseURL for a token. Client nil: http.DefaultClient.
-func Mint(ctx context.Context, client *http.Client, baseURL string, in TokenRequest) (string, error) {
-	panic("being written")
+func (d *Dev) Close() error {
+	d.closeOnce.Do(func() {
+		switch {
+		case d.cancel != nil:
+			d.cancel()
+			d.closeErr = d.Wait()
+		case d.Server != nil:
+			d.closeErr = d.Server.Close()
+		}
+		if d.tempDir != "" {
+			d.closeErr = errors.Join(d.closeErr, os.RemoveAll(d.tempDir))
+		}
+	})
+	return d.closeErr
 }

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -68,6 +67,8 @@ type Config struct {
 	// LogDecisions writes one line per decision of /v1/authorize.
 	LogDecisions bool
 
+	// Version of copse, for the OpenAPI document.
+	Version string
 	// Log receives everything. Nil: nothing.
 	Log *slog.Logger
 	// OnRootKey is called once when a root key was made: with the file that holds it, and with the
@@ -260,12 +261,4 @@ func isLoopback(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
-}
-
-// ensureDir makes the data directory, for its owner only.
-func ensureDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return copse.Errorf(copse.Invalid, "data directory: %w", err)
-	}
-	return nil
 }

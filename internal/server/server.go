@@ -11,66 +11,145 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/storage"
+	"github.com/copse-authz/copse/internal/storage/memory"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
 	"github.com/copse-authz/copse/internal/tenant"
 	"github.com/copse-authz/copse/internal/token"
 )
 
-// ErrAddressInUse is wrapped by [AddressError] when the port is taken.
-var ErrAddressInUse = errors.New("address already in use")
-
-// AddressError says which address could not be listened on.
-type AddressError struct {
-	Setting string // "listen" or "ops-listen"
-	Address string
-	Err     error
-}
-
-func (e *AddressError) Error() string {
-	return fmt.Sprintf("--%s %s: %v", e.Setting, e.Address, e.Err)
-}
-
-func (e *AddressError) Unwrap() error { return e.Err }
-
-// Server is copse, wired.
+// Server is copse, wired. The services may be used from Open until Close.
 type Server struct {
 	Access       *access.Service
 	PolicyStores *policystore.Service
 	Tenants      *tenant.Service
 	Verifier     *token.Verifier
+
+	cfg      Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	backend  storage.Backend
+	root     rootKey
+
+	listener, opsListener net.Listener
+	routes                []Route
+	handler               http.Handler
+	draining              atomic.Bool
+
+	closers   []func() error // in the order of making
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Open makes the services and finishes what a former process left half done. Close ends them; Serve
 // does so by itself.
-func Open(ctx context.Context, cfg Config) (*Server, error) { panic("being written") }
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// open takes the data directory first: its lock keeps a second process from making a second set of keys.
+func (s *Server) open(ctx context.Context) error {
+	var err error
+	if s.backend, err = s.openBackend(); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.backend.Close)
+	masterKey, err := s.loadMasterKey()
+	if err != nil {
+		return err
+	}
+	if s.root, err = s.loadRootKey(); err != nil {
+		return err
+	}
+	s.Access, err = access.New(access.Config{
+		Backend: s.backend, MasterKey: masterKey,
+		RootID: s.root.ID, Root: s.root.Secret,
+		Region: s.cfg.Region, Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.Access.Close)
+	s.PolicyStores, err = policystore.New(policystore.Config{
+		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes,
+		Log: s.log, Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.PolicyStores.Close)
+	if err := s.PolicyStores.Resume(ctx); err != nil {
+		return err
+	}
+	fetch := token.FetchPolicy{AllowPrivate: s.cfg.AllowPrivateIssuers, AllowHTTP: s.cfg.AllowHTTPIssuers}
+	s.Tenants, err = tenant.New(tenant.Config{
+		Backend: s.backend, PolicyStores: s.PolicyStores,
+		CheckIssuerURL: fetch.CheckURL, Log: s.log, Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.Tenants.Close)
+	s.Verifier, err = token.New(token.Config{Issuer: s.Tenants.Issuer, Fetch: fetch, Metrics: s.registry})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.Verifier.Close)
+	return nil
+}
+
+func (s *Server) openBackend() (storage.Backend, error) {
+	if s.cfg.InMemory {
+		return memory.New(), nil
+	}
+	return sqlite.Open(s.cfg.DataDir)
+}
+
+// Close ends the services and the backend, last made first. It is idempotent.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() {
+		var errs []error
+		for _, ln := range []net.Listener{s.listener, s.opsListener} {
+			if ln == nil {
+				continue
+			}
+			// Serving closes its listener itself.
+			if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+		for i := len(s.closers) - 1; i >= 0; i-- {
+			errs = append(errs, s.closers[i]())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
 
 // RootCredential is the root key as "copse_<id>_<secret>".
-func (s *Server) RootCredential() access.Secret { panic("being written") }
+func (s *Server) RootCredential() access.Secret { return s.root.credential() }
 
-// Listen binds both listeners without answering yet. An *AddressError wraps ErrAddressInUse when a
-// port is taken.
-func (s *Server) Listen() error { panic("being written") }
-
-// URL is the base URL of the API, without a slash at the end; OpsURL that of the operations listener,
-// empty when there is none. Both are known after Listen, and are made from the listener's own address.
-func (s *Server) URL() string { panic("being written") }
-
-// OpsURL see URL.
-func (s *Server) OpsURL() string { panic("being written") }
-
-// Addr is the address the API listens on, after Listen.
-func (s *Server) Addr() net.Addr { panic("being written") }
-
-// Serve answers requests until ctx ends, then lets those under way finish for at most ShutdownTimeout,
-// and closes everything. It calls Listen when nobody did. Its error is nil after a clean end.
-func (s *Server) Serve(ctx context.Context) error { panic("being written") }
-
-// Routes is the route table of the API's listener.
-func (s *Server) Routes() []Route { panic("being written") }
-
-// Close ends the services and the backend. It is idempotent.
-func (s *Server) Close() error { panic("being written") }
+// RootKey is the root key in two parts, for signing.
+func (s *Server) RootKey() (id string, secret access.Secret) { return s.root.ID, s.root.Secret }

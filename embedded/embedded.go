@@ -1,0 +1,159 @@
+// Package embedded decides inside your own process, without a server: the same services that `copse
+// serve` runs, minus the sockets.
+//
+// [Open] uses a data directory, which this process then has to itself. [Load] keeps everything in
+// memory and reads it from files, one directory per tenant, for programs whose policies come with
+// them. Both give a [PDP], which decides exactly as a server on the same policies does.
+//
+// A PDP has no credential to ask for: who calls [PDP.Decide] is trusted to say whose decision it is.
+// Take the tenant from something you verified, and name it once, with [PDP.DecideFor].
+package embedded
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policyfiles"
+	"github.com/copse-authz/copse/internal/server"
+	"github.com/copse-authz/copse/internal/tenant"
+)
+
+// Options of a PDP. The zero value works.
+type Options struct {
+	// Log gets what goes wrong behind the scenes. Nil: nothing.
+	Log *slog.Logger
+	// CacheBytes bounds the compiled policy stores kept in memory; 0 = 256 MiB.
+	CacheBytes int64
+}
+
+// PDP is a policy decision point. It is safe for concurrent use, and implements copse.Decider and
+// copse.Directory.
+type PDP struct {
+	server  *server.Server
+	decider copse.Decider
+}
+
+var (
+	_ copse.Decider   = (*PDP)(nil)
+	_ copse.Directory = (*PDP)(nil)
+)
+
+// Open decides from a data directory of copse. A directory that another process has open, or that a
+// newer version wrote, is refused. Close releases it.
+func Open(dir string, options Options) (*PDP, error) {
+	cfg := options.config()
+	cfg.DataDir = dir
+	return open(cfg)
+}
+
+// Load decides from files: each directory of fsys is a tenant named like it, with schema.cedarschema
+// or schema.json and any number of .cedar files, also in directories below it. A policy's name is its
+// @id; the only policy of a file may go without, and is then named for the file. A tenant with a
+// schema is validated strictly, and its requests are checked.
+//
+// The error of files that are not valid is a *copse.Error whose Fields, and whose text, point to file,
+// line and column.
+func Load(fsys fs.FS, options Options) (*PDP, error) {
+	cfg := options.config()
+	cfg.InMemory = true
+	p, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.load(fsys); err != nil {
+		_ = p.Close() // in memory: nothing to lose
+		return nil, err
+	}
+	return p, nil
+}
+
+func (o Options) config() server.Config {
+	cfg := server.DefaultConfig()
+	cfg.Log = o.Log
+	if o.CacheBytes != 0 {
+		cfg.SnapshotCacheBytes = o.CacheBytes
+	}
+	return cfg
+}
+
+func open(cfg server.Config) (*PDP, error) {
+	s, err := server.Open(context.Background(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &PDP{server: s, decider: s.PolicyStores.Decider()}, nil
+}
+
+// load reads every tenant before it makes the first, so that all that is wrong is told at once.
+func (p *PDP) load(fsys fs.FS) error {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "policy files: %w", err)
+	}
+	var tenants []tenant.NewTenant
+	wrong := &copse.Error{Kind: copse.Invalid, Detail: "the files do not hold valid policy stores"}
+	for _, e := range entries {
+		if !e.IsDir() || e.Name()[0] == '.' {
+			continue
+		}
+		id := copse.TenantID(e.Name())
+		if err := id.Validate(); err != nil {
+			wrong.Fields = append(wrong.Fields, copse.Field{Path: e.Name(), Message: err.Error()})
+			continue
+		}
+		contents, err := policyfiles.Read(fsys, e.Name())
+		if err != nil {
+			fields := policyfiles.Findings(err)
+			if fields == nil {
+				return err
+			}
+			wrong.Fields = append(wrong.Fields, fields...)
+			continue
+		}
+		tenants = append(tenants, tenant.NewTenant{ID: id, Schema: contents.Schema, Policies: contents.Policies})
+	}
+	if len(wrong.Fields) > 0 {
+		return wrong
+	}
+	for _, in := range tenants {
+		if _, err := p.server.Tenants.Create(context.Background(), access.System(), in); err != nil {
+			return copse.Errorf(copse.KindOf(err), "tenant %s: %w", in.ID, err)
+		}
+	}
+	return nil
+}
+
+// Decide answers a request about the policy store it names. Prefer DecideFor, which finds it.
+func (p *PDP) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	return p.decider.Decide(ctx, req)
+}
+
+// Lookup finds a tenant's policy store. The caller must refuse a tenant that is not active.
+func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.DirectoryEntry, error) {
+	return p.server.Tenants.Lookup(ctx, tenant)
+}
+
+// DecideFor decides for a tenant: req names no policy store, and that of the tenant is filled in. A
+// tenant that is unknown or suspended is Denied, without telling which.
+func (p *PDP) DecideFor(ctx context.Context, tenant copse.TenantID, req copse.Request) (copse.Response, error) {
+	if req.PolicyStoreID != "" || !req.Incarnation.IsZero() {
+		return copse.Response{}, copse.Errorf(copse.Invalid, "the request names a policy store; DecideFor finds the tenant's own")
+	}
+	entry, err := p.Lookup(ctx, tenant)
+	if copse.KindOf(err) == copse.NotFound && err != nil || err == nil && entry.State != copse.TenantActive {
+		return copse.Response{}, &copse.Error{Kind: copse.Denied, Resource: copse.ResourceTenant,
+			Detail: "there is no active tenant of this name", Err: err}
+	}
+	if err != nil {
+		return copse.Response{}, err
+	}
+	req.PolicyStoreID, req.Incarnation = entry.PolicyStoreID, entry.Incarnation
+	return p.Decide(ctx, &req)
+}
+
+// Close releases the data directory. Decisions under way end with an error of kind Unavailable, or are
+// answered.
+func (p *PDP) Close() error { return p.server.Close() }

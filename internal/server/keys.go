@@ -1,0 +1,103 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// rootKeyFile is the file of the data directory that holds a generated root key, readable by its owner
+// only.
+const rootKeyFile = "root.key"
+
+// loadMasterKey reads the key that access keys are encrypted under, or makes one beside the data.
+func (s *Server) loadMasterKey() (access.MasterKey, error) {
+	if s.cfg.MasterKeyFile == "" && s.cfg.InMemory {
+		return randomBytes(access.MasterKeySize), nil
+	}
+	key, generated, err := access.OpenMasterKey(s.cfg.MasterKeyFile, s.cfg.DataDir)
+	if generated {
+		s.log.Warn("made a master key beside the data it protects: back it up, better keep it elsewhere and name it with --master-key-file",
+			"file", filepath.Join(s.cfg.DataDir, access.MasterKeyFile))
+	}
+	return key, err
+}
+
+// rootKey may do everything.
+type rootKey struct {
+	ID     string
+	Secret access.Secret
+}
+
+func (k rootKey) credential() access.Secret { return access.FormatBearer(k.ID, k.Secret) }
+
+// loadRootKey takes the configured one, else the one of the data directory, else makes one.
+func (s *Server) loadRootKey() (rootKey, error) {
+	if s.cfg.RootAccessKeyID != "" {
+		return rootKey{s.cfg.RootAccessKeyID, s.cfg.RootSecretAccessKey}, nil
+	}
+	made := rootKey{ID: copse.NewID(), Secret: access.Secret(copse.NewID() + copse.NewID())}
+	if s.cfg.InMemory {
+		return made, nil
+	}
+	file := filepath.Join(s.cfg.DataDir, rootKeyFile)
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return rootKey{}, copse.Errorf(copse.Invalid, "root key: %w", err)
+	default:
+		return parseRootKey(file, string(bytes.TrimSpace(text)))
+	}
+	// Before it is used for anything: nobody can be locked out by a crash.
+	if err := writeSecret(file, string(made.credential())); err != nil {
+		return rootKey{}, err
+	}
+	if s.cfg.OnRootKey != nil {
+		s.cfg.OnRootKey(file, made.credential())
+	}
+	return made, nil
+}
+
+func parseRootKey(file, credential string) (rootKey, error) {
+	rest, ok := strings.CutPrefix(credential, "copse_")
+	id, secret, ok2 := strings.Cut(rest, "_")
+	if !ok || !ok2 || id == "" || secret == "" {
+		return rootKey{}, copse.Errorf(copse.Invalid, "root key file %s does not hold a credential copse_<id>_<secret>; remove it to have a new one made", file)
+	}
+	return rootKey{ID: id, Secret: access.Secret(secret)}, nil
+}
+
+// writeSecret makes a file that must not exist yet, and returns once it is on disk.
+func writeSecret(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "making a key: %w", err)
+	}
+	_, err = fmt.Fprintln(f, text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(copse.Errorf(copse.Invalid, "making a key: %w", err), os.Remove(file))
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "making a key: %w", err)
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return copse.Errorf(copse.Invalid, "making a key: %w", err)
+	}
+	return nil
+}
+
+func randomBytes(n int) []byte {
+	out := make([]byte, n)
+	_, _ = rand.Read(out) // ends the process rather than fail
+	return out
+}

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// ErrAddressInUse is wrapped by [AddressError] when the port is taken.
+var ErrAddressInUse = errors.New("address already in use")
+
+// AddressError says which address could not be listened on.
+type AddressError struct {
+	Setting string // "listen" or "ops-listen"
+	Address string
+	Err     error
+}
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("--%s %s: %v", e.Setting, e.Address, e.Err)
+}
+
+func (e *AddressError) Unwrap() error { return e.Err }
+
+// Listen binds both listeners without answering yet. An *AddressError wraps ErrAddressInUse when a
+// port is taken.
+func (s *Server) Listen() error {
+	if s.listener != nil {
+		return nil
+	}
+	if err := s.cfg.validateListen(); err != nil {
+		return err
+	}
+	main, err := listen("listen", s.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	if s.cfg.OpsListen != "" {
+		ops, err := listen("ops-listen", s.cfg.OpsListen)
+		if err != nil {
+			return errors.Join(err, main.Close())
+		}
+		s.opsListener = ops
+	}
+	s.listener = main
+	return s.route()
+}
+
+func listen(setting, address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &AddressError{setting, address, ErrAddressInUse}
+	}
+	if err != nil {
+		return nil, &AddressError{setting, address, err}
+	}
+	return ln, nil
+}
+
+// URL is the base URL of the API, without a slash at the end, known after Listen. It is made from the
+// listener's own address and never from what a request says.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return baseURL(scheme, s.listener)
+}
+
+// OpsURL is that of the operations listener, empty when there is none.
+func (s *Server) OpsURL() string { return baseURL("http", s.opsListener) }
+
+// Addr is the address the API listens on, after Listen.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+func baseURL(scheme string, ln net.Listener) string {
+	if ln == nil {
+		return ""
+	}
+	addr, ok := ln.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	host := addr.IP.String()
+	if addr.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(addr.Port))
+}
+
+// Serve answers requests until ctx ends, then lets those under way finish for at most ShutdownTimeout,
+// and closes everything. It calls Listen when nobody did. Its error is nil after a clean end.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	main := s.httpServer(s.handler)
+	if s.cfg.TLSCert != "" {
+		cert, err := newCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		main.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	}
+	ops := s.httpServer(s.opsHandler())
+	failed := make(chan error, 2)
+	go func() { failed <- s.serveMain(main) }()
+	if s.opsListener != nil {
+		go func() { failed <- ops.Serve(s.opsListener) }()
+	}
+	s.log.Info("serving", "url", s.URL(), "ops", s.OpsURL())
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, s.drain(context.WithoutCancel(ctx), main, ops), s.Close())
+}
+
+func (s *Server) serveMain(main *http.Server) error {
+	if main.TLSConfig != nil {
+		return main.ServeTLS(s.listener, "", "")
+	}
+	return main.Serve(s.listener)
+}
+
+// drain is not part of the context that ended: requests under way keep theirs. The operations
+// listener goes last, so that /readyz says meanwhile that nothing new should come.
+func (s *Server) drain(ctx context.Context, main, ops *http.Server) error {
+	s.draining.Store(true)
+	s.log.Info("shutting down")
+	limited, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+	defer cancel()
+	err := main.Shutdown(limited)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn("requests were still under way at the end of --shutdown-timeout, and were cut off")
+		err = main.Close()
+	}
+	return errors.Join(err, ops.Close())
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.WriteTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// readyTimeout bounds the read behind /readyz: slower than this is not ready.
+const readyTimeout = 2 * time.Second

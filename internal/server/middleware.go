@@ -1,0 +1,142 @@
+package server
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+)
+
+// maxBodyBytes is the backstop for every route: the largest contents, escaped in JSON. Each transport
+// has its own, smaller limits.
+const maxBodyBytes = 2*copse.MaxContentsBytes + 1<<20
+
+// middleware is what every request goes through: it gets an id, which its answer carries and every log
+// line about it names; its body is bounded; and a panic ends it and nothing else.
+type middleware struct {
+	next   http.Handler
+	log    *slog.Logger
+	panics prometheus.Counter
+	byCode [6]prometheus.Counter // by hundreds
+}
+
+func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer) *middleware {
+	m := &middleware{next: next, log: log,
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http_panics_total", Help: "Requests that a defect ended."})}
+	codes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_http_requests_total", Help: "Answers of the API's listener by status."}, []string{"code"})
+	for i := 1; i < len(m.byCode); i++ {
+		m.byCode[i] = codes.WithLabelValues(strconv.Itoa(i) + "xx")
+	}
+	reg.MustRegister(m.panics, codes)
+	return m
+}
+
+func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := []string{requestID(r)}
+	// Canonical keys, set without the lookups of Header.Set. Handlers read the id from here.
+	header := w.Header()
+	header["X-Request-Id"] = id
+	if r.URL.Path == "/" {
+		header["X-Amzn-Requestid"] = id
+	}
+	if r.ContentLength != 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	}
+	out := &response{ResponseWriter: w}
+	defer m.finish(out, r, id[0])
+	m.next.ServeHTTP(out, r)
+}
+
+func (m *middleware) finish(out *response, r *http.Request, id string) {
+	if cause := recover(); cause != nil {
+		if cause == http.ErrAbortHandler {
+			panic(cause)
+		}
+		m.panics.Inc()
+		m.log.Error("panic", "requestId", id, "method", r.Method, "path", r.URL.Path,
+			"panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+		if out.status != 0 {
+			// Part of an answer is out: a broken connection is the only honest end of it.
+			panic(http.ErrAbortHandler)
+		}
+		writeError(out, http.StatusInternalServerError, copse.Internal, "something is broken inside copse; the request id finds it in the log")
+	}
+	if class := out.status / 100; class > 0 && class < len(m.byCode) {
+		m.byCode[class].Inc()
+	}
+}
+
+// response remembers whether an answer began.
+type response struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// requestID takes the caller's, so that a request can be followed through several services, unless it
+// could be mistaken for something else in a log. Else it draws one in the form of a UUID, as AWS does.
+func requestID(r *http.Request) string {
+	if values := r.Header["X-Request-Id"]; len(values) == 1 && plainID(values[0]) {
+		return values[0]
+	}
+	var raw [16]byte
+	binary.LittleEndian.PutUint64(raw[:], rand.Uint64())  //nolint:gosec // an id, not a secret
+	binary.LittleEndian.PutUint64(raw[8:], rand.Uint64()) //nolint:gosec // an id, not a secret
+	raw[6] = raw[6]&0x0f | 0x40
+	raw[8] = raw[8]&0x3f | 0x80
+	var out [36]byte
+	hex.Encode(out[:8], raw[:4])
+	hex.Encode(out[9:13], raw[4:6])
+	hex.Encode(out[14:18], raw[6:8])
+	hex.Encode(out[19:23], raw[8:10])
+	hex.Encode(out[24:], raw[10:])
+	out[8], out[13], out[18], out[23] = '-', '-', '-', '-'
+	return string(out[:])
+}
+
+func plainID(id string) bool {
+	if len(id) < 8 || len(id) > 64 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// writeError answers in the form of the control API, for what no transport answers. The message holds
+// nothing of the request.
+func writeError(w http.ResponseWriter, status int, kind copse.Kind, message string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Length")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "{\"error\":{\"kind\":%q,\"message\":%q,\"requestId\":%q}}\n", kind.String(), message, h.Get("X-Request-Id"))
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/authorizer"
+	"github.com/copse-authz/copse/internal/avp"
+)
+
+// Routes is the route table of the API's listener, known after Listen. What is not in it is not served.
+func (s *Server) Routes() []Route { return slices.Clone(s.routes) }
+
+// route builds the table. It waits for Listen because extra routes want to know the address.
+func (s *Server) route() error {
+	quiet := s.log
+	if !s.cfg.LogDecisions {
+		quiet = slog.New(slog.DiscardHandler)
+	}
+	control, err := api.New(api.Config{
+		Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Version: s.cfg.Version, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	amazon, err := avp.New(avp.Config{
+		PolicyStores: s.PolicyStores, Access: s.Access, Log: s.log, Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.routes = []Route{
+		{Pattern: "POST /v1/authorize", Handler: authorizer.New(authorizer.Config{
+			Verify: s.Verifier.Verify, Directory: s.Tenants, Decider: s.PolicyStores.Decider(),
+			Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
+		})},
+		{Pattern: "POST /{$}", Handler: amazon},
+		// What none of the control API's own routes takes is for it to refuse.
+		{Pattern: "/v1/", Handler: control},
+	}
+	for _, r := range control.Routes() {
+		s.routes = append(s.routes, Route{Pattern: r.Method + " " + r.Path, Open: r.Open, Handler: control})
+	}
+	if s.cfg.ExtraRoutes != nil {
+		s.routes = append(s.routes, s.cfg.ExtraRoutes(s.URL())...)
+	}
+	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry)
+	return nil
+}
+
+// router finds the handler of a request. Fixed paths, which are the hot ones, are one map lookup; the
+// rest is net/http's. A path that is not in its shortest form is nowhere: redirecting it, or cleaning
+// it in silence, would let a proxy in front and this server disagree about what was asked.
+type router struct {
+	fixed map[methodPath]http.Handler
+	mux   *http.ServeMux
+}
+
+type methodPath struct{ method, path string }
+
+func newRouter(routes []Route) *router {
+	rt := &router{fixed: map[methodPath]http.Handler{}, mux: http.NewServeMux()}
+	for _, r := range routes {
+		rt.mux.Handle(r.Pattern, r.Handler)
+		method, pattern, ok := strings.Cut(r.Pattern, " ")
+		pattern = strings.TrimSuffix(pattern, "{$}")
+		if ok && method == http.MethodPost && !strings.Contains(pattern, "{") {
+			rt.fixed[methodPath{method, pattern}] = r.Handler
+		}
+	}
+	return rt
+}
+
+func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h, ok := rt.fixed[methodPath{r.Method, r.URL.Path}]; ok {
+		h.ServeHTTP(w, r)
+		return
+	}
+	if !cleanPath(r.URL.Path) {
+		writeError(w, http.StatusNotFound, copse.NotFound, "there is nothing at this path")
+		return
+	}
+	handler, pattern := rt.mux.Handler(r)
+	if pattern != "" {
+		rt.mux.ServeHTTP(w, r)
+		return
+	}
+	// net/http knows whether another method would do; its text is left out.
+	probe := headerOnly{header: http.Header{}}
+	handler.ServeHTTP(&probe, r)
+	if probe.status == http.StatusMethodNotAllowed {
+		w.Header()["Allow"] = probe.header["Allow"]
+		writeError(w, http.StatusMethodNotAllowed, copse.Invalid, "this path does not take this method")
+		return
+	}
+	writeError(w, http.StatusNotFound, copse.NotFound, "there is nothing at this path")
+}
+
+func cleanPath(p string) bool {
+	return p == "/" || path.Clean(p) == strings.TrimSuffix(p, "/")
+}
+
+// headerOnly takes a status and headers, and drops the body.
+type headerOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headerOnly) Header() http.Header         { return h.header }
+func (h *headerOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (h *headerOnly) WriteHeader(status int)      { h.status = status }
