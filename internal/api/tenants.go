@@ -88,9 +88,6 @@ func (a *API) createTenant(ctx context.Context, c access.Caller, in *struct{ Bod
 			CheckRequests: s.CheckRequests, ForbidErrorsDeny: s.ForbidErrorsDeny,
 		}
 	}
-	if err := made.ID.Validate(); err != nil {
-		return nil, err
-	}
 	if err := checkSchemaText("schema", in.Body.Schema); err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ type Issuer struct {
 	ID  string `json:"id,omitempty" doc:"Derived from the URL by copse. In a request it is left out, or the id of the path."`
 	URL string `json:"url" minLength:"1" maxLength:"2048" doc:"The iss claim of its tokens, byte for byte. One registration per URL; an update can't change it." example:"https://idp.example.com/acme"`
 
-	Tenants    []string `json:"tenants,omitempty" nullable:"false" doc:"The tenants it may speak for. Neither tenants nor allTenants: nobody." example:"acme"`
+	Tenants    []string `json:"tenants,omitempty" nullable:"false" doc:"The tenants it may speak for; each exists already. Neither tenants nor allTenants: nobody." example:"acme"`
 	AllTenants bool     `json:"allTenants,omitzero" doc:"It may speak for every tenant, also those made later."`
 
 	TokenType  string   `json:"tokenType" enum:"access,id" doc:"The one type of token that is accepted." example:"access"`

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -36,6 +37,7 @@ type handler struct {
 	operations   map[string]operation
 	answered     *prometheus.CounterVec
 	decided      *prometheus.CounterVec
+	cutters      sync.Pool // of *cutter
 }
 
 // New makes the handler for POST /. It answers every request itself, authenticates each before it

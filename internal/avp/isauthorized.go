@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -18,7 +17,7 @@ import (
 // isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
 func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	var in question
-	if err := in.read(c.body); err != nil {
+	if err := h.cut(c.body, &in); err != nil {
 		return nil, err
 	}
 	var f findings
@@ -104,10 +103,12 @@ type cutter struct {
 	dec jsontext.Decoder
 }
 
-var cutters = sync.Pool{New: func() any { return new(cutter) }}
-
-func (q *question) read(body []byte) error {
-	x := cutters.Get().(*cutter)
+// cut reads a question out of a body.
+func (h *handler) cut(body []byte, q *question) error {
+	x, ok := h.cutters.Get().(*cutter)
+	if !ok {
+		x = new(cutter)
+	}
 	x.buf = *bytes.NewBuffer(body)
 	// Over a bytes.Buffer the decoder reads in place, so that values alias body and stay valid.
 	x.dec.Reset(&x.buf)
@@ -117,7 +118,7 @@ func (q *question) read(body []byte) error {
 	}
 	x.buf = bytes.Buffer{}
 	x.dec.Reset(&x.buf)
-	cutters.Put(x)
+	h.cutters.Put(x)
 	return err
 }
 
