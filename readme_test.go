@@ -118,7 +118,7 @@ func (c *console) run(t *testing.T, command string) string {
 // startDev runs `copse dev` on a free port and returns the two variables it prints for the shell.
 func startDev(t *testing.T, binary string) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
 	cmd := exec.CommandContext(ctx, binary, "dev", "--listen", "127.0.0.1:0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
