@@ -32,7 +32,7 @@ var imports = map[string]string{
 	"internal/storage/memory":                    ". internal/storage",
 	"internal/storage/sqlite":                    ". internal/storage sqlite sys",
 	"internal/storage/sqlite/testdata/killchild": ". internal/storage internal/storage/sqlite",
-	"internal/storage/storagetest":               ". internal/storage",
+	"internal/storage/storagetest":               ". internal/storage internal/storage/memory cmp", // memory is the model
 	"internal/access":                            ". internal/storage prometheus json",
 	"internal/token":                             ". cedar-types prometheus json jwt jwks otter sync",
 	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync",
@@ -40,12 +40,15 @@ var imports = map[string]string{
 	"internal/avp":                               ". cedar-types internal/access internal/policystore prometheus json",
 	"internal/api":                               ". internal/access internal/policystore internal/tenant prometheus json huma",
 	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json",
-	"internal/dev":                               ". json jwt jwks examples/payments internal/api internal/server",
+	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml",
-	"embedded":                                   ". internal/server internal/policystore internal/tenant internal/access",
-	"copsetest":                                  ". internal/server internal/dev internal/api",
-	"cmd/copse":                                  ". internal/server internal/dev internal/api internal/engine internal/storage/sqlite json cobra",
-	"examples/payments":                          "",
+	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
+	// which may know the engine.
+	"internal/policyfiles": ". internal/policystore internal/engine",
+	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
+	"copsetest":            ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
+	"cmd/copse":            ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite json cobra", // the engine, to check policies without a server
+	"examples/payments":    "",
 }
 
 // testImports is what test files may import on top of their package's row.
@@ -58,9 +61,11 @@ var testImports = map[string]string{
 	"internal/access":         "aws internal/storage/memory",
 	"internal/policystore":    "internal/storage/memory internal/storage/sqlite internal/tenant",
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
-	"internal/api":            "internal/*",
+	"internal/api":            "aws internal/*",
 	"internal/authorizer":     "internal/*",
 	"internal/server":         "aws jwt copsetest",
+	"internal/dev":            "internal/*",
+	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
 	"internal/engine":         "",
 	"bench":                   "internal/* copsetest embedded cedar cedar-types aws json jwt",
