@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/copse-authz/copse/internal/access"
@@ -50,6 +51,11 @@ func Start(ctx context.Context, cfg Config) (*Dev, error) {
 			return nil, err
 		}
 		cfg.Server.DataDir = d.tempDir
+		// What goes away with the directory needs no warning that its key is in it.
+		cfg.Server.MasterKeyFile = filepath.Join(d.tempDir, access.MasterKeyFile)
+		if _, err := access.GenerateMasterKey(cfg.Server.MasterKeyFile); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(d.tempDir))
+		}
 	}
 	cfg.Server.AllowPrivateIssuers, cfg.Server.AllowHTTPIssuers = true, true
 	if err := d.start(ctx, cfg, dataDir); err != nil {

@@ -19,34 +19,45 @@ func Samples() []copse.TenantID { return []copse.TenantID{"acme", "globex", "ini
 // onboard makes the samples' tenants and issuers as far as they are absent. What is there stays as the
 // user of a kept data directory left it.
 func onboard(ctx context.Context, s *server.Server, i *issuers, tenants []copse.TenantID) error {
+	made := map[copse.TenantID]bool{}
 	for _, id := range tenants {
-		if err := onboardTenant(ctx, s, id); err != nil {
+		isNew, err := onboardTenant(ctx, s, id)
+		if err != nil {
 			return err
 		}
+		made[id] = isNew
 	}
 	for _, in := range sampleIssuers(i, tenants) {
-		_, err := s.Tenants.AddIssuer(ctx, access.System(), in)
-		if err != nil && copse.KindOf(err) != copse.Conflict {
+		registered, err := s.Tenants.Issuer(ctx, in.URL)
+		switch {
+		case err == nil && len(in.Tenants) == 1 && made[in.Tenants[0]]:
+			// The tenant was deleted and is here again. Its issuer forgot it meanwhile.
+			in.ID = registered.ID
+			_, err = s.Tenants.UpdateIssuer(ctx, access.System(), in)
+		case copse.KindOf(err) == copse.NotFound:
+			_, err = s.Tenants.AddIssuer(ctx, access.System(), in)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func onboardTenant(ctx context.Context, s *server.Server, id copse.TenantID) error {
-	_, err := s.Tenants.Get(ctx, access.System(), id)
+func onboardTenant(ctx context.Context, s *server.Server, id copse.TenantID) (isNew bool, err error) {
+	_, err = s.Tenants.Get(ctx, access.System(), id)
 	if copse.KindOf(err) != copse.NotFound {
-		return err
+		return false, err
 	}
 	contents, err := policyfiles.Read(payments.Files, path.Join("tenants", string(id)))
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = s.Tenants.Create(ctx, access.System(), tenant.NewTenant{
 		ID: id, Description: "sample of examples/payments",
 		Schema: contents.Schema, Policies: contents.Policies,
 	})
-	return err
+	return err == nil, err
 }
 
 // sampleIssuers are one per tenant, which may speak for that one only, and one that all share.

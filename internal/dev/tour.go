@@ -18,24 +18,22 @@ import (
 // Row is one request of the tour, and what came of it.
 type Row struct {
 	Name        string
-	Asked       string // "acme: alice, a clerk, pays 900.00"
-	Expected    string // "200 ALLOW by clerks-pay-small-amounts", "403"
-	Got         string
+	Asked       string   // "acme: alice, a clerk, pays 900.00"
+	Expected    string   // "200 ALLOW by clerks-pay-small-amounts", "403"
+	Got         string   // "200 ALLOW", "403"; with the body when another status was expected
 	Determining []string // names of the determining policies
 	Elapsed     time.Duration
 	OK          bool
 }
 
-func expected(c Case) string { return outcome(c.Status, c.Decision, c.Determining) }
-
-func outcome(status int, decision string, by []string) string {
+func expected(c Case) string {
 	switch {
-	case status != http.StatusOK:
-		return fmt.Sprint(status)
-	case len(by) > 0:
-		return fmt.Sprintf("%d %s by %s", status, decision, strings.Join(by, ", "))
+	case c.Status != http.StatusOK:
+		return fmt.Sprint(c.Status)
+	case len(c.Determining) > 0:
+		return fmt.Sprintf("%d %s by %s", c.Status, c.Decision, strings.Join(c.Determining, ", "))
 	}
-	return fmt.Sprintf("%d %s, no policy", status, decision)
+	return fmt.Sprintf("%d %s, no policy", c.Status, c.Decision)
 }
 
 // Tour asks every case over HTTP and returns all rows. The error is not nil when a row is not OK.
@@ -56,7 +54,7 @@ func (d *Dev) Tour(ctx context.Context, client *http.Client) ([]Row, error) {
 		}
 		rows = append(rows, row)
 		if !row.OK {
-			wrong = append(wrong, fmt.Sprintf("%s: expected %s, got %s", c.Name, row.Expected, row.Got))
+			wrong = append(wrong, fmt.Sprintf("%s: expected %s, got %s %v", c.Name, row.Expected, row.Got, row.Determining))
 		}
 	}
 	if len(wrong) > 0 {
@@ -116,9 +114,9 @@ func (d *Dev) ask(ctx context.Context, client *http.Client, c Case) (Row, error)
 		row.Determining = append(row.Determining, p.Name)
 	}
 	slices.Sort(row.Determining)
-	row.Got = outcome(resp.StatusCode, a.Decision, row.Determining)
-	row.OK = row.Got == row.Expected
-	if !row.OK && resp.StatusCode != http.StatusOK {
+	row.OK = resp.StatusCode == c.Status && a.Decision == c.Decision && slices.Equal(row.Determining, c.Determining)
+	row.Got = strings.TrimSpace(fmt.Sprint(resp.StatusCode) + " " + a.Decision)
+	if resp.StatusCode != c.Status {
 		row.Got += " " + strings.TrimSpace(string(body))
 	}
 	return row, nil
