@@ -203,6 +203,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int) (out []byte, kept b
 		return appendSet(b, dec, depth)
 	case '{':
 		return appendRecord(b, dec, depth)
+	default:
 	}
 	value, err := dec.ReadValue()
 	if err != nil {
@@ -215,6 +216,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int) (out []byte, kept b
 		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 			return strconv.AppendInt(b, n, 10), true, nil
 		}
+	default:
 	}
 	return b, false, nil
 }

@@ -20,6 +20,18 @@ const (
 // token pass for the one that was verified.
 type digest [sha256.Size]byte
 
+// Hashing wants bytes; copying a token into a used buffer spares an allocation of its size per call.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func digestOf(token string) digest {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	*b = append((*b)[:0], token...)
+	d := digest(sha256.Sum256(*b))
+	clear(*b) // tokens are credentials: none stays behind in a pool
+	return d
+}
+
 // entry is a verified token. Everything in it is immutable.
 type entry struct {
 	verified *Verified

@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -102,7 +101,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Verified, error) 
 		_, err := parse(token)
 		return nil, err
 	}
-	d := digest(sha256.Sum256([]byte(token)))
+	d := digestOf(token)
 	hit, err := v.recall(ctx, &d)
 	if hit != nil || err != nil {
 		return hit, err

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	stdjson "encoding/json"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -41,11 +42,15 @@ var (
 	otherRSA = sync.OnceValue(func() crypto.Signer { return must(rsa.GenerateKey(rand.Reader, 2048)) })
 	weakRSA  = sync.OnceValue(func() crypto.Signer { return must(rsa.GenerateKey(rand.Reader, 1024)) })
 	ecKey    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
-	edKey    = sync.OnceValue(func() crypto.Signer {
-		_, secret, err := ed25519.GenerateKey(rand.Reader)
-		return must(secret, err)
-	})
+	ec384    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)) })
+	ec521    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)) })
+	edKey    = sync.OnceValue(func() crypto.Signer { return must(newEd25519()) })
 )
+
+func newEd25519() (crypto.Signer, error) {
+	_, secret, err := ed25519.GenerateKey(rand.Reader)
+	return secret, err
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -72,6 +77,11 @@ func (s signer) sign(claims map[string]any, header map[string]any) string {
 	}
 	return s.raw(text(h), text(claims))
 }
+
+func timeNow() int64 { return time.Now().Unix() }
+
+// unmarshalStd is for cedar-go's types, which read themselves.
+func unmarshalStd(b []byte, v any) error { return stdjson.Unmarshal(b, v) }
 
 func text(v any) string { return string(must(json.Marshal(v, json.Deterministic(true)))) }
 
@@ -258,6 +268,7 @@ func (w *world) wantRefused(t *testing.T, token string, reason Reason) {
 		kind = copse.Denied
 	case ReasonKeys, ReasonIssuerLookup:
 		kind = copse.Unavailable
+	default:
 	}
 	before := w.failures(t)
 	v, err := w.Verify(t.Context(), token)
