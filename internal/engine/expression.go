@@ -40,6 +40,9 @@ func (g *grammar) chain(operand func() *syntaxFault, operators ...string) *synta
 		if f := g.advance(); f != nil {
 			return f
 		}
+		if f := g.grow(1); f != nil {
+			return f
+		}
 	}
 }
 
@@ -61,12 +64,16 @@ func (g *grammar) multiply() *syntaxFault { return g.chain(g.unary, "*") }
 var comparisons = []string{"<", "<=", ">", ">=", "!=", "==", "in"}
 
 func (g *grammar) relation() *syntaxFault {
+	before := g.nodes
 	if f := g.add(); f != nil {
+		return f
+	}
+	if f := g.grow(1); f != nil {
 		return f
 	}
 	switch {
 	case g.tok.is("has"):
-		return g.has()
+		return g.has(g.nodes - before)
 	case g.tok.is("like"):
 		if f := g.advance(); f != nil {
 			return f
@@ -90,7 +97,8 @@ func (g *grammar) relation() *syntaxFault {
 	return nil
 }
 
-func (g *grammar) has() *syntaxFault {
+// has reads what follows an operand of so many nodes.
+func (g *grammar) has(operand int) *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
 	}
@@ -100,6 +108,9 @@ func (g *grammar) has() *syntaxFault {
 	for links := 1; ; links++ {
 		if links > maxNameChain {
 			return g.fault("has goes more than %d attributes deep here", maxNameChain)
+		}
+		if f := g.grow(operand + links); f != nil {
+			return f
 		}
 		if _, f := g.name("the name of an attribute"); f != nil {
 			return f
@@ -133,6 +144,7 @@ func (g *grammar) unary() *syntaxFault {
 	first := g.tok
 	links := 0
 	for g.tok.is("!") || g.tok.is("-") {
+		g.nodes++
 		if links++; links > maxUnaryChain {
 			return g.fault("more than %d `%s` in a row", maxUnaryChain, first.text)
 		}
@@ -155,6 +167,9 @@ func (g *grammar) member() *syntaxFault {
 		return f
 	}
 	for links := 1; ; links++ {
+		if f := g.grow(1); f != nil {
+			return f
+		}
 		switch {
 		case g.tok.is("."):
 			if f := g.attributeOrMethod(); f != nil {

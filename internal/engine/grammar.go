@@ -13,6 +13,10 @@ const (
 	maxNesting    = 100 // brackets, braces, parentheses and ifs inside each other
 	maxUnaryChain = 4   // ! or - in a row
 	maxNameChain  = 32  // links of a.b.c, and of has a.b.c
+	// maxPolicyNodes bounds the expression tree of one policy as cedar-go builds it: x has a.b.c stands
+	// for x has a && x.a has b && x.a.b has c, with x in it three times, and so on inside x. 200 bytes
+	// of nested has would take all memory there is.
+	maxPolicyNodes = 20_000
 )
 
 // policySpan is where one policy lies in a document.
@@ -29,6 +33,7 @@ type grammar struct {
 	tok     token
 	prevEnd int
 	depth   int
+	nodes   int // of the policy at hand, see maxPolicyNodes
 }
 
 // checkPolicies finds the policies of a document and its faults. Faults and spans may both be there:
@@ -117,6 +122,7 @@ func (g *grammar) stringLiteral(what string, pattern bool) *syntaxFault {
 }
 
 func (g *grammar) policy() *syntaxFault {
+	g.nodes = 0
 	if f := g.annotations(); f != nil {
 		return f
 	}
@@ -364,6 +370,14 @@ func (g *grammar) condition() *syntaxFault {
 		return g.fault("expected an operator or `}`, found %s", g.tok.show())
 	}
 	return g.advance()
+}
+
+// grow counts nodes.
+func (g *grammar) grow(n int) *syntaxFault {
+	if g.nodes += n; g.nodes > maxPolicyNodes {
+		return g.fault("the policy has more than %d nodes up to here, counting what has repeats: x has a.b means x has a && x.a has b", maxPolicyNodes)
+	}
+	return nil
 }
 
 // integer checks that a literal fits into 64 bits.

@@ -11,13 +11,14 @@ type typeCosts struct {
 	attribute map[types.String]int  // largest type of an attribute of this name, in nodes
 	optional  map[types.String]bool // some attribute of this name is optional
 	tag       int
-	context   int
-	typeWalk  int // entity types above one type
-	actions   int // actions and their groups
+	context   int                     // largest context
+	contexts  map[types.EntityUID]int // by action
+	typeWalk  int                     // entity types above one type
+	actions   int                     // actions and their groups
 }
 
 func costsOf(s *Schema) typeCosts {
-	c := typeCosts{attribute: map[types.String]int{}, optional: map[types.String]bool{}}
+	c := typeCosts{attribute: map[types.String]int{}, optional: map[types.String]bool{}, contexts: map[types.EntityUID]int{}}
 	for _, e := range s.resolved.Entities {
 		c.record(e.Shape)
 		if e.Tags != nil {
@@ -27,7 +28,8 @@ func costsOf(s *Schema) typeCosts {
 	for uid, a := range s.resolved.Actions {
 		c.actions += 1 + len(s.actionAncestors[uid])
 		if a.AppliesTo != nil {
-			c.context = max(c.context, c.record(a.AppliesTo.Context))
+			c.contexts[uid] = c.record(a.AppliesTo.Context)
+			c.context = max(c.context, c.contexts[uid])
 		}
 	}
 	for _, above := range s.typeAncestors {

@@ -75,16 +75,13 @@ func (c *policyCheck) run() (err error) {
 	actions := c.scopeActions()
 	resources := c.scopeTypes(c.p.tree.Resource)
 	c.checkApplication(principals, actions, resources)
-	if set, ok := c.p.tree.Action.(ast.ScopeTypeInSet); ok && len(set.Entities) == 0 {
-		c.add("empty set literals are forbidden in policies")
-	}
 	if len(c.p.tree.Conditions) == 0 {
 		return nil
 	}
 	c.checkEnums()
-	slice, environments := c.slice(principals, actions, resources)
+	slice, environments, contexts := c.slice(principals, actions, resources)
 	weight := c.s.costs.validationWeight(c.p.tree)
-	c.steps = times(weight, uint64(environments))
+	c.steps = plus(times(weight, uint64(environments)), contexts)
 	if c.steps > maxValidationSteps {
 		c.add(fmt.Sprintf("validating this policy takes %s steps (its nodes, weighed %s, x %d request environments), at most %d are allowed; name actions and types in its head, or make it simpler",
 			count(c.steps), count(weight), environments, maxValidationSteps))
@@ -192,9 +189,11 @@ func (c *policyCheck) typesIn(target types.EntityType) []types.EntityType {
 	return out
 }
 
-// actionSet is the actions a scope admits; free admits all.
+// actionSet is the actions a scope admits; free admits all. An empty list admits none, yet cedar-go
+// checks the conditions as if it admitted all.
 type actionSet struct {
 	free    bool
+	empty   bool
 	uids    map[types.EntityUID]bool
 	unknown bool
 }
@@ -211,7 +210,8 @@ func (c *policyCheck) scopeActions() actionSet {
 		named = n.Entities
 	}
 	if len(named) == 0 {
-		return actionSet{free: true}
+		_, isList := c.p.tree.Action.(ast.ScopeTypeInSet)
+		return actionSet{free: true, empty: isList}
 	}
 	out := actionSet{uids: map[types.EntityUID]bool{}}
 	for _, uid := range named {
@@ -232,10 +232,12 @@ func (c *policyCheck) scopeActions() actionSet {
 }
 
 func (c *policyCheck) checkApplication(principals constraint, actions actionSet, resources constraint) {
-	if principals.free && actions.free && resources.free {
+	if actions.empty {
+		c.add("empty set literals are forbidden in policies")
+	} else if principals.free && actions.free && resources.free {
 		return
 	}
-	if !actions.unknown {
+	if !actions.unknown && !actions.empty {
 		for uid, a := range c.s.resolved.Actions {
 			if a.AppliesTo != nil && (actions.free || actions.uids[uid]) &&
 				principals.admitsAny(a.AppliesTo.Principals) && resources.admitsAny(a.AppliesTo.Resources) {
@@ -246,11 +248,12 @@ func (c *policyCheck) checkApplication(principals constraint, actions actionSet,
 	c.add("unable to find an applicable action given the policy scope constraints")
 }
 
-// slice cuts the schema down to the environments the head admits, and counts them.
-func (c *policyCheck) slice(principals constraint, actions actionSet, resources constraint) (*resolved.Schema, int) {
+// slice cuts the schema down to the environments the head admits, and counts them and the nodes of
+// their contexts.
+func (c *policyCheck) slice(principals constraint, actions actionSet, resources constraint) (*resolved.Schema, int, uint64) {
 	cut := *c.s.resolved
 	cut.Actions = make(map[types.EntityUID]resolved.Action, len(c.s.resolved.Actions))
-	environments := 0
+	environments, contexts := 0, uint64(0)
 	for uid, a := range c.s.resolved.Actions {
 		if a.AppliesTo != nil {
 			applies := resolved.AppliesTo{Context: a.AppliesTo.Context}
@@ -263,11 +266,13 @@ func (c *policyCheck) slice(principals constraint, actions actionSet, resources 
 			// Without an environment the context would still be written out.
 			if a.AppliesTo = &applies; n == 0 {
 				a.AppliesTo = nil
+			} else {
+				contexts += uint64(c.s.costs.contexts[uid])
 			}
 		}
 		cut.Actions[uid] = a
 	}
-	return &cut, environments
+	return &cut, environments, contexts
 }
 
 // checkEnums finds entities of enum types that the schema does not declare.
