@@ -117,6 +117,21 @@ func describeAuthorize(doc *huma.OpenAPI) {
 	})
 }
 
+// TransformSchema says that exactly one format is given.
+func (*AuthorizeContext) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return exactlyOneMember(s)
+}
+
+// TransformSchema says that exactly one format is given.
+func (*AuthorizeEntities) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return exactlyOneMember(s)
+}
+
+func exactlyOneMember(s *huma.Schema) *huma.Schema {
+	s.MinProperties, s.MaxProperties = new(1), new(1)
+	return s
+}
+
 // finish leaves out of the document what huma registers for errors of its own, and freezes it.
 func finish(doc *huma.OpenAPI) ([]byte, error) {
 	delete(doc.Components.Schemas.Map(), "ErrorModel")

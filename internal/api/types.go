@@ -204,7 +204,7 @@ type ErrorInfo struct {
 	Resource  string       `json:"resource,omitempty" doc:"What it is about." example:"POLICY"`
 	ID        string       `json:"id,omitempty" doc:"Which one."`
 	Fields    []ErrorField `json:"fields,omitempty" nullable:"false" doc:"Findings that have a place."`
-	RequestID string       `json:"requestId" doc:"Quote it to the operator: it is in the server's log."`
+	RequestID string       `json:"requestId,omitempty" doc:"Quote it to the operator: it is in the server's log. Absent only from the 403 of POST /v1/authorize, so that no two of them differ."`
 }
 
 // ErrorField is one finding.
