@@ -15,7 +15,8 @@ import (
 // way: who owns which connection is decided here, once, and a statement stays prepared on it. No
 // statement gets a context that can end, since an interrupt may hit the next one.
 type conn struct {
-	c driver.Conn
+	c     driver.Conn
+	stmts []*stmt
 }
 
 // stmt is a prepared statement of one conn, for one user at a time.
@@ -32,7 +33,7 @@ func openConn(path string, pragmas ...string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &conn{c}
+	result := &conn{c: c}
 	for _, pragma := range pragmas {
 		if err := result.exec("PRAGMA " + pragma); err != nil {
 			return nil, errors.Join(fmt.Errorf("PRAGMA %s: %w", pragma, err), c.Close())
@@ -41,38 +42,54 @@ func openConn(path string, pragmas ...string) (*conn, error) {
 	return result, nil
 }
 
-func (c *conn) close() error { return c.c.Close() }
+// close finalizes what was prepared: SQLite would otherwise keep the connection, and with it the file
+// and the log, open behind our back.
+func (c *conn) close() error {
+	var errs []error
+	for _, s := range c.stmts {
+		errs = append(errs, s.s.Close())
+	}
+	return errors.Join(append(errs, c.c.Close())...)
+}
 
+// prepare keeps a statement for the life of the connection.
 func (c *conn) prepare(text string) (*stmt, error) {
 	s, err := c.c.Prepare(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", text, err)
 	}
-	return &stmt{s: s}, nil
+	result := &stmt{s: s}
+	c.stmts = append(c.stmts, result)
+	return result, nil
+}
+
+// once prepares a statement for the length of use.
+func (c *conn) once(text string, use func(s *stmt) error) error {
+	s, err := c.c.Prepare(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	return errors.Join(use(&stmt{s: s}), s.Close())
 }
 
 // exec runs text, which may be several statements.
 func (c *conn) exec(text string) error {
-	s, err := c.prepare(text)
-	if err != nil {
+	return c.once(text, func(s *stmt) error {
+		_, err := s.exec()
 		return err
-	}
-	_, err = s.exec()
-	return errors.Join(err, s.s.Close())
+	})
 }
 
 // value reads the single value that text yields.
-func (c *conn) value(text string) (driver.Value, error) {
-	s, err := c.prepare(text)
-	if err != nil {
-		return nil, err
-	}
-	var v driver.Value
-	_, err = s.one(func(r *row) error {
-		v = r.values[0]
-		return nil
+func (c *conn) value(text string) (v driver.Value, err error) {
+	err = c.once(text, func(s *stmt) error {
+		_, err := s.one(func(r *row) error {
+			v = r.values[0]
+			return nil
+		})
+		return err
 	})
-	return v, errors.Join(err, s.s.Close())
+	return v, err
 }
 
 func (s *stmt) bind(args []driver.Value) []driver.NamedValue {

@@ -149,12 +149,10 @@ func prepareFile(c *conn) error {
 			return err
 		}
 	}
-	opened, err := c.prepare(updateOpened)
-	if err != nil {
+	if err := c.once(updateOpened, func(s *stmt) error {
+		_, err := s.exec(time.Now().UnixNano())
 		return err
-	}
-	_, err = opened.exec(time.Now().UnixNano())
-	if err := errors.Join(err, opened.s.Close()); err != nil {
+	}); err != nil {
 		return err
 	}
 	if err := c.exec("COMMIT"); err != nil {

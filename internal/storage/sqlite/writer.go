@@ -61,7 +61,7 @@ type counters struct {
 
 type writeStmts struct {
 	begin, commit, rollback, savepoint, release, rollbackTo         *stmt
-	head, version, window                                           *stmt
+	head, version, window, counters                                 *stmt
 	upsertHead, upsertItem, deleteItem, history, feed, audit, count *stmt
 	eraseItems, eraseHistory, eraseFeed, eraseHead                  *stmt
 	forget, trim, checkpoint                                        *stmt
@@ -92,7 +92,7 @@ func (w *writer) prepare() error {
 	}{
 		{&s.begin, "BEGIN IMMEDIATE"}, {&s.commit, "COMMIT"}, {&s.rollback, "ROLLBACK"},
 		{&s.savepoint, "SAVEPOINT mutation"}, {&s.release, "RELEASE mutation"}, {&s.rollbackTo, "ROLLBACK TO mutation"},
-		{&s.head, selectHead}, {&s.version, selectVersion}, {&s.window, selectWindow},
+		{&s.head, selectHead}, {&s.version, selectVersion}, {&s.window, selectWindow}, {&s.counters, selectCounter},
 		{&s.upsertHead, upsertHead}, {&s.upsertItem, upsertItem}, {&s.deleteItem, deleteItem},
 		{&s.history, insertHistory}, {&s.feed, insertFeed}, {&s.audit, insertAudit}, {&s.count, updateCounter},
 		{&s.eraseItems, eraseItems}, {&s.eraseHistory, eraseHistory}, {&s.eraseFeed, eraseFeed}, {&s.eraseHead, eraseHead},
@@ -108,11 +108,7 @@ func (w *writer) prepare() error {
 
 // readCounters takes them from the file, at the start and after anything went wrong.
 func (w *writer) readCounters() error {
-	s, err := w.conn.prepare(selectCounter)
-	if err != nil {
-		return err
-	}
-	ok, err := s.one(func(r *row) error {
+	ok, err := w.stmts.counters.one(func(r *row) error {
 		w.counters.feedSeq, w.counters.auditSeq = r.number(), r.number()
 		r.fixed(w.counters.auditChain[:])
 		return r.err
@@ -121,7 +117,7 @@ func (w *writer) readCounters() error {
 		err = corruptf("no counters")
 	}
 	w.next = w.counters
-	return errors.Join(err, s.s.Close())
+	return err
 }
 
 // submit queues a job and waits for its outcome. ctx counts until the writer takes it.
