@@ -128,13 +128,13 @@ func (q *question) member(x *cutter, name string) (err error) {
 		q.policyStoreID, err = x.text(name)
 	case "principal":
 		q.hasPrincipal = true
-		err = x.identifier(name, "entityType", &q.principal.EntityType, "entityId", &q.principal.EntityID)
+		err = x.identifier(name, "principal.entityType", &q.principal.EntityType, "principal.entityId", &q.principal.EntityID)
 	case "resource":
 		q.hasResource = true
-		err = x.identifier(name, "entityType", &q.resource.EntityType, "entityId", &q.resource.EntityID)
+		err = x.identifier(name, "resource.entityType", &q.resource.EntityType, "resource.entityId", &q.resource.EntityID)
 	case "action":
 		q.hasAction = true
-		err = x.identifier(name, "actionType", &q.action.ActionType, "actionId", &q.action.ActionID)
+		err = x.identifier(name, "action.actionType", &q.action.ActionType, "action.actionId", &q.action.ActionID)
 	case "context":
 		err = x.variant(name, "contextMap", '{', copse.FormatAVPMap, &q.context)
 	case "entities":
@@ -222,13 +222,14 @@ func unquote(raw jsontext.Value) ([]byte, error) {
 	return jsontext.AppendUnquote(nil, []byte(raw))
 }
 
-func (x *cutter) identifier(path, typeName string, typ *string, idName string, id *string) error {
+// identifier reads an object of two texts, each given by its whole path.
+func (x *cutter) identifier(path, typePath string, typ *string, idPath string, id *string) error {
 	return x.object(path, func(x *cutter, name string) (err error) {
 		switch name {
-		case typeName:
-			*typ, err = x.text(path + "." + typeName)
-		case idName:
-			*id, err = x.text(path + "." + idName)
+		case typePath[len(path)+1:]:
+			*typ, err = x.text(typePath)
+		case idPath[len(path)+1:]:
+			*id, err = x.text(idPath)
 		default:
 			err = unknownMember(path + "." + name)
 		}
