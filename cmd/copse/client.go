@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/server"
+)
+
+// client speaks the control API.
+type client struct {
+	base       string // without a slash at the end
+	credential string
+	http       *http.Client
+}
+
+// A whole policy store is the largest that is sent, and read.
+const (
+	requestTimeout   = time.Minute
+	maxResponseBytes = 4 * copse.MaxContentsBytes
+)
+
+// newClient takes address and key from flags, else from the environment.
+func (a *app) newClient() (*client, error) {
+	c, err := a.anonymousClient("http://" + server.DefaultConfig().Listen)
+	if err != nil {
+		return nil, err
+	}
+	if c.credential == "" {
+		return nil, usagef("no access key: set COPSE_KEY to copse_<id>_<secret> (`copse dev` prints one, `copse serve` writes the first one to root.key in its data directory)")
+	}
+	return c, nil
+}
+
+// anonymousClient does without a key, for what a user's token opens.
+func (a *app) anonymousClient(fallback string) (*client, error) {
+	address := firstOf(a.url, a.env("COPSE_URL"), fallback)
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
+		return nil, usagef("%q is not the address of a server; write it as https://copse.example.com or http://127.0.0.1:8420", address)
+	}
+	return &client{
+		base:       strings.TrimRight(u.String(), "/"),
+		credential: firstOf(a.key, a.env("COPSE_KEY")),
+		http: &http.Client{
+			Timeout: requestTimeout,
+			// A credential goes to the address it was meant for and to no other.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// request is one call. in and out may be nil.
+type request struct {
+	method, path string
+	query        url.Values
+	header       map[string]string
+	in, out      any
+}
+
+// do sends a request and decodes the answer. An answer that is not a success is an *apiError.
+func (c *client) do(ctx context.Context, r request) error {
+	var body io.Reader
+	if r.in != nil {
+		text, err := json.Marshal(r.in)
+		if err != nil {
+			return failf("encoding the request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	address := c.base + r.path
+	if len(r.query) > 0 {
+		address += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, address, body)
+	if err != nil {
+		return failf("%w", err)
+	}
+	if c.credential != "" {
+		req.Header.Set("Authorization", "Bearer "+c.credential)
+	}
+	if r.in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range r.header {
+		req.Header.Set(name, value)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
+	if err != nil {
+		return c.unreachable(err)
+	}
+	if len(answer) > maxResponseBytes {
+		return failf("%s answered with more than %d bytes", c.base, maxResponseBytes)
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return newAPIError(c.base, resp, answer, r.header["Authorization"] == "")
+	}
+	if r.out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, r.out); err != nil {
+		return failf("%s did not answer as a copse server does: %w", c.base, err)
+	}
+	return nil
+}
+
+func (c *client) unreachable(err error) error {
+	var reason *url.Error
+	if errors.As(err, &reason) {
+		err = reason.Err
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return failf("interrupted")
+	case isTimeout(err):
+		return failf("%s did not answer in %s", c.base, requestTimeout)
+	}
+	return failf("no answer from %s: %w; is the server up, and COPSE_URL its address?", c.base, err)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// apiError is an answer that is not a success.
+type apiError struct {
+	status     int
+	info       api.ErrorInfo
+	retryAfter string
+	byKey      bool // the credential was the access key, not a user's token
+}
+
+// newAPIError makes sense of answers that are not copse's too: a proxy in between has its own.
+func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) error {
+	var body api.ErrorBody
+	if err := json.Unmarshal(answer, &body); err != nil || body.Error.Message == "" {
+		body.Error = api.ErrorInfo{Message: fmt.Sprintf("%s answered %s, and not as a copse server does", base, resp.Status)}
+	}
+	return &apiError{status: resp.StatusCode, info: body.Error, retryAfter: resp.Header.Get("Retry-After"), byKey: byKey}
+}
+
+func (e *apiError) Error() string {
+	message := e.info.Message
+	switch {
+	case e.status == http.StatusUnauthorized && e.byKey:
+		message += " (is COPSE_KEY this server's?)"
+	case e.retryAfter != "":
+		message += " (try again in " + e.retryAfter + " s)"
+	case e.status >= http.StatusInternalServerError && e.info.RequestID != "":
+		message += " (request " + e.info.RequestID + " in the server's log)"
+	}
+	return message
+}
+
+// follow reads all pages of a list. fetch gets the token of a page and returns that of the next.
+func follow(fetch func(query url.Values) (next string, err error)) error {
+	query := url.Values{}
+	for {
+		next, err := fetch(query)
+		if err != nil || next == "" {
+			return err
+		}
+		if next == query.Get("nextToken") {
+			return failf("the server gave the same page twice")
+		}
+		query.Set("nextToken", next)
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// The exit codes are a contract with scripts and service managers: `copse help exit-codes` and
+// docs/operations.md list them, and a number never changes its meaning.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitUsage    = 2
+	exitInUse    = 3
+	exitNewer    = 4
+	exitStorage  = 5
+	exitPortUsed = 6
+)
+
+// failure is an error with all that the person at the terminal needs: one line of what went wrong,
+// the places in their own files, and the code the process ends with.
+type failure struct {
+	code     int
+	message  string
+	findings []finding
+	err      error
+}
+
+func (f *failure) Error() string { return f.message }
+func (f *failure) Unwrap() error { return f.err }
+
+func failf(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return &failure{code: exitError, message: err.Error(), err: errors.Unwrap(err)}
+}
+
+// usagef is for what the command line itself got wrong; nothing was tried.
+func usagef(format string, args ...any) error {
+	return &failure{code: exitUsage, message: fmt.Sprintf(format, args...)}
+}
+
+// exitCode tells how the process ends for an error that a command returned.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	return asFailure(err).code
+}
+
+// asFailure finds the failure in an error, or makes one of an answer of the server's, whose findings
+// are then about members of the request.
+func asFailure(err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	f := &failure{code: exitError}
+	if e, ok := errors.AsType[*apiError](err); ok {
+		for _, field := range e.info.Fields {
+			f.findings = append(f.findings, finding{File: field.Path, Line: field.Line, Column: field.Column, Message: field.Message})
+		}
+	}
+	return f
+}
+
+// explainFlags names the flag where a finding names the member of the request it became.
+func explainFlags(flags *pflag.FlagSet, err error) error {
+	e, ok := errors.AsType[*apiError](err)
+	if !ok {
+		return err
+	}
+	for i, field := range e.info.Fields {
+		member, _, _ := strings.Cut(field.Path, "[")
+		name := kebab(member)
+		for _, candidate := range []string{name, strings.TrimSuffix(name, "s")} {
+			if flags.Lookup(candidate) != nil {
+				e.info.Fields[i].Path = "--" + candidate
+			}
+		}
+	}
+	return err
+}
+
+// kebab turns principalIdPrefix into principal-id-prefix.
+func kebab(member string) string {
+	var b strings.Builder
+	for _, r := range member {
+		if r >= 'A' && r <= 'Z' {
+			b.WriteByte('-')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// report writes "copse: ..." in one line and the findings below it.
+func report(w io.Writer, err error) {
+	fmt.Fprintf(w, "copse: %s\n", oneLine(err.Error()))
+	for _, f := range asFailure(err).findings {
+		f.render(w)
+	}
+}
+
+// oneLine keeps text of a server or a file from steering the terminal or faking a second message.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unprintable(r):
+			return '\uFFFD'
+		}
+		return r
+	}, strings.TrimRight(s, "\n"))
+}
+
+// unprintable covers control characters and the bidirectional ones, which make a terminal show a
+// text in another order than it is read.
+func unprintable(r rune) bool {
+	return r < 0x20 || r >= 0x7f && r < 0xa0 ||
+		r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x200e || r == 0x200f
+}

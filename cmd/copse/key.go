@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/api"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	return group("key", "Make, list and revoke access keys",
+		`An access key is what a service or a person shows to copse. It covers everything, or the policy
+store of one tenant, or one policy store, and says what may be done there: read, write, decide, and
+(for a key that covers everything) admin, which is for tenants, issuers and keys. What a key does not
+cover does not exist for it.
+
+One key serves both ways of calling: as a bearer credential copse_<id>_<secret>, and as AWS access key
+id and secret for the SDKs.`,
+		`  copse key create --scope tenant:acme --allow read,write --description "acme's CI"
+  copse key list`,
+		a.keyCreate(), a.keyList(), a.keyRevoke())
+}
+
+func verbs() []string { return []string{"read", "write", "decide", "admin"} }
+
+func (a *app) keyCreate() *cobra.Command {
+	var in api.CreateKeyRequest
+	var scope string
+	var expires time.Duration
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make an access key",
+		Long: `Make an access key. Its secret is printed once and can't be read again.
+
+--scope is all, tenant:ID or policy-store:ID. --allow is one or more of read, write, decide and admin;
+admin needs the scope all.`,
+		Example: `  # a service that asks for decisions of one tenant, for a month
+  copse key create --scope tenant:acme --allow decide --expires 720h
+
+  # into a variable
+  COPSE_KEY=$(copse key create --scope all --allow read --output json | jq -r .credential)`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if in.Scope, err = parseScope(scope); err != nil {
+				return err
+			}
+			if in.Verbs, err = parseVerbs(in.Verbs); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("expires") {
+				if expires <= 0 {
+					return usagef("--expires must lie ahead, such as 720h")
+				}
+				in.ExpiresAt = time.Now().Add(expires).UTC().Truncate(time.Microsecond)
+			}
+			return explainFlags(cmd.Flags(), a.createKey(cmd.Context(), in))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&scope, "scope", "", "what it covers: all, tenant:ID or policy-store:ID")
+	flags.StringSliceVar(&in.Verbs, "allow", nil, "what it may do there: read,write,decide,admin")
+	flags.DurationVar(&expires, "expires", 0, "how long it is good for, such as 720h (default: until it is revoked)")
+	flags.StringVar(&in.Description, "description", "", "what it is for")
+	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions(verbs(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func parseScope(s string) (api.KeyScope, error) {
+	kind, id, _ := strings.Cut(s, ":")
+	switch {
+	case s == "all":
+		return api.KeyScope{All: true}, nil
+	case kind == "tenant":
+		if err := copse.TenantID(id).Validate(); err != nil {
+			return api.KeyScope{}, usagef("--scope: %v", err)
+		}
+		return api.KeyScope{Tenant: id}, nil
+	case kind == "policy-store":
+		if err := copse.PolicyStoreID(id).Validate(); err != nil {
+			return api.KeyScope{}, usagef("--scope: %v", err)
+		}
+		return api.KeyScope{PolicyStoreID: id}, nil
+	}
+	return api.KeyScope{}, usagef("--scope %q: what shall the key cover? all, tenant:ID or policy-store:ID", s)
+}
+
+func parseVerbs(given []string) ([]string, error) {
+	var out []string
+	for _, v := range given {
+		if !slices.Contains(verbs(), v) {
+			return nil, usagef("--allow %q: it is one or more of %s", v, listed(verbs()))
+		}
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	if len(out) == 0 {
+		return nil, usagef("what may the key do? give --allow with one or more of %s", listed(verbs()))
+	}
+	return out, nil
+}
+
+func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
+	c, err := a.newClient()
+	if err != nil {
+		return err
+	}
+	var out api.CreatedKey
+	if err := c.do(ctx, request{method: http.MethodPost, path: "/v1/keys", in: in, out: &out}); err != nil {
+		return err
+	}
+	err = a.show(out, func(t *table) {
+		t.pairs("key", out.ID, "covers", scopeOf(out.Scope), "may", listed(out.Verbs), "expires", firstOf(when(out.ExpiresAt), "never"),
+			"COPSE_KEY", out.Credential, "AWS_ACCESS_KEY_ID", out.ID, "AWS_SECRET_ACCESS_KEY", out.Secret)
+	})
+	if err != nil {
+		return err
+	}
+	a.say("the secret is not shown again")
+	return nil
+}
+
+func scopeOf(s api.KeyScope) string {
+	switch {
+	case s.All:
+		return "all"
+	case s.Tenant != "":
+		return "tenant:" + s.Tenant
+	}
+	return "policy-store:" + s.PolicyStoreID
+}
+
+func (a *app) keyList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the access keys, without their secrets",
+		Long:  `List the access keys: what each covers, what it may do, and until when. Secrets can't be listed. The root key is not stored, and not listed.`,
+		Example: `  copse key list
+
+  # those that never expire
+  copse key list --output json | jq -r '.keys[] | select(.expiresAt == null).id'`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			all, err := c.keys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(all, func(t *table) {
+				t.row("KEY", "COVERS", "MAY", "EXPIRES", "CREATED", "DESCRIPTION")
+				for _, k := range all.Keys {
+					t.row(k.ID, scopeOf(k.Scope), listed(k.Verbs), firstOf(when(k.ExpiresAt), "never"), when(k.CreatedAt), k.Description)
+				}
+			})
+		},
+	}
+}
+
+func (a *app) keyRevoke() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "revoke ID",
+		Short: "Revoke an access key",
+		Long:  `Revoke an access key. Whoever shows it after this command has answered is refused.`,
+		Example: `  copse key list
+  copse key revoke K7dQ2v9wYixMplbbZQb5fc`,
+		Args: args(1, 1, "the key's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.HasPrefix(args[0], "copse_") {
+				return usagef("give the key's id, the part between copse_ and the secret")
+			}
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(yes, "Revoke access key "+args[0]+"?"); err != nil {
+				return err
+			}
+			if err := c.do(cmd.Context(), request{method: http.MethodDelete, path: "/v1/keys/" + url.PathEscape(args[0])}); err != nil {
+				return err
+			}
+			a.say("access key %s is revoked", args[0])
+			return nil
+		},
+	}
+	yesFlag(cmd, &yes)
+	return cmd
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse/internal/api"
+)
+
+func (a *app) policyCommand() *cobra.Command {
+	return group("policy", "Put, look at, delete and check policies",
+		`Policies live in files of your repository and are put into a tenant's policy store by name. A
+policy's name is its @id annotation, else the name of its file without ".cedar"; several policies in
+one file each need an @id:
+
+  @id("owners-may-view")
+  permit (principal, action == Action::"view", resource) when { resource.owner == principal };
+
+The same name keeps its policy id. Everything put by one command is validated and committed at once:
+there is no moment at which half of it decides.`,
+		`  copse policy check policies/ --schema acme.cedarschema
+  copse policy put policies/ --tenant acme`,
+		a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete(), a.policyCheck())
+}
+
+// policyPutOptions are the flags of `policy put`.
+type policyPutOptions struct {
+	target             target
+	schemaFile, format string
+	replace, prune     bool
+}
+
+func (a *app) policyPut() *cobra.Command {
+	var opts policyPutOptions
+	cmd := &cobra.Command{
+		Use:   "put FILE|DIR...",
+		Short: "Add policies, or replace those of the same name",
+		Long: `Add the policies of files and directories to a policy store, replacing those of the same name. A
+directory means all .cedar files below it; "-" is standard input. All other policies stay as they are.
+
+With --replace the policy store is made equal to what is given: named policies that are not among it
+are deleted. Policies without a name, made through the AVP API, are kept and listed, unless --prune
+deletes them too.
+
+With --schema the schema changes in the same commit, and policies and schema are checked against
+each other as they will be.`,
+		Example: `  copse policy put policies/ --tenant acme
+  copse policy put freeze.cedar --tenant acme
+
+  # the repository is the truth: what is not in it goes
+  copse policy put policies/ --tenant acme --schema acme.cedarschema --replace`,
+		Args: args(1, -1, "files or directories"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if opts.prune && !opts.replace {
+				return usagef("--prune goes with --replace")
+			}
+			local, err := a.readContents(opts.schemaFile, opts.format, args)
+			if err != nil {
+				return err
+			}
+			return a.putPolicies(cmd.Context(), opts, local)
+		},
+	}
+	opts.target.flags(a, cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&opts.schemaFile, "schema", "", "file of a schema to put in the same commit")
+	flags.StringVar(&opts.format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
+	flags.BoolVar(&opts.replace, "replace", false, "delete the named policies that are not given")
+	flags.BoolVar(&opts.prune, "prune", false, "with --replace: also delete the policies that have no name")
+	return cmd
+}
+
+func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *localContents) error {
+	c, err := a.newClient()
+	if err != nil {
+		return err
+	}
+	policyStore, err := opts.target.resolve(ctx, c)
+	if err != nil {
+		return err
+	}
+	result, err := c.change(ctx, policyStore, func(stored api.Contents) (api.PutContentsRequest, error) {
+		if opts.replace {
+			stored.Policies = descriptionsOf(stored.Policies, local)
+		}
+		return api.PutContentsRequest{Schema: local.schemaText(), Policies: local.merge(stored.Policies), Prune: opts.prune}, nil
+	})
+	if err != nil {
+		return local.explain(err)
+	}
+	return a.showPut(result, local, opts.replace)
+}
+
+// descriptionsOf leaves of the stored policies those that are being put, whose descriptions stay.
+func descriptionsOf(stored []api.Policy, local *localContents) []api.Policy {
+	given := map[string]bool{}
+	for _, p := range local.policies {
+		given[p.name] = true
+	}
+	var kept []api.Policy
+	for _, p := range stored {
+		if given[p.Name] {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// change reads a policy store, makes the new contents, and puts them if nobody else did meanwhile.
+// One collision is worth another try; more of them are worth a person's attention.
+func (c *client) change(ctx context.Context, policyStore string, edit func(api.Contents) (api.PutContentsRequest, error)) (api.ContentsResult, error) {
+	for attempt := 1; ; attempt++ {
+		stored, err := c.contents(ctx, policyStore)
+		if err != nil {
+			return api.ContentsResult{}, err
+		}
+		in, err := edit(stored)
+		if err != nil {
+			return api.ContentsResult{}, err
+		}
+		result, err := c.putContents(ctx, policyStore, stored.Revision, in)
+		moved, ok := errors.AsType[*apiError](err)
+		if !ok || moved.status != http.StatusPreconditionFailed || attempt == 2 {
+			return result, err
+		}
+	}
+}
+
+func (a *app) showPut(result api.ContentsResult, local *localContents, replace bool) error {
+	err := a.show(result, func(t *table) {
+		ids := map[string]string{}
+		for _, p := range result.Policies {
+			ids[p.Name] = p.PolicyID
+		}
+		t.row("NAME", "POLICY ID", "FROM")
+		for i := range local.policies {
+			p := &local.policies[i]
+			from := p.start("")
+			t.row(p.name, ids[p.name], from.place())
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a.say("revision %d: %d created, %d updated, %d deleted", result.Revision, result.Created, result.Updated, result.Deleted)
+	if replace && len(result.Kept) > 0 {
+		var ids []string
+		for _, p := range result.Kept {
+			ids = append(ids, p.PolicyID)
+		}
+		a.say("kept, because they have no name (--prune deletes them): %s", strings.Join(ids, " "))
+	}
+	return nil
+}
+
+// findPolicy takes a name or an id; a name wins, since a person chose it.
+func findPolicy(policies []api.Policy, nameOrID string) (int, error) {
+	for i, p := range policies {
+		if p.Name == nameOrID {
+			return i, nil
+		}
+	}
+	for i, p := range policies {
+		if p.PolicyID == nameOrID {
+			return i, nil
+		}
+	}
+	return 0, failf("no policy has the name or id %q; `copse policy list` shows them", nameOrID)
+}
+
+func (a *app) policyGet() *cobra.Command {
+	var target target
+	cmd := &cobra.Command{
+		Use:   "get NAME|ID",
+		Short: "Print a policy's text",
+		Long: `Print the text of a policy, found by its name or its id, ready to be saved to a file. With
+--output json, print all that is known about it.`,
+		Example: `  copse policy get owners-may-view --tenant acme > owners-may-view.cedar`,
+		Args:    args(1, 1, "the name or id of a policy"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, contents, err := a.contentsOf(cmd.Context(), &target)
+			if err != nil {
+				return err
+			}
+			i, err := findPolicy(contents.Policies, args[0])
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.show(contents.Policies[i], nil)
+			}
+			_, err = fmt.Fprintln(a.stdout, strings.TrimRight(contents.Policies[i].Statement, "\n"))
+			return err
+		},
+	}
+	target.flags(a, cmd)
+	return cmd
+}
+
+// contentsOf reads the policy store a command names.
+func (a *app) contentsOf(ctx context.Context, target *target) (policyStore string, contents api.Contents, err error) {
+	c, err := a.newClient()
+	if err != nil {
+		return "", contents, err
+	}
+	policyStore, err = target.resolve(ctx, c)
+	if err != nil {
+		return "", contents, err
+	}
+	contents, err = c.contents(ctx, policyStore)
+	return policyStore, contents, err
+}
+
+func (a *app) policyList() *cobra.Command {
+	var target target
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the policies of a policy store",
+		Long: `List the policies of a policy store, in the order of their names. Those without a name were made
+through the AVP API.`,
+		Example: `  copse policy list --tenant acme
+
+  # the names of all that forbid
+  copse policy list --tenant acme --output json | jq -r '.policies[] | select(.effect == "forbid").name'`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, contents, err := a.contentsOf(cmd.Context(), &target)
+			if err != nil {
+				return err
+			}
+			contents.Schema = nil
+			return a.show(contents, func(t *table) {
+				t.row("NAME", "EFFECT", "POLICY ID", "UPDATED", "DESCRIPTION")
+				for _, p := range contents.Policies {
+					t.row(p.Name, p.Effect, p.PolicyID, when(p.UpdatedAt), p.Description)
+				}
+			})
+		},
+	}
+	target.flags(a, cmd)
+	return cmd
+}
+
+func (a *app) policyDelete() *cobra.Command {
+	var target target
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "delete NAME...",
+		Short: "Delete policies by name",
+		Long: `Delete named policies of a policy store, all in one commit: if one of the names is unknown, or the
+remaining policies would not be valid, nothing is deleted.
+
+Mind what is deleted together: without a forbid, what a permit allows is allowed.`,
+		Example: `  copse policy delete freeze --tenant acme
+  copse policy delete old-permit old-forbid --tenant acme --yes   # in scripts`,
+		Args: args(1, -1, "names of policies"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.deletePolicies(cmd.Context(), &target, args, yes)
+		},
+	}
+	target.flags(a, cmd)
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func (a *app) deletePolicies(ctx context.Context, target *target, names []string, yes bool) error {
+	c, err := a.newClient()
+	if err != nil {
+		return err
+	}
+	policyStore, err := target.resolve(ctx, c)
+	if err != nil {
+		return err
+	}
+	// Whether the names exist is told before the question is asked.
+	contents, err := c.contents(ctx, policyStore)
+	if err != nil {
+		return err
+	}
+	if _, err := without(contents.Policies, names); err != nil {
+		return err
+	}
+	if err := a.confirm(yes, "Delete "+strings.Join(names, ", ")+"?"); err != nil {
+		return err
+	}
+	result, err := c.change(ctx, policyStore, func(stored api.Contents) (api.PutContentsRequest, error) {
+		left, err := without(stored.Policies, names)
+		nothing := &localContents{}
+		return api.PutContentsRequest{Policies: nothing.merge(left)}, err
+	})
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return a.show(result, nil)
+	}
+	a.say("revision %d: %d deleted", result.Revision, result.Deleted)
+	return nil
+}
+
+// without is the policies less those of the names given, each of which must exist.
+func without(policies []api.Policy, names []string) ([]api.Policy, error) {
+	gone := map[int]bool{}
+	for _, name := range names {
+		i, err := findPolicy(policies, name)
+		if err != nil {
+			return nil, err
+		}
+		if policies[i].Name == "" {
+			return nil, failf("policy %s has no name, so it is the AVP API's to delete (DeletePolicy); `copse policy put --replace --prune` deletes all such", name)
+		}
+		gone[i] = true
+	}
+	var left []api.Policy
+	for i, p := range policies {
+		if !gone[i] {
+			left = append(left, p)
+		}
+	}
+	return left, nil
+}

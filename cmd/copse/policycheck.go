@@ -1,0 +1,83 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// checkResult is what `policy check --output json` prints, for editors and CI.
+type checkResult struct {
+	Policies int       `json:"policies"`
+	Findings []finding `json:"findings"`
+}
+
+func (a *app) policyCheck() *cobra.Command {
+	var schemaFile, format string
+	cmd := &cobra.Command{
+		Use:   "check FILE|DIR...",
+		Short: "Check policies against a schema, without a server",
+		Long: `Check policies by the same code a server checks them with, but without one: that they parse, that
+each has a name of its own, that none is over a limit and, with --schema, that they agree with the
+schema as STRICT demands. Nothing is sent anywhere.
+
+Each finding has file, line and column, and the line itself. The exit code is 1 if there is one, so
+that this can stand in CI or in a commit hook.`,
+		Example: `  copse policy check policies/ --schema acme.cedarschema
+
+  # in an editor or a CI step
+  copse policy check policies/ --schema acme.cedarschema --output json`,
+		Args: args(1, -1, "files or directories"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.check(schemaFile, format, args)
+		},
+	}
+	cmd.Flags().StringVar(&schemaFile, "schema", "", "file of the schema, in Cedar or JSON syntax")
+	cmd.Flags().StringVar(&format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
+	return cmd
+}
+
+func (a *app) check(schemaFile, format string, paths []string) error {
+	local, err := a.readContents(schemaFile, format, paths)
+	var findings []finding
+	switch bad := asFailure(err); {
+	case err == nil:
+		findings = local.checkLocally()
+	case bad != nil && len(bad.findings) > 0:
+		findings = bad.findings
+	default:
+		return err
+	}
+	result := checkResult{Findings: findings}
+	if local != nil {
+		result.Policies = len(local.policies)
+	}
+	if a.output == "json" {
+		if result.Findings == nil {
+			result.Findings = []finding{}
+		}
+		if err := a.show(result, nil); err != nil {
+			return err
+		}
+	}
+	if len(findings) > 0 {
+		failed := &failure{code: exitError, message: "policy check: " + count(len(findings), "finding")}
+		if a.output != "json" {
+			failed.findings = findings
+		}
+		return failed
+	}
+	switch {
+	case a.output == "json":
+	case schemaFile == "":
+		a.say("%s: the syntax is right (give --schema to check more)", policiesCount(result.Policies))
+	default:
+		a.say("%s agree with %s", policiesCount(result.Policies), schemaFile)
+	}
+	return nil
+}
+
+func policiesCount(n int) string {
+	if n == 1 {
+		return "1 policy"
+	}
+	return count(n, "policie")
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+)
+
+// localPolicy is one policy of the user's files: what is sent, and where it came from, so that an
+// answer about it can be shown in the file it was written in.
+type localPolicy struct {
+	name         string
+	policy       *engine.Policy
+	text         string
+	file         string
+	line, column int    // where text starts in the file
+	source       []byte // the whole file
+}
+
+// at makes a finding out of a position inside the policy's text; line 0 is the policy as such.
+func (p *localPolicy) at(line, column int, message string) finding {
+	line, column = shift(p.line, p.column, line, column)
+	return newFinding(p.file, p.source, line, column, message)
+}
+
+// readPolicies reads every policy of the files and directories named, "-" being standard input. All
+// that is wrong with the files is told at once, in one error.
+func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
+	files, err := policyFiles(paths)
+	if err != nil {
+		return nil, err
+	}
+	var all []localPolicy
+	var findings []finding
+	for _, file := range files {
+		text, err := readFile(file, stdin)
+		if err != nil {
+			return nil, failf("%w", err)
+		}
+		policies, bad := splitPolicies(file, text)
+		all, findings = append(all, policies...), append(findings, bad...)
+	}
+	findings = append(findings, duplicateNames(all)...)
+	if len(findings) > 0 {
+		return nil, &failure{code: exitError, message: count(len(findings), "problem") + " in " + strings.Join(paths, ", "), findings: findings}
+	}
+	if len(all) == 0 {
+		return nil, failf("no policy in %s", strings.Join(paths, ", "))
+	}
+	return all, nil
+}
+
+// policyFiles lists the .cedar files below the directories, and the files named as they are. Hidden
+// directories are left out: mounted configuration keeps its older versions in such.
+func policyFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, root := range paths {
+		info, err := os.Stat(root)
+		switch {
+		case root == "-":
+			files = append(files, root)
+			continue
+		case err != nil:
+			return nil, failf("%w", err)
+		case !info.IsDir():
+			files = append(files, root)
+			continue
+		}
+		before := len(files)
+		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			hidden := strings.HasPrefix(d.Name(), ".") && path != root
+			if d.IsDir() && hidden {
+				return filepath.SkipDir
+			}
+			if !d.IsDir() && !hidden && filepath.Ext(path) == ".cedar" {
+				files = append(files, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, failf("%w", err)
+		}
+		if len(files) == before {
+			return nil, failf("no .cedar file in directory %s", root)
+		}
+	}
+	return files, nil
+}
+
+// stdinName stands for standard input where a file's name is shown.
+const stdinName = "<stdin>"
+
+// readFile stops reading where no request could carry the content any more.
+func readFile(path string, stdin io.Reader) ([]byte, error) {
+	source := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		source = f
+	}
+	text, err := io.ReadAll(io.LimitReader(source, copse.MaxContentsBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > copse.MaxContentsBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes, the most that one request may carry", path, copse.MaxContentsBytes)
+	}
+	return text, nil
+}
+
+// splitPolicies parses one file and names its policies: by @id, else, for the only policy of a file,
+// by the file's stem.
+func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
+	shownName := file
+	if file == "-" {
+		shownName = stdinName
+	}
+	// The file as a whole first: what is broken inside a policy would be cut at a wrong place.
+	whole, err := engine.ParsePolicies(shownName, text)
+	if err != nil {
+		return nil, findingsOf(err, shownName, text)
+	}
+	stem := strings.TrimSuffix(filepath.Base(file), ".cedar")
+	var policies []localPolicy
+	var findings []finding
+	for _, piece := range cutPolicies(text, len(whole)) {
+		p := localPolicy{text: string(text[piece.start:piece.end]), file: shownName, source: text}
+		p.line, p.column = position(text, piece.start)
+		// Again, alone: the limits of one policy hold for what is sent.
+		if p.policy, err = engine.ParsePolicy(shownName, []byte(p.text)); err != nil {
+			findings = append(findings, p.findings(err)...)
+			continue
+		}
+		id, annotated := p.policy.Annotation("id")
+		switch {
+		case annotated:
+			p.name = id
+		case len(whole) > 1:
+			findings = append(findings, p.start(`several policies in one file need a name each: put @id("...") before this one`))
+			continue
+		case file == "-":
+			findings = append(findings, p.start(`a policy from standard input needs a name: put @id("...") before it`))
+			continue
+		default:
+			p.name = stem
+		}
+		if err := copse.ValidateName(p.name); err != nil {
+			findings = append(findings, p.start(err.Error()))
+			continue
+		}
+		policies = append(policies, p)
+	}
+	return policies, findings
+}
+
+type span struct{ start, end int }
+
+// cutPolicies cuts a document that parsed as n policies behind their semicolons. The comments above a
+// policy go with it, and so do a comment in the line of its semicolon and those that end the file:
+// what people wrote about a policy stays with it.
+func cutPolicies(text []byte, n int) []span {
+	var pieces []span
+	for start := 0; len(pieces) < n; {
+		start += len(text[start:]) - len(bytes.TrimLeft(text[start:], " \t\r\n"))
+		end := policyEnd(text, start)
+		if newline := bytes.IndexByte(text[end:], '\n'); newline >= 0 && onlyComment(text[end:end+newline]) {
+			end += newline
+		}
+		if len(pieces) == n-1 {
+			end = len(text)
+		}
+		end = start + len(bytes.TrimRight(text[start:end], " \t\r\n"))
+		pieces = append(pieces, span{start, end})
+		start = end
+	}
+	return pieces
+}
+
+func onlyComment(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) == 0 || bytes.HasPrefix(line, []byte("//"))
+}
+
+// policyEnd finds the offset behind the first semicolon that is in no string and no comment.
+func policyEnd(text []byte, from int) int {
+	for i := from; i < len(text); i++ {
+		switch {
+		case text[i] == ';':
+			return i + 1
+		case text[i] == '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case bytes.HasPrefix(text[i:], []byte("//")):
+			for i < len(text) && text[i] != '\n' {
+				i++
+			}
+		}
+	}
+	return len(text)
+}
+
+// findings shows an error about the policy alone in its file.
+func (p *localPolicy) findings(err error) []finding {
+	e, ok := errors.AsType[*copse.Error](err)
+	if !ok || len(e.Fields) == 0 {
+		return []finding{p.start(err.Error())}
+	}
+	var findings []finding
+	for _, f := range e.Fields {
+		if f.Line == 0 {
+			findings = append(findings, p.start(f.Message))
+			continue
+		}
+		findings = append(findings, p.at(f.Line, f.Column, f.Message))
+	}
+	return findings
+}
+
+// start points at the policy's first token rather than at the comment above it.
+func (p *localPolicy) start(message string) finding {
+	offset := 0
+	for {
+		rest := p.text[offset:]
+		trimmed := strings.TrimLeft(rest, " \t\r\n")
+		offset += len(rest) - len(trimmed)
+		if !strings.HasPrefix(trimmed, "//") {
+			break
+		}
+		end := strings.IndexByte(trimmed, '\n')
+		if end < 0 {
+			break
+		}
+		offset += end
+	}
+	line, column := position([]byte(p.text), offset)
+	return p.at(line, column, message)
+}
+
+func duplicateNames(policies []localPolicy) []finding {
+	var findings []finding
+	first := map[string]*localPolicy{}
+	for i := range policies {
+		p := &policies[i]
+		if other, taken := first[p.name]; taken {
+			place := other.start("")
+			findings = append(findings, p.start(fmt.Sprintf("the name %q is taken by the policy at %s", p.name, place.place())))
+			continue
+		}
+		first[p.name] = p
+	}
+	return findings
+}
+
+// findingsOf shows an engine error in the text it is about.
+func findingsOf(err error, file string, text []byte) []finding {
+	e, ok := errors.AsType[*copse.Error](err)
+	if !ok || len(e.Fields) == 0 {
+		return []finding{{File: file, Message: err.Error()}}
+	}
+	findings := make([]finding, 0, len(e.Fields))
+	for _, f := range e.Fields {
+		findings = append(findings, newFinding(file, text, f.Line, f.Column, f.Message))
+	}
+	return sortFindings(findings)
+}
+
+func sortFindings(findings []finding) []finding {
+	slices.SortStableFunc(findings, func(a, b finding) int {
+		if c := strings.Compare(a.File, b.File); c != 0 {
+			return c
+		}
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return findings
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

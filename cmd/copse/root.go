@@ -1,0 +1,107 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+const rootLong = `copse decides for many tenants, each by its own Cedar policy store: a user's token in, an answer out.
+
+  copse dev      tries it: a server on this machine with three sample tenants, everything ready to paste
+  copse serve    is the same server for real use, on a data directory
+
+The other commands administer a server over HTTP. They find it by COPSE_URL (or --url) and show the
+access key in COPSE_KEY (or --key); "copse dev" prints both, "copse serve" leaves the first key in its
+data directory.`
+
+const rootExample = `  # a server to try things on; it prints the two variables the other commands need
+  copse dev
+
+  # a tenant with its own schema and policies
+  copse tenant create acme --schema acme.cedarschema --policies policies/
+
+  # what would alice be answered?
+  copse authorize --token "$(copse dev token --tenant acme --user alice)" \
+      --action view --resource 'Invoice::"42"'`
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "copse",
+		Short:         "One Cedar policy store per tenant",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains(outputs(), a.output) {
+				return usagef("--output is table or json, not %q", a.output)
+			}
+			return nil
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%s: %v; `%s --help` lists the flags", cmd.CommandPath(), err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.url, "url", "", "address of the server (COPSE_URL)")
+	flags.StringVar(&a.key, "key", "", "access key, copse_<id>_<secret>; better in COPSE_KEY, where other users of this machine can't see it")
+	flags.StringVarP(&a.output, "output", "o", "table", "table or json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddGroup(
+		&cobra.Group{ID: groupServer, Title: "Servers:"},
+		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
+		&cobra.Group{ID: groupAbout, Title: "About copse:"},
+	)
+	root.SetHelpCommandGroupID(groupAbout)
+	add := func(id string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	add(groupServer, a.devCommand(), a.serveCommand())
+	add(groupAdmin, a.tenantCommand(), a.policyCommand(), a.schemaCommand(), a.authorizeCommand(), a.issuerCommand(), a.keyCommand())
+	add(groupAbout, a.versionCommand(), a.completionCommand())
+	root.AddCommand(exitCodesTopic())
+	return root
+}
+
+// The three headings of the help.
+const (
+	groupServer = "server"
+	groupAdmin  = "admin"
+	groupAbout  = "about"
+)
+
+func outputs() []string { return []string{"table", "json"} }
+
+// exitCodesTopic has no Run, which makes it a help topic: `copse help exit-codes`.
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long: `Every copse command ends with one of these codes:
+
+  0  it did what it was asked to; also a server that was told to end (Ctrl-C, SIGTERM)
+  1  it failed, and the message says why; also a tour with an answer that differs, and a policy
+     check with findings
+  2  the command line, the environment or the configuration file is wrong; nothing was tried
+  3  the data directory is in use by another copse
+  4  the data directory was written by a newer copse
+  5  the data directory can't be written to, or its disk is full
+  6  the address to listen on is taken
+
+An answer of DENY is an answer: "copse authorize" ends with 0.`,
+		Example: `  copse serve --data /var/lib/copse || test $? -eq 3 && echo "already running"`,
+	}
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/server"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+const serveLong = `Run copse on a data directory, for real use. The directory is made when it is absent, with an
+access key that may do everything: shown once when this runs on a terminal, and in any case in
+DIR/root.key, readable by its owner only. To choose that key yourself, set COPSE_ROOT_ACCESS_KEY_ID
+and COPSE_ROOT_SECRET_ACCESS_KEY.
+
+Everything asks for a credential but the OpenAPI document. /healthz, /readyz and /metrics are on a
+listener of their own. Plain HTTP is for this machine only: beyond it, give a certificate, or state
+that a proxy in front speaks TLS.
+
+Every flag can also be set in a configuration file, as "flag-name: value" lines, and in the
+environment, as COPSE_FLAG_NAME. Flags win over the environment, and that over the file. What is
+misspelt in either is refused, not ignored.
+
+Ctrl-C and SIGTERM end it cleanly: requests under way are answered first. The exit code tells what
+keeps it from starting: see "copse help exit-codes".`
+
+const serveExample = `  copse serve --data /var/lib/copse
+
+  # for other machines, with a certificate that is read again when it changes
+  copse serve --data /var/lib/copse --listen :8443 --tls-cert cert.pem --tls-key key.pem
+
+  # in a container, behind a proxy that speaks TLS
+  COPSE_DATA=/data COPSE_LISTEN=:8420 copse serve --behind-tls-proxy`
+
+func (a *app) serveCommand() *cobra.Command {
+	var config string
+	var logs logOptions
+	cmd := &cobra.Command{
+		Use:     "serve --data DIR",
+		Short:   "Run a server on a data directory",
+		Long:    serveLong,
+		Example: serveExample,
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := logs.logger(a)
+			if err != nil {
+				return err
+			}
+			cfg, err := server.LoadConfig(firstOf(config, a.env("COPSE_CONFIG")), a.environ)
+			if err != nil {
+				return usagef("%v", err)
+			}
+			if err := applySettings(cmd.Flags(), &cfg); err != nil {
+				return err
+			}
+			if err := cfg.Validate(); err != nil {
+				return usagef("%v", err)
+			}
+			cfg.Log, cfg.Version, cfg.OnRootKey = logger, readVersion().Version, a.rootKeyMade
+			return a.serve(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "configuration file (COPSE_CONFIG)")
+	settingFlags(cmd.Flags())
+	logs.flags(cmd.Flags(), "info")
+	return cmd
+}
+
+// settingFlags makes a flag of every setting the server has.
+func settingFlags(flags *pflag.FlagSet) {
+	for _, s := range server.Settings() {
+		if s.NoFlag {
+			continue
+		}
+		f := flags.VarPF(&settingFlag{setting: s, value: s.Default()}, s.Key, "", s.Usage)
+		if s.Bool {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// settingFlag is a pflag.Value that keeps the text; what it means is the server's to say.
+type settingFlag struct {
+	setting server.Setting
+	value   string
+}
+
+func (f *settingFlag) String() string { return f.value }
+
+func (f *settingFlag) Set(value string) error {
+	scratch := server.DefaultConfig()
+	f.value = value
+	return scratch.Set(f.setting.Key, value)
+}
+
+// Type is what the help shows behind the flag.
+func (f *settingFlag) Type() string {
+	if f.setting.Bool {
+		return "bool"
+	}
+	return "value"
+}
+
+func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if _, ok := f.Value.(*settingFlag); ok && err == nil {
+			err = cfg.Set(f.Name, f.Value.String())
+		}
+	})
+	if err != nil {
+		return usagef("%v", err)
+	}
+	return nil
+}
+
+// rootKeyMade shows the first key to a person, and to nothing that may be a log.
+func (a *app) rootKeyMade(file string, credential access.Secret) {
+	if isTerminal(a.stderr) {
+		fmt.Fprintf(a.stderr, "the root key, shown this once and kept in %s:\n\n  export COPSE_KEY=%s\n\n", file, string(credential))
+		return
+	}
+	a.say("the root key is in %s", file)
+}
+
+func (a *app) serve(ctx context.Context, cfg server.Config) error {
+	s, err := server.Open(ctx, cfg)
+	if err != nil {
+		return startFailure(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.Listen(); err != nil {
+		return startFailure(err)
+	}
+	fmt.Fprintf(a.stdout, "copse serves %s from %s\n", s.URL(), cfg.DataDir)
+	if s.OpsURL() != "" {
+		fmt.Fprintf(a.stdout, "health and metrics at %s\n", s.OpsURL())
+	}
+	if err := s.Serve(ctx); err != nil {
+		return startFailure(err)
+	}
+	return nil
+}
+
+// startFailure finds the exit code that tells a service manager whether starting again can help.
+func startFailure(err error) error {
+	f := &failure{code: exitError, message: detailOf(err), err: err}
+	if copse.KindOf(err) == copse.Invalid {
+		f.code = exitUsage
+	}
+	switch {
+	case errors.Is(err, sqlite.ErrInUse):
+		f.code = exitInUse
+	case errors.Is(err, sqlite.ErrNewer):
+		f.code = exitNewer
+	case errors.Is(err, sqlite.ErrNotWritable), errors.Is(err, sqlite.ErrFull), errors.Is(err, fs.ErrPermission),
+		errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOTDIR):
+		f.code = exitStorage
+	case errors.Is(err, server.ErrAddressInUse):
+		f.code = exitPortUsed
+	}
+	return f
+}
+
+// detailOf is what went wrong in full: on this machine, the operator is the one to be told.
+func detailOf(err error) string {
+	if e, ok := errors.AsType[*copse.Error](err); ok && e.Kind == copse.Internal && e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
+		return strings.TrimPrefix(e.Detail+": "+e.Err.Error(), ": ")
+	}
+	return err.Error()
+}
+
+// logOptions are the flags about the log, which goes to standard error.
+type logOptions struct{ level, format string }
+
+func (o *logOptions) flags(flags *pflag.FlagSet, level string) {
+	flags.StringVar(&o.level, "log-level", level, "least important lines to log: debug, info, warn or error")
+	flags.StringVar(&o.format, "log-format", "text", "form of the log on standard error: text or json")
+}
+
+func (o *logOptions) logger(a *app) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.level)); err != nil {
+		return nil, usagef("--log-level is debug, info, warn or error, not %q", o.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(a.stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(a.stderr, options)), nil
+	}
+	return nil, usagef("--log-format is text or json, not %q", o.format)
+}
