@@ -156,15 +156,19 @@ func TestListsPageWithTheSDK(t *testing.T) {
 	if !slices.Equal(listed, stores) || !slices.Equal(pages, []int{10, 2}) {
 		t.Errorf("pages of %v; -want +got:\n%s", pages, cmp.Diff(stores, listed))
 	}
+}
 
-	ps := &stores[0]
+func TestListPoliciesWithTheSDK(t *testing.T) {
+	ctx, s := t.Context(), start(t)
+	c := s.root()
+	ps := aws.String(newPolicyStore(ctx, t, c))
 	var alices, all []string
 	for i := range 55 {
 		who := "principal"
 		if i%5 == 0 {
 			who = `principal == User::"alice"`
 		}
-		id := newPolicy(ctx, t, c, *ps, fmt.Sprintf("p%d", i), "permit ("+who+`, action, resource == Invoice::"`+fmt.Sprint(i)+`");`)
+		id := newPolicy(ctx, t, c, *ps, fmt.Sprintf("p%d", i), "permit ("+who+`, action == Action::"view", resource == Invoice::"`+fmt.Sprint(i)+`");`)
 		all = append(all, id)
 		if i%5 == 0 {
 			alices = append(alices, id)
@@ -203,13 +207,22 @@ func TestListsPageWithTheSDK(t *testing.T) {
 	if ids, _ := list(&types.PolicyFilter{PolicyType: types.PolicyTypeTemplateLinked}, 50); len(ids) != 0 {
 		t.Errorf("template-linked: %d policies", len(ids))
 	}
+}
 
-	// A token is of one operation, policy store, filter and caller.
-	first := must[*vp.ListPoliciesOutput](t)(c.ListPolicies(ctx, &vp.ListPoliciesInput{PolicyStoreId: ps}))
+func TestPageTokensAreBoundToTheirCall(t *testing.T) {
+	ctx, s := t.Context(), start(t)
+	c := s.root()
+	ps, another := aws.String(newPolicyStore(ctx, t, c)), aws.String(newPolicyStore(ctx, t, c))
+	for range 2 {
+		newPolicy(ctx, t, c, *ps, "", `permit (principal, action == Action::"view", resource);`)
+	}
+	alice := &types.PolicyFilter{Principal: &types.EntityReferenceMemberIdentifier{Value: *entity("User", "alice")}}
+	first := must[*vp.ListPoliciesOutput](t)(c.ListPolicies(ctx, &vp.ListPoliciesInput{PolicyStoreId: ps, MaxResults: aws.Int32(1)}))
+	must[*vp.ListPoliciesOutput](t)(c.ListPolicies(ctx, &vp.ListPoliciesInput{PolicyStoreId: ps, NextToken: first.NextToken}))
 	other := s.key(t, access.Scope{All: true}, access.Read)
 	for name, call := range map[string]func() error{
 		"another policy store": func() error {
-			_, err := c.ListPolicies(ctx, &vp.ListPoliciesInput{PolicyStoreId: &stores[1], NextToken: first.NextToken})
+			_, err := c.ListPolicies(ctx, &vp.ListPoliciesInput{PolicyStoreId: another, NextToken: first.NextToken})
 			return err
 		},
 		"another filter": func() error {
