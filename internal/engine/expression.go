@@ -215,7 +215,7 @@ func (g *grammar) attributeOrMethod() *syntaxFault {
 		return f
 	}
 	if want >= 0 && got != want {
-		return faultAt(at, "`%s` takes %d arguments, not %d", name, want, got)
+		return faultAt(at, "`%s` wants %d as its number of arguments, not %d", name, want, got)
 	}
 	return nil
 }

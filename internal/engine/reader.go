@@ -82,6 +82,8 @@ func memberPath(pointer jsontext.Pointer) string {
 		}
 		if _, err := strconv.ParseUint(token, 10, 31); err == nil {
 			b.WriteString("[" + token + "]")
+		} else if token == "" {
+			b.WriteString(`.""`)
 		} else {
 			b.WriteString("." + token)
 		}

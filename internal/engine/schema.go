@@ -11,6 +11,7 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
 )
@@ -227,20 +228,23 @@ func (src *schemaSource) byteColumn(line, column int) int {
 	return bytes
 }
 
-// guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses.
+// guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses,
+// and one thing that decoder overlooks.
 func (src *schemaSource) guardJSON() error {
 	r := newReader(src.file, true, src.text)
 	for {
-		if r.dec.PeekKind() == 0 {
-			break
-		}
-		if _, err := r.token(); err != nil {
+		tok, err := r.token()
+		if err != nil {
 			return asSchemaError(err)
 		}
-		if r.dec.StackDepth() > maxNesting {
+		depth := r.dec.StackDepth()
+		if depth > maxNesting {
 			return asSchemaError(r.fail("objects and arrays nest more than %d deep", maxNesting))
 		}
-		if r.dec.StackDepth() == 0 {
+		if depth == 5 && tok.Kind() == '"' && tok.String() != "Record" && isShapeType(r.dec) {
+			return asSchemaError(r.fail("the shape of an entity type is a Record written out here, not the name of a type"))
+		}
+		if depth == 0 {
 			break
 		}
 	}
@@ -248,6 +252,16 @@ func (src *schemaSource) guardJSON() error {
 		return asSchemaError(err)
 	}
 	return nil
+}
+
+// isShapeType reports whether the token read last is the value of NAMESPACE.entityTypes.NAME.shape.type.
+func isShapeType(dec *jsontext.Decoder) bool {
+	// A member's name has an odd count of tokens behind it in its object, its value an even one.
+	if _, n := dec.StackIndex(5); n%2 != 0 {
+		return false
+	}
+	path := slices.Collect(dec.StackPointer().Tokens())
+	return len(path) == 5 && path[1] == "entityTypes" && path[3] == "shape" && path[4] == "type"
 }
 
 func asSchemaError(err error) error {

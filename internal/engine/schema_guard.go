@@ -83,6 +83,8 @@ type measurer struct {
 	types  map[types.EntityType]bool
 	sizes  map[types.Path]uint64
 	path   []types.Path // common types being measured, for cycles
+	total  uint64
+	last   string // the declaration counted last
 	fields []copse.Field
 }
 
@@ -104,7 +106,6 @@ func (src *schemaSource) measure(tree *ast.Schema) (uint64, error) {
 	if len(m.fields) > 0 {
 		return 0, schemaError(m.fields...)
 	}
-	var total uint64
 	for _, ns := range spaces {
 		for _, name := range slices.Sorted(maps.Keys(ns.CommonTypes)) {
 			path := qualify(ns.name, name)
@@ -112,15 +113,15 @@ func (src *schemaSource) measure(tree *ast.Schema) (uint64, error) {
 				return 0, src.refuse("the common type %s expands to %s nodes, at most %d are allowed", path, count(n), maxSchemaNodes)
 			}
 		}
-		total = plus(total, m.namespace(ns))
+		m.namespace(ns)
 	}
 	if len(m.fields) > 0 {
 		return 0, schemaError(m.fields...)
 	}
-	if total > maxSchemaNodes {
-		return 0, src.refuse("the schema expands to %s nodes, at most %d are allowed: common types count wherever they are used, and shared declarations for each name", count(total), maxSchemaNodes)
+	if m.total > maxSchemaNodes {
+		return 0, src.refuse("the schema expands to %s nodes at %s, at most %d are allowed in all: common types count wherever they are used, and what several names share counts for each", count(m.total), m.last, maxSchemaNodes)
 	}
-	return total, nil
+	return m.total, nil
 }
 
 func qualify(ns types.Path, name ast.Ident) types.Path {
@@ -131,6 +132,9 @@ func qualify(ns types.Path, name ast.Ident) types.Path {
 }
 
 func (m *measurer) report(name, format string, args ...any) {
+	if len(m.fields) > maxFindings {
+		return
+	}
 	at := position{}
 	if offset, ok := m.src.find(name); ok {
 		at = positionAt(m.src.text, offset)
@@ -168,50 +172,72 @@ func (m *measurer) checkName(name ast.Ident, what string) {
 	}
 }
 
-func (m *measurer) namespace(ns namedNamespace) uint64 {
-	total := annotationNodes(ns.Annotations)
+// add counts nodes of a declaration and reports whether the limit still holds. The names a list holds
+// are looked up only after it was counted: declarations share lists and shapes.
+func (m *measurer) add(what string, ns ...uint64) bool {
+	if m.total > maxSchemaNodes {
+		return false
+	}
+	m.total = plus(append(ns, m.total)...)
+	m.last = what
+	return m.total <= maxSchemaNodes
+}
+
+func (m *measurer) namespace(ns namedNamespace) {
+	m.add("namespace "+string(ns.name), annotationNodes(ns.Annotations))
 	for _, name := range slices.Sorted(maps.Keys(ns.Entities)) {
 		e := ns.Entities[name]
-		total = plus(total, 1+uint64(len(e.ParentTypes)), annotationNodes(e.Annotations))
+		what := "entity type " + string(qualify(ns.name, name))
+		if !m.add(what, 1, uint64(len(e.ParentTypes)), annotationNodes(e.Annotations)) {
+			return
+		}
 		for _, parent := range e.ParentTypes {
 			m.entityRef(ns.name, parent)
 		}
-		if e.Shape != nil {
-			total = plus(total, m.size(ns.name, e.Shape))
+		if e.Shape != nil && !m.add(what, m.size(ns.name, e.Shape)) {
+			return
 		}
-		if e.Tags != nil {
-			total = plus(total, m.size(ns.name, e.Tags))
+		if e.Tags != nil && !m.add(what, m.size(ns.name, e.Tags)) {
+			return
 		}
 	}
-	for _, e := range ns.Enums {
-		total = plus(total, 1, annotationNodes(e.Annotations))
+	for _, name := range slices.Sorted(maps.Keys(ns.Enums)) {
+		e := ns.Enums[name]
+		what := "enum type " + string(qualify(ns.name, name))
+		if !m.add(what, 1, uint64(len(e.Values)), annotationNodes(e.Annotations)) {
+			return
+		}
 		for _, v := range e.Values {
-			total = plus(total, 1+uint64(len(v))/64)
+			m.add(what, uint64(len(v))/64)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(ns.Actions)) {
-		a := ns.Actions[name]
-		total = plus(total, 1+uint64(len(a.Parents)), annotationNodes(a.Annotations))
-		if a.AppliesTo == nil {
-			continue
-		}
-		for _, refs := range [][]ast.EntityTypeRef{a.AppliesTo.Principals, a.AppliesTo.Resources} {
-			total = plus(total, uint64(len(refs)))
-			for _, ref := range refs {
-				m.entityRef(ns.name, ref)
-			}
-		}
-		if a.AppliesTo.Context != nil {
-			total = plus(total, m.size(ns.name, a.AppliesTo.Context))
+		if !m.action(ns.name, name, ns.Actions[name]) {
+			return
 		}
 	}
-	return total
+}
+
+func (m *measurer) action(ns types.Path, name types.String, a ast.Action) bool {
+	what := "action " + clipTo(string(name), 100)
+	if !m.add(what, 1, uint64(len(a.Parents)), annotationNodes(a.Annotations)) {
+		return false
+	}
+	if a.AppliesTo == nil {
+		return true
+	}
+	for _, refs := range [][]ast.EntityTypeRef{a.AppliesTo.Principals, a.AppliesTo.Resources} {
+		if !m.add(what, uint64(len(refs))) {
+			return false
+		}
+		for _, ref := range refs {
+			m.entityRef(ns, ref)
+		}
+	}
+	return a.AppliesTo.Context == nil || m.add(what, m.size(ns, a.AppliesTo.Context))
 }
 
 func (m *measurer) entityRef(ns types.Path, ref ast.EntityTypeRef) {
-	if len(m.fields) > maxFindings {
-		return
-	}
 	name := types.EntityType(ref)
 	if m.types[name] || ns != "" && !strings.Contains(string(name), "::") && m.types[types.EntityType(ns)+"::"+name] {
 		return
@@ -266,9 +292,7 @@ func (m *measurer) reference(ns types.Path, name string) uint64 {
 	case "String", "Long", "Bool", "Boolean", "ipaddr", "decimal", "datetime", "duration":
 		return 0
 	}
-	if len(m.fields) <= maxFindings {
-		m.report(name, "undefined type %q", name)
-	}
+	m.report(name, "undefined type %q", name)
 	return 0
 }
 
