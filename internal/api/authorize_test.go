@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cedar-policy/cedar-go/types"
-
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/authorizer"
@@ -21,18 +19,19 @@ import (
 func TestAuthorizeIsAsDocumented(t *testing.T) {
 	s := start(t)
 	newTenant(t, s, "acme")
-	directory := s.api.tenants
 	tenantOfToken := copse.TenantID("acme")
 	h := authorizer.New(authorizer.Config{
 		Verify: func(_ context.Context, bearer string) (*token.Verified, error) {
 			if bearer != "good" {
 				return nil, copse.Errorf(copse.Unauthenticated, "the token does not verify")
 			}
-			return &token.Verified{Tenant: tenantOfToken, Principal: types.NewEntityUID("User", "alice"),
-				Entities:      copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(`[{"uid":{"type":"User","id":"alice"},"attrs":{"level":1},"parents":[]}]`)},
-				ReservedTypes: []types.EntityType{"User"}}, nil
+			v := token.Verified{Tenant: tenantOfToken,
+				Entities: copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(`[{"uid":{"type":"User","id":"alice"},"attrs":{"level":1},"parents":[]}]`)}}
+			v.Principal.Type, v.Principal.ID = "User", "alice"
+			v.ReservedTypes = append(v.ReservedTypes, "User")
+			return &v, nil
 		},
-		Directory: directory, Decider: s.policyStores.Decider(), Key: s.access.Bearer,
+		Directory: s.api.tenants, Decider: s.policyStores.Decider(), Key: s.access.Bearer,
 	})
 	key := s.key(t, access.Scope{Tenant: "acme"}, access.Decide)
 	ask := func(body, bearer, key string) *answer {
