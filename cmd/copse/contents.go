@@ -183,10 +183,9 @@ func (l *localContents) checkLocally() []finding {
 		return findingsOf(err, l.schema.file, l.schema.text)
 	}
 	var findings []finding
-	for i := range l.policies {
-		p := &l.policies[i]
+	for _, p := range l.policies {
 		if err := schema.Validate(p.policy); err != nil {
-			findings = append(findings, p.findings(err)...)
+			findings = append(findings, findingsOf(err, p.file, p.source)...)
 		}
 	}
 	return sortFindings(findings)

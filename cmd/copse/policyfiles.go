@@ -130,27 +130,24 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	if file == "-" {
 		shownName = stdinName
 	}
-	// The file as a whole first: what is broken inside a policy would be cut at a wrong place.
-	whole, err := engine.ParsePolicies(shownName, text)
+	parsed, err := engine.ParsePolicies(shownName, text)
 	if err != nil {
 		return nil, findingsOf(err, shownName, text)
 	}
 	stem := strings.TrimSuffix(filepath.Base(file), ".cedar")
 	var policies []localPolicy
 	var findings []finding
-	for _, piece := range cutPolicies(text, len(whole)) {
-		p := localPolicy{text: string(text[piece.start:piece.end]), file: shownName, source: text}
-		p.line, p.column = position(text, piece.start)
-		// Again, alone: the limits of one policy hold for what is sent.
-		if p.policy, err = engine.ParsePolicy(shownName, []byte(p.text)); err != nil {
-			findings = append(findings, p.findings(err)...)
-			continue
-		}
-		id, annotated := p.policy.Annotation("id")
+	rest := 0 // texts follow one another, with nothing but space between
+	for _, policy := range parsed {
+		p := localPolicy{policy: policy, text: policy.Text(), file: shownName, source: text}
+		rest += max(bytes.Index(text[rest:], []byte(p.text)), 0)
+		p.line, p.column = position(text, rest)
+		rest += len(p.text)
+		id, annotated := policy.Annotation("id")
 		switch {
 		case annotated:
 			p.name = id
-		case len(whole) > 1:
+		case len(parsed) > 1:
 			findings = append(findings, p.start(`several policies in one file need a name each: put @id("...") before this one`))
 			continue
 		case file == "-":
@@ -166,72 +163,6 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 		policies = append(policies, p)
 	}
 	return policies, findings
-}
-
-type span struct{ start, end int }
-
-// cutPolicies cuts a document that parsed as n policies behind their semicolons. The comments above a
-// policy go with it, and so do a comment in the line of its semicolon and those that end the file:
-// what people wrote about a policy stays with it.
-func cutPolicies(text []byte, n int) []span {
-	var pieces []span
-	for start := 0; len(pieces) < n; {
-		start += len(text[start:]) - len(bytes.TrimLeft(text[start:], " \t\r\n"))
-		end := policyEnd(text, start)
-		if newline := bytes.IndexByte(text[end:], '\n'); newline >= 0 && onlyComment(text[end:end+newline]) {
-			end += newline
-		}
-		if len(pieces) == n-1 {
-			end = len(text)
-		}
-		end = start + len(bytes.TrimRight(text[start:end], " \t\r\n"))
-		pieces = append(pieces, span{start, end})
-		start = end
-	}
-	return pieces
-}
-
-func onlyComment(line []byte) bool {
-	line = bytes.TrimSpace(line)
-	return len(line) == 0 || bytes.HasPrefix(line, []byte("//"))
-}
-
-// policyEnd finds the offset behind the first semicolon that is in no string and no comment.
-func policyEnd(text []byte, from int) int {
-	for i := from; i < len(text); i++ {
-		switch {
-		case text[i] == ';':
-			return i + 1
-		case text[i] == '"':
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++
-				}
-			}
-		case bytes.HasPrefix(text[i:], []byte("//")):
-			for i < len(text) && text[i] != '\n' {
-				i++
-			}
-		}
-	}
-	return len(text)
-}
-
-// findings shows an error about the policy alone in its file.
-func (p *localPolicy) findings(err error) []finding {
-	e, ok := errors.AsType[*copse.Error](err)
-	if !ok || len(e.Fields) == 0 {
-		return []finding{p.start(err.Error())}
-	}
-	var findings []finding
-	for _, f := range e.Fields {
-		if f.Line == 0 {
-			findings = append(findings, p.start(f.Message))
-			continue
-		}
-		findings = append(findings, p.at(f.Line, f.Column, f.Message))
-	}
-	return findings
 }
 
 // start points at the policy's first token rather than at the comment above it.
