@@ -16,8 +16,8 @@ import (
 // (see validationWeight), times the request environments its head admits. A step takes it about
 // 100 ns.
 const (
-	maxValidationSteps      = 2_000_000   // one policy
-	maxTotalValidationSteps = 100_000_000 // one call of Validate
+	maxValidationSteps      = 2_000_000  // one policy
+	maxTotalValidationSteps = 50_000_000 // one call of Validate
 )
 
 // Validate checks policies as STRICT demands. The error is a *copse.Error of kind Invalid with a

@@ -178,7 +178,7 @@ func evaluationCost(p *ast.Policy) uint64 {
 			total++
 			switch n := n.(type) {
 			case ast.NodeTypeLike:
-				total += uint64(len(n.Value.MarshalCedar())) / 16
+				total += uint64(len(n.Value.MarshalCedar())) / 4
 			case ast.NodeTypeSet:
 				square := uint64(len(n.Elements)) * uint64(len(n.Elements))
 				total += square / 16
