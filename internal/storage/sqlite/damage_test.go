@@ -110,7 +110,7 @@ func TestDamageByNameIsNoticed(t *testing.T) {
 // TestFlippedBitsAreNeverAnswers damages the file one bit at a time. Whatever SQLite makes of that, a
 // policy store is read as it was, or not at all.
 func TestFlippedBitsAreNeverAnswers(t *testing.T) {
-	const flips = 150
+	const flips = 60
 	dir, whole := written(t)
 	original, err := os.ReadFile(filepath.Join(dir, fileName))
 	if err != nil {

@@ -29,7 +29,7 @@ func TestContract(t *testing.T) {
 func TestRandomWithReopening(t *testing.T) {
 	dir, reopened := t.TempDir(), 0
 	storagetest.Random(t, storagetest.RandomConfig{
-		Backend: open(t, dir), Seed: 2, Operations: 4000,
+		Backend: open(t, dir), Seed: 2, Operations: 2500,
 		Reopen: func(b storage.Backend) storage.Backend {
 			if err := b.Close(); err != nil {
 				t.Fatal(err)

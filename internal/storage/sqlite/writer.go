@@ -13,7 +13,7 @@ import (
 
 const (
 	groupSize = 64
-	// A round of housekeeping every so often, in bounded steps between groups.
+	// Housekeeping begins every so often, and goes on in bounded steps between groups.
 	trimEvery = time.Minute
 	trimRows  = 1000
 )
@@ -48,8 +48,9 @@ type writer struct {
 	counters counters // as of the last COMMIT
 	next     counters // as of the last savepoint kept
 
-	trimming   bool // feed rows may be past their retention
-	truncating bool // the log is to be emptied
+	trimRows   int64 // one step of trimming
+	trimming   bool  // feed rows may be past their retention
+	truncating bool  // the log is to be emptied
 }
 
 // counters of the file-wide sequences.
@@ -74,7 +75,7 @@ func openWriter(b *Backend, path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{backend: b, conn: c, queue: make(chan *job, groupSize), stopped: make(chan struct{})}
+	w := &writer{backend: b, conn: c, queue: make(chan *job, groupSize), stopped: make(chan struct{}), trimRows: trimRows}
 	if err := w.prepare(); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -302,12 +303,12 @@ func (w *writer) undo(cause error) error {
 func (w *writer) trim() {
 	removed := int64(0)
 	j := &job{apply: func(w *writer, now time.Time) (_ []storage.Change, err error) {
-		removed, err = w.stmts.trim.exec(now.Add(-storage.FeedRetention).UnixNano(), int64(trimRows))
+		removed, err = w.stmts.trim.exec(now.Add(-storage.FeedRetention).UnixNano(), w.trimRows)
 		return nil, err
 	}}
 	// A failure here is met again, and reported, by the next mutation.
 	err := w.transact([]*job{j})
-	w.trimming = err == nil && removed == trimRows
+	w.trimming = err == nil && removed == w.trimRows
 }
 
 // truncate empties the log, if that is wanted. A reader may be in the way: the next tick tries again.

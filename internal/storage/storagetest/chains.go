@@ -72,7 +72,7 @@ func checkRow(row storage.HistoryRow, n int) error {
 func checkAudit(ctx context.Context, b storage.Backend) error {
 	var chain [32]byte
 	for seq := uint64(0); ; {
-		rows, err := b.Audit(ctx, seq, pageSize)
+		rows, err := b.Audit(ctx, seq, 10*pageSize)
 		if err != nil {
 			return err
 		}

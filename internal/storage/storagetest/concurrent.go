@@ -107,7 +107,7 @@ func concurrentPartitions(h *harness) {
 }
 
 func readersSeeWholeCommits(h *harness) {
-	const commits, items = 150, 20
+	const commits, items = 60, 20
 	write := func(revision int) []storage.Write {
 		var writes []storage.Write
 		for n := range items {

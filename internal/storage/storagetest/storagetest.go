@@ -67,7 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		})
 	}
 	t.Run("random", func(t *testing.T) {
-		Random(t, RandomConfig{Backend: open(t), Seed: 1, Operations: 4000})
+		Random(t, RandomConfig{Backend: open(t), Seed: 1, Operations: 1500})
 	})
 }
 
