@@ -175,7 +175,7 @@ func TestSuspensionIsEffectiveAtOnce(t *testing.T) {
 				})
 			}
 		}
-		for i := range 60 {
+		for i := range 25 {
 			_, err := s.SetState(ctx, root, "acme", copse.TenantSuspended)
 			must(t, err)
 			for _, n := range []services{s, other} {
