@@ -44,13 +44,11 @@ var (
 	ecKey    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
 	ec384    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)) })
 	ec521    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)) })
-	edKey    = sync.OnceValue(func() crypto.Signer { return must(newEd25519()) })
+	edKey    = sync.OnceValue(func() crypto.Signer {
+		_, secret, err := ed25519.GenerateKey(rand.Reader)
+		return must(secret, err)
+	})
 )
-
-func newEd25519() (crypto.Signer, error) {
-	_, secret, err := ed25519.GenerateKey(rand.Reader)
-	return secret, err
-}
 
 func must[T any](v T, err error) T {
 	if err != nil {
