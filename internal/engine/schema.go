@@ -40,6 +40,7 @@ type Schema struct {
 	// actionAncestors are the groups each action is in, directly or not.
 	actionAncestors map[types.EntityUID][]types.EntityUID
 	costs           typeCosts
+	weight          int64
 }
 
 // ParseSchema reads a schema. file names it in error positions.
@@ -83,6 +84,7 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	}
 	s.shapes()
 	s.costs = costsOf(s)
+	s.weight = s.weigh()
 	return s, nil
 }
 

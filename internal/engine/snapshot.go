@@ -46,17 +46,9 @@ func Compile(schema *Schema, settings copse.Settings, policies []Source) (*Snaps
 		}
 	}
 	s.index = newIndex(s.policies)
-	s.weight = s.weigh(policies)
+	s.weight = s.weigh()
 	return s, nil
 }
 
 // Weight is about how many bytes the snapshot holds in memory.
 func (s *Snapshot) Weight() int64 { return s.weight }
-
-func (s *Snapshot) weigh(policies []Source) int64 {
-	var w int64 = 1000
-	for _, p := range policies {
-		w += 2000 + 10*int64(len(p.Policy.text))
-	}
-	return w
-}
