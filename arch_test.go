@@ -70,7 +70,7 @@ var testImports = map[string]string{
 	"internal/engine":         "",
 	"bench":                   "internal/* copsetest embedded cedar cedar-types aws json jwt",
 	"copsetest":               "aws",
-	"embedded":                "aws copsetest internal/*",
+	"embedded":                "aws json copsetest examples/payments internal/*",
 	"cmd/copse":               "",
 }
 
