@@ -69,6 +69,9 @@ type Config struct {
 
 	// Version of copse, for the OpenAPI document.
 	Version string
+	// LogLevel and LogFormat are for the program that makes Log: debug, info, warn or error, and text
+	// or json. The server itself does not read them.
+	LogLevel, LogFormat string
 	// Log receives everything. Nil: nothing.
 	Log *slog.Logger
 	// OnRootKey is called once when a root key was made: with the file that holds it, and with the
@@ -100,6 +103,8 @@ func DefaultConfig() Config {
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
 		LogDecisions:       true,
+		LogLevel:           "info",
+		LogFormat:          "text",
 	}
 }
 
@@ -165,6 +170,8 @@ func Settings() []Setting {
 		{Key: "shutdown-timeout", Usage: "how long requests under way may take when the server is told to end", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
 		{Key: "log-decisions", Usage: "log one line per decision", Bool: true, field: func(c *Config) any { return &c.LogDecisions }},
+		{Key: "log-level", Usage: "least important lines to log: debug, info, warn or error", field: func(c *Config) any { return &c.LogLevel }},
+		{Key: "log-format", Usage: "form of the log on standard error: text or json", field: func(c *Config) any { return &c.LogFormat }},
 	}
 }
 
