@@ -41,7 +41,7 @@ const devExample = `  copse dev
 func (a *app) devCommand() *cobra.Command {
 	var dir, listen string
 	var tour bool
-	var logs logOptions
+	var logLevel string
 	cmd := &cobra.Command{
 		Use:     "dev",
 		Short:   "Run a server to try things on, with sample tenants",
@@ -52,7 +52,7 @@ func (a *app) devCommand() *cobra.Command {
 			if len(given) > 0 {
 				return unknownCommand(cmd, given[0])
 			}
-			logger, err := logs.logger(a)
+			logger, err := a.logger(logLevel, "text")
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ func (a *app) devCommand() *cobra.Command {
 	flags.StringVar(&dir, "data", "", "keep the data in this directory (default: a temporary one)")
 	flags.StringVar(&listen, "listen", devListen, "address to listen on; port 0 takes a free one")
 	flags.BoolVar(&tour, "tour", false, "ask every sample request, print a table of the answers, and end")
-	logs.flags(flags, "error")
+	flags.StringVar(&logLevel, "log-level", "error", "least important lines to log on standard error: debug, info, warn or error")
 	cmd.AddCommand(a.devToken())
 	return cmd
 }
@@ -96,10 +96,31 @@ func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error)
 	if err := d.WriteIntro(ctx, a.stdout); err != nil {
 		return failf("%w", err)
 	}
+	a.writeSDKs(d.URL(), string(d.Credential()))
 	if err := d.Wait(); err != nil {
 		return startFailure(err)
 	}
 	return nil
+}
+
+// writeSDKs is last of all that is printed, where it is seen without scrolling.
+func (a *app) writeSDKs(url, credential string) {
+	id, secret, _ := strings.Cut(strings.TrimPrefix(credential, "copse_"), "_")
+	fmt.Fprintf(a.stdout, `
+AWS SDKs speak to the AVP API of this server after:
+
+  export AWS_ENDPOINT_URL_VERIFIEDPERMISSIONS=%s
+  export AWS_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=%s
+  export AWS_SECRET_ACCESS_KEY=%s
+
+And the other copse commands after:
+
+  export COPSE_URL=%s
+  export COPSE_KEY=%s
+
+Ctrl-C ends it.
+`, url, id, secret, url, credential)
 }
 
 // tourRow is a row of the tour for --output json.

@@ -44,7 +44,6 @@ const serveExample = `  copse serve --data /var/lib/copse
 
 func (a *app) serveCommand() *cobra.Command {
 	var config string
-	var logs logOptions
 	cmd := &cobra.Command{
 		Use:     "serve --data DIR",
 		Short:   "Run a server on a data directory",
@@ -52,10 +51,6 @@ func (a *app) serveCommand() *cobra.Command {
 		Example: serveExample,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger, err := logs.logger(a)
-			if err != nil {
-				return err
-			}
 			cfg, err := server.LoadConfig(firstOf(config, a.env("COPSE_CONFIG")), a.environ)
 			if err != nil {
 				return usagef("%v", err)
@@ -66,13 +61,15 @@ func (a *app) serveCommand() *cobra.Command {
 			if err := cfg.Validate(); err != nil {
 				return usagef("%v", err)
 			}
-			cfg.Log, cfg.Version, cfg.OnRootKey = logger, readVersion().Version, a.rootKeyMade
+			if cfg.Log, err = a.logger(cfg.LogLevel, cfg.LogFormat); err != nil {
+				return err
+			}
+			cfg.Version, cfg.OnRootKey = readVersion().Version, a.rootKeyMade
 			return a.serve(cmd.Context(), cfg)
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration file (COPSE_CONFIG)")
 	settingFlags(cmd.Flags())
-	logs.flags(cmd.Flags(), "info")
 	return cmd
 }
 
@@ -180,25 +177,18 @@ func detailOf(err error) string {
 	return err.Error()
 }
 
-// logOptions are the flags about the log, which goes to standard error.
-type logOptions struct{ level, format string }
-
-func (o *logOptions) flags(flags *pflag.FlagSet, level string) {
-	flags.StringVar(&o.level, "log-level", level, "least important lines to log: debug, info, warn or error")
-	flags.StringVar(&o.format, "log-format", "text", "form of the log on standard error: text or json")
-}
-
-func (o *logOptions) logger(a *app) (*slog.Logger, error) {
+// logger writes to standard error: standard output is for what was asked for.
+func (a *app) logger(minimum, format string) (*slog.Logger, error) {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.level)); err != nil {
-		return nil, usagef("--log-level is debug, info, warn or error, not %q", o.level)
+	if err := level.UnmarshalText([]byte(minimum)); err != nil {
+		return nil, usagef("--log-level is debug, info, warn or error, not %q", minimum)
 	}
 	options := &slog.HandlerOptions{Level: level}
-	switch o.format {
+	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(a.stderr, options)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(a.stderr, options)), nil
 	}
-	return nil, usagef("--log-format is text or json, not %q", o.format)
+	return nil, usagef("--log-format is text or json, not %q", format)
 }
