@@ -241,6 +241,58 @@ func TestPanicEndsOneMutation(t *testing.T) {
 	}
 }
 
+func TestRefusalAfterWritingIsUndoneAlone(t *testing.T) {
+	b, p := open(t, t.TempDir()), storage.PolicyStore("a")
+	i := createOne(t, b, p, "x")
+	release := hold(t, b)
+	var wg sync.WaitGroup
+	for n := range 6 {
+		wg.Go(func() {
+			want := error(nil)
+			if n%2 == 1 {
+				want = storage.ErrConflict
+			}
+			if err := b.submit(t.Context(), &job{apply: func(w *writer, now time.Time) ([]storage.Change, error) {
+				if _, err := w.commit(newCommit(overwrite(p, i, fmt.Append(nil, n%2))), now); err != nil {
+					return nil, err
+				}
+				return nil, want
+			}}); !errors.Is(err, want) {
+				t.Error(err)
+			}
+		})
+	}
+	queued(t, b, 6)
+	release()
+	wg.Wait()
+	if item, err := b.Get(t.Context(), p, one); err != nil || string(item.Body) != "0" || item.Version != 4 {
+		t.Fatal(item, err)
+	}
+	if err := storagetest.CheckChains(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestContextEndsTheWaitForAReader(t *testing.T) {
+	b, p := open(t, t.TempDir()), storage.PolicyStore("a")
+	createOne(t, b, p, "x")
+	var busy []*reader
+	for range readerCount {
+		busy = append(busy, <-b.readers)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := b.Get(ctx, p, one); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	for _, r := range busy {
+		b.readers <- r
+	}
+	if _, err := b.Get(t.Context(), p, one); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestErasedBytesAreGone(t *testing.T) {
 	dir := t.TempDir()
 	b, p := open(t, dir), storage.PolicyStore("a")
