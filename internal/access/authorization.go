@@ -36,17 +36,23 @@ func parseAuthorization(header string) (authorization, error) {
 		return a, refuse(IncompleteSignature, "Authorization: only %s is supported", algorithm)
 	}
 	var credential, signature string
-	fields := map[string]*string{"Credential": &credential, "SignedHeaders": &a.signedHeadersText, "Signature": &signature}
 	for part := range strings.SplitSeq(rest, ",") {
-		name, value, ok := strings.Cut(strings.Trim(part, " "), "=")
-		field := fields[name]
-		if !ok || field == nil || value == "" {
+		name, value, _ := strings.Cut(strings.Trim(part, " "), "=")
+		var field *string
+		switch name {
+		case "Credential":
+			field = &credential
+		case "SignedHeaders":
+			field = &a.signedHeadersText
+		case "Signature":
+			field = &signature
+		}
+		if field == nil || *field != "" || value == "" {
 			return a, refuse(IncompleteSignature, "Authorization: it must consist of Credential, SignedHeaders and Signature, each once")
 		}
 		*field = value
-		delete(fields, name)
 	}
-	if len(fields) > 0 {
+	if credential == "" || a.signedHeadersText == "" || signature == "" {
 		return a, refuse(IncompleteSignature, "Authorization: Credential, SignedHeaders and Signature are all needed")
 	}
 	if len(signature) != hex.EncodedLen(len(a.signature)) || strings.ToLower(signature) != signature {

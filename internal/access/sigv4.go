@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -187,24 +188,37 @@ func (req *signed) checkDate(r *http.Request, now time.Time) error {
 
 // mustSign reports whether a header changes what a call means, so that it may not be left out of the
 // signature: somebody on the way could then add or alter it.
-func mustSign(lower string) bool {
-	if strings.HasPrefix(lower, "x-amz-") || strings.HasPrefix(lower, "x-copse-") {
+func mustSign(lower []byte) bool {
+	if bytes.HasPrefix(lower, []byte("x-amz-")) || bytes.HasPrefix(lower, []byte("x-copse-")) {
 		return true
 	}
-	switch lower {
+	switch string(lower) {
 	case "host", "content-type", "content-encoding", "if-match", "if-none-match":
 		return true
 	}
 	return false
 }
 
+// appendLower spares the allocation of strings.ToLower for each header of each request.
+func appendLower(b []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
 func (req *signed) checkCoverage(r *http.Request) error {
 	if !req.signs("host") {
 		return refuse(IncompleteSignature, "Authorization: host must be among the signed headers")
 	}
+	var buf [64]byte
 	for name, values := range r.Header {
-		lower := strings.ToLower(name)
-		if lower == "host" { // net/http keeps it elsewhere; here it could only contradict
+		lower := appendLower(buf[:0], name)
+		if string(lower) == "host" { // net/http keeps it elsewhere; here it could only contradict
 			return refuse(IncompleteSignature, "Host: the header is there twice")
 		}
 		if !mustSign(lower) {
@@ -213,7 +227,7 @@ func (req *signed) checkCoverage(r *http.Request) error {
 		if len(values) != 1 {
 			return refuse(IncompleteSignature, "%s: the header is there %d times", name, len(values))
 		}
-		if !req.signs(lower) {
+		if !req.signs(string(lower)) {
 			return refuse(IncompleteSignature, "Authorization: %s must be among the signed headers", lower)
 		}
 	}

@@ -326,9 +326,14 @@ func issuerAttacks() map[string]attack {
 		"registered without audiences": {nil, func(w *world) string {
 			return incomplete(w, func(i *copse.Issuer) { i.Audiences, i.ClientIDs = nil, nil })
 		}, ReasonIssuer},
+		"ID tokens without audiences": {nil, func(w *world) string {
+			return incomplete(w, func(i *copse.Issuer) { i.Audiences, i.TokenType = nil, copse.TokenID })
+		}, ReasonIssuer},
 		"registered without algorithms":   {nil, func(w *world) string { return incomplete(w, func(i *copse.Issuer) { i.Algorithms = nil }) }, ReasonIssuer},
 		"registered without a token type": {nil, func(w *world) string { return incomplete(w, func(i *copse.Issuer) { i.TokenType = "" }) }, ReasonIssuer},
 		"audience of another":             with("aud", "other", ReasonAudience),
+		"audience that is a client":       with("aud", "web", ReasonAudience),
+		"audience empty, as registered":   {registered(func(i *copse.Issuer) { i.Audiences = append(i.Audiences, "") }), with("aud", "", "").forge, ReasonAudience},
 		"audience in capitals":            with("aud", "API", ReasonAudience),
 		"audience's prefix":               with("aud", "ap", ReasonAudience),
 		"audience empty":                  with("aud", "", ReasonAudience),
@@ -425,7 +430,7 @@ func typeAttacks() map[string]attack {
 }
 
 func tenantAttacks() map[string]attack {
-	fixed := registered(func(i *copse.Issuer) { i.FixedTenant = "acme" })
+	fixed := registered(func(i *copse.Issuer) { i.FixedTenant, i.Tenants = "acme", []copse.TenantID{"acme", "globex"} })
 	nested := func(token map[string]any) attack {
 		return attack{nil, func(w *world) string {
 			url := w.publish("/nested", published(rs256()))

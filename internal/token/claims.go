@@ -20,6 +20,7 @@ func checkRegistration(iss *copse.Issuer) error {
 	switch {
 	case len(iss.Algorithms) == 0,
 		len(iss.Audiences) == 0 && len(iss.ClientIDs) == 0,
+		len(iss.Audiences) == 0 && iss.TokenType == copse.TokenID, // client ids are for access tokens without an audience
 		iss.TokenType != copse.TokenAccess && iss.TokenType != copse.TokenID,
 		iss.PrincipalType == "":
 		return refuse(ReasonIssuer, "the token's issuer is registered incompletely: it needs algorithms, audiences or client ids, a token type and a principal type")
