@@ -63,16 +63,19 @@ func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
 	return spans, faults
 }
 
-// recover moves behind the next semicolon after a fault. A fault of the lexer ends the reading: what
-// follows an open string or comment means nothing.
+// recover moves to the next policy after a fault: behind a semicolon, where one begins. A fault of the
+// lexer ends the reading: what follows an open string or comment means nothing.
 func (g *grammar) recover() bool {
 	g.depth = 0
-	for !g.tok.is(";") {
+	for {
+		behind := g.tok.is(";")
 		if g.tok.kind == tokEnd || g.advance() != nil {
 			return false
 		}
+		if behind && (g.tok.is("permit") || g.tok.is("forbid") || g.tok.is("@") || g.tok.kind == tokEnd) {
+			return true
+		}
 	}
-	return g.advance() == nil
 }
 
 func (g *grammar) advance() *syntaxFault {

@@ -18,7 +18,7 @@ const (
 	bytesOfNode        = 60
 	bytesOfAnnotation  = 64
 
-	bytesOfSchema    = 6000
+	bytesOfSchema    = 4500
 	bytesOfType      = 350
 	bytesOfAction    = 700
 	bytesOfEnumValue = 55
