@@ -74,7 +74,9 @@ func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int
 		if err != nil {
 			return 0, err
 		}
-		return bare.Weight() + int64(text)*smallTextWeight, nil
+		if charge := bare.Weight() + int64(text)*smallTextWeight; charge <= s.maxWeight {
+			return charge, nil
+		}
 	}
 	all, err := policies()
 	if err != nil {
