@@ -286,6 +286,31 @@ func TestSigV4RevokedAndExpiredKeys(t *testing.T) {
 	wantKind(t, err, copse.Unauthenticated)
 }
 
+// Who knows only the id of a busy key must not be able to make each of its calls derive again.
+func TestOnlyGoodSignaturesAreRemembered(t *testing.T) {
+	s := newService(t)
+	verify := func(c call) error {
+		r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
+		r.Header = c.sign(t, "http://"+r.Host).Header
+		_, err := s.SigV4(t.Context(), r, []byte(c.body))
+		return err
+	}
+	good, bad := newCall(rootID, rootSecret), newCall(rootID, newSecret())
+	if err := verify(good); err != nil {
+		t.Fatal(err)
+	}
+	derived := s.root.derived.Load()
+	bad.region = "elsewhere-1"
+	wantReason(t, verify(bad), InvalidSignature)
+	if s.root.derived.Load() != derived {
+		t.Error("a bad signature's key took the place of a good one's")
+	}
+	good.region = "elsewhere-1"
+	if err := verify(good); err != nil || s.root.derived.Load() == derived {
+		t.Errorf("a good signature's key is not remembered: %v", err)
+	}
+}
+
 func TestSigV4NamesTheSkew(t *testing.T) {
 	s := newService(t)
 	c := newCall(rootID, rootSecret)

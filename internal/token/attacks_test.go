@@ -125,6 +125,11 @@ func algorithmAttacks() map[string]attack {
 		"PS256 with a key for RS256":      {registered(func(i *copse.Issuer) { i.Algorithms = []string{"RS256", "PS256"} }), func(w *world) string { return signer{"k1", jwt.SigningMethodPS256, rsaKey()}.sign(w.claims(nil), nil) }, ReasonAlgorithm},
 		"RS512 with a key for RS256":      {registered(func(i *copse.Issuer) { i.Algorithms = []string{"RS256", "RS512"} }), func(w *world) string { return signer{"k1", jwt.SigningMethodRS512, rsaKey()}.sign(w.claims(nil), nil) }, ReasonAlgorithm},
 		"ES256 named, for an RSA key":     {registered(func(i *copse.Issuer) { i.Algorithms = []string{"RS256", "ES256"} }), func(w *world) string { return signer{"k1", jwt.SigningMethodES256, ecKey()}.sign(w.claims(nil), nil) }, ReasonAlgorithm},
+		"ES256 with a key of P-384": {func(w *world) {
+			k := publicJWK(signer{"k2", jwt.SigningMethodES384, ec384()}, "sig", "")
+			w.publish("/pool", withKeys(publicJWK(rs256(), "sig", "RS256"), k))
+			w.register(w.issuer, func(i *copse.Issuer) { i.Algorithms = []string{"RS256", "ES256"} })
+		}, func(w *world) string { return signer{"k2", jwt.SigningMethodES256, ecKey()}.sign(w.claims(nil), nil) }, ReasonAlgorithm},
 		"RS256 named, for an EC key": {func(w *world) {
 			w.publish("/pool", published(rs256(), signer{"k2", jwt.SigningMethodES256, ecKey()}))
 		}, func(w *world) string { return signer{"k2", jwt.SigningMethodRS256, rsaKey()}.sign(w.claims(nil), nil) }, ReasonAlgorithm},

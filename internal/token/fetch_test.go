@@ -43,6 +43,8 @@ func TestCheckURL(t *testing.T) {
 		"https://[fd00::1]/x":                      withPrivate,
 		"https://[::ffff:127.0.0.1]/x":             withPrivate,
 		"https://[::ffff:10.0.0.1]/x":              withPrivate,
+		"https://[::ffff:100.64.0.1]/x":            withPrivate,
+		"https://[::ffff:100.100.100.200]/x":       never,
 		"https://[64:ff9b::a00:1]/x":               withPrivate,
 		"https://[2002:a00:1::1]/x":                withPrivate,
 		"https://[::7f00:1]/x":                     withPrivate,
@@ -176,6 +178,9 @@ func TestWhatIssuersMustPublish(t *testing.T) {
 		}
 		return says(text(doc))
 	}
+	// It answers rightly, so only the scheme can be what is refused.
+	plain := httptest.NewServer(says(published(rs256())))
+	t.Cleanup(plain.Close)
 	const document, keys = "/bad/.well-known/openid-configuration", "/bad/keys"
 	for name, breakIt := range map[string]func(p *provider){
 		"no discovery document":         func(p *provider) { p.serve(document, http.NotFound) },
@@ -194,7 +199,7 @@ func TestWhatIssuersMustPublish(t *testing.T) {
 		},
 		"no key set named": func(p *provider) { p.serve(document, says(`{"issuer":"`+p.URL+`/bad"}`)) },
 		"key set over http": func(p *provider) {
-			p.serve(document, discovery(p, map[string]any{"jwks_uri": "http://127.0.0.1:1/keys"}))
+			p.serve(document, discovery(p, map[string]any{"jwks_uri": plain.URL + "/keys"}))
 		},
 		"key set in a file": func(p *provider) { p.serve(document, discovery(p, map[string]any{"jwks_uri": "file:///etc/passwd"})) },
 		"key set at the metadata": func(p *provider) {
@@ -213,7 +218,7 @@ func TestWhatIssuersMustPublish(t *testing.T) {
 			})
 		},
 		"key set too large": func(p *provider) {
-			p.serve(keys, says(strings.TrimSuffix(published(rs256()), "}")+strings.Repeat(" ", maxDocument)+"}"))
+			p.serve(keys, says(published(rs256())+strings.Repeat(" ", maxDocument)))
 		},
 		"key set without end": func(p *provider) {
 			p.serve(keys, func(w http.ResponseWriter, r *http.Request) {

@@ -297,6 +297,20 @@ func TestARotatedKeyIsFound(t *testing.T) {
 	})
 }
 
+// An issuer that signs with a key before it shows it must not be shut out for longer than the
+// cool-down: an id that could not be asked for yet is not known to be unknown.
+func TestAKeyAskedForTooEarlyIsNotRemembered(t *testing.T) {
+	inBubble(t, func(w *timed) {
+		w.want(w.token(rs256(), time.Hour), "")
+		next := w.token(newSigner("k2"), time.Hour)
+		w.want(next, ReasonUnknownKey)
+		w.wantFetches(1)
+		w.site.set(func(s *site) { s.keys = published(rs256(), newSigner("k2")) })
+		time.Sleep(cooldown)
+		w.want(next, "")
+	})
+}
+
 func TestStaleKeysAreUsedForABoundedTime(t *testing.T) {
 	inBubble(t, func(w *timed) {
 		token := w.token(rs256(), 24*time.Hour)
