@@ -45,35 +45,39 @@ func checkVerify(t *testing.T, w *world, token string) (reason Reason) {
 	return ""
 }
 
-// signedBy makes a token of any header and payload text, signed with the published key, so that
-// fuzzing gets past the signature.
+const editedHeader = `{"alg":"ES256","kid":"ec","typ":"JWT"}`
+
+// newEditedWorld trusts an issuer with a P-256 key: those sign fast, even under the race detector.
+func newEditedWorld(t testing.TB) (*world, signer) {
+	w, s := newWorld(t), es256()
+	w.publish("/pool", published(s))
+	w.register(w.issuer, func(i *copse.Issuer) { i.Algorithms = []string{"ES256"} })
+	return w, s
+}
+
+// FuzzVerify signs any header and payload with the published key, so that it gets past the signature.
 func FuzzVerify(f *testing.F) {
-	w := newWorld(f)
+	w, s := newEditedWorld(f)
 	good := text(w.claims(nil))
-	f.Add(goodHeader, good, true)
-	f.Add(goodHeader, good, false)
+	f.Add(editedHeader, good, true)
+	f.Add(editedHeader, good, false)
 	f.Add(`{"alg":"none"}`, good, true)
-	for name := range claimAttacks() {
-		f.Add(goodHeader, strings.Replace(good, "alice", name, 1), true)
-	}
+	f.Add(editedHeader, strings.Replace(good, `"alice"`, `"a","x":{"__entity":[1,null,2.5]}`, 1), true)
 	f.Fuzz(func(t *testing.T, header, payload string, sign bool) {
 		token := header + "." + payload
 		if sign {
-			token = rs256().raw(header, payload)
+			token = s.raw(header, payload)
 		}
 		checkVerify(t, w, token)
 	})
 }
 
 // The fuzz target's property over random edits of good tokens, a counted number of times: of the
-// text as it is, and of header and payload signed anew. P-256 signs fast, even under the race detector.
+// text as it is, and of header and payload signed anew.
 func TestVerifyOfRandomEdits(t *testing.T) {
 	const runs = 10_000
-	w := newWorld(t)
-	s := es256()
-	w.publish("/pool", published(s))
-	w.register(w.issuer, func(i *copse.Issuer) { i.Algorithms = []string{"ES256"} })
-	header := `{"alg":"ES256","kid":"ec","typ":"JWT"}`
+	w, s := newEditedWorld(t)
+	header := editedHeader
 	payload := text(w.claims(map[string]any{"x": map[string]any{"a": []any{1, "b", nil, true, 1.5}}, "y": "z"}))
 	token := s.raw(header, payload)
 	w.wantAccepted(t, token)
