@@ -137,17 +137,54 @@ func (r *reader) object(what string, member func(name string) error) error {
 	if err := r.begin('{', what); err != nil {
 		return err
 	}
-	for {
-		token, err := r.token()
+	for r.dec.PeekKind() != '}' {
+		raw, err := r.dec.ReadValue()
 		if err != nil {
+			return r.syntax(err)
+		}
+		if err := member(memberName(raw)); err != nil {
 			return err
 		}
-		if token.Kind() == '}' {
-			return nil
-		}
-		if err := member(token.String()); err != nil {
-			return err
-		}
+	}
+	_, err := r.token()
+	return err
+}
+
+// memberName unquotes the name of a member. Most are one of the formats' own and need no allocation.
+func memberName(raw []byte) string {
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		text, _ := jsontext.AppendUnquote(nil, raw)
+		return string(text)
+	}
+	switch name := raw[1 : len(raw)-1]; string(name) {
+	case "identifier":
+		return "identifier"
+	case "attributes":
+		return "attributes"
+	case "parents":
+		return "parents"
+	case "tags":
+		return "tags"
+	case "entityType":
+		return "entityType"
+	case "entityId":
+		return "entityId"
+	case "string":
+		return "string"
+	case "long":
+		return "long"
+	case "boolean":
+		return "boolean"
+	case "uid":
+		return "uid"
+	case "attrs":
+		return "attrs"
+	case "type":
+		return "type"
+	case "id":
+		return "id"
+	default:
+		return string(name)
 	}
 }
 
