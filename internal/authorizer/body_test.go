@@ -133,7 +133,7 @@ func TestBodyAgreesWithStrictDecoder(t *testing.T) {
 	const bytesToInsert = "{}[]\",:\\ a1nt\x00\x80"
 	rnd := rand.New(rand.NewPCG(1, 2))
 	accepted, refused := 0, 0
-	for range 60_000 {
+	for range 20_000 {
 		body := []byte(seeds[rnd.IntN(len(seeds))])
 		for range rnd.IntN(3) {
 			at := rnd.IntN(len(body))
@@ -152,7 +152,7 @@ func TestBodyAgreesWithStrictDecoder(t *testing.T) {
 			refused++
 		}
 	}
-	if accepted < 15_000 || refused < 15_000 {
+	if accepted < 5_000 || refused < 5_000 {
 		t.Errorf("the generator leans to one side: %d accepted, %d refused", accepted, refused)
 	}
 }
