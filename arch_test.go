@@ -68,7 +68,7 @@ var testImports = map[string]string{
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
 	"internal/engine":         "",
-	"bench":                   "internal/* copsetest embedded cedar cedar-types aws json jwt",
+	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt",
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
 	"cmd/copse":               "",
