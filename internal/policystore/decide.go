@@ -97,16 +97,41 @@ func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response
 	return d.s.decide(ctx, req)
 }
 
-// DecideAs decides for a caller whose key must cover the policy store with Decide.
+// DecideAs decides for a caller whose key must cover the policy store with Decide. Denied while the
+// policy store's tenant is suspended: a key must not be a way around that.
 func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Request) (copse.Response, error) {
-	if _, err := s.find(ctx, c, access.Decide, req.PolicyStoreID); err != nil {
-		if copse.KindOf(err) == copse.Internal {
-			err = unknowable(err, req.PolicyStoreID)
-		}
+	r, err := s.find(ctx, c, access.Decide, req.PolicyStoreID)
+	if err != nil && copse.KindOf(err) == copse.Internal {
+		err = unknowable(err, req.PolicyStoreID)
+	}
+	if err == nil && r.tenant != "" {
+		err = s.checkTenant(ctx, r.tenant, req.PolicyStoreID)
+	}
+	if err != nil {
 		s.metrics.failed(err)
 		return copse.Response{}, err
 	}
 	return s.decide(ctx, req)
+}
+
+// checkTenant refuses a tenant's policy store unless the directory says that the tenant is active and
+// decides there.
+func (s *Service) checkTenant(ctx context.Context, tenant copse.TenantID, id copse.PolicyStoreID) error {
+	directory := s.tenants.Load()
+	if directory == nil {
+		return unknowable(errors.New("no directory was given to ask for the tenant's state"), id)
+	}
+	entry, err := (*directory).Lookup(ctx, tenant)
+	switch {
+	case err != nil && copse.KindOf(err) == copse.NotFound, err == nil && entry.PolicyStoreID != id:
+		return notFound(id)
+	case err != nil:
+		return unknowable(err, id)
+	case entry.State != copse.TenantActive:
+		return &copse.Error{Kind: copse.Denied, Resource: copse.ResourcePolicyStore, ID: string(id),
+			Detail: "the decisions of this policy store's tenant are suspended"}
+	}
+	return nil
 }
 
 func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Response, error) {

@@ -310,6 +310,7 @@ func TestNotCoveredIsNotFound(t *testing.T) {
 	mine := create(t, s, policystore.NewPolicyStore{Tenant: "mine", Schema: &text, Policies: named("p", permitAll)})
 	theirs := create(t, s, policystore.NewPolicyStore{Tenant: "theirs", Schema: &text, Policies: named("p", permitAll)})
 	absent := copse.PolicyStoreID(copse.NewID())
+	s.UseDirectory(directory{"mine": mine.ID, "theirs": theirs.ID})
 	every := access.Read | access.Write | access.Decide
 
 	calls := map[string]struct {
@@ -395,6 +396,34 @@ func TestNotCoveredIsNotFound(t *testing.T) {
 		if len(got) != tt.want || tt.want == 1 && got[0].ID != mine.ID {
 			t.Fatalf("%+v sees %v", tt.c, got)
 		}
+	}
+}
+
+// directory knows active tenants.
+type directory map[copse.TenantID]copse.PolicyStoreID
+
+func (d directory) Lookup(_ context.Context, id copse.TenantID) (copse.DirectoryEntry, error) {
+	if _, ok := d[id]; !ok {
+		return copse.DirectoryEntry{}, copse.NotFoundError(copse.ResourceTenant, string(id))
+	}
+	return copse.DirectoryEntry{Tenant: id, State: copse.TenantActive, PolicyStoreID: d[id]}, nil
+}
+
+func TestTenantsPolicyStoreIsNotDecidedWithoutDirectory(t *testing.T) {
+	ctx, s := context.Background(), newService(t, memory.New())
+	p := create(t, s, policystore.NewPolicyStore{Tenant: "acme", Policies: named("p", permitAll)})
+	_, err := s.DecideAs(ctx, root, view(p.ID))
+	wantKind(t, err, copse.Unavailable)
+	s.UseDirectory(directory{})
+	_, err = s.DecideAs(ctx, root, view(p.ID))
+	wantKind(t, err, copse.NotFound)
+	s.UseDirectory(directory{"acme": "another"})
+	_, err = s.DecideAs(ctx, root, view(p.ID))
+	wantKind(t, err, copse.NotFound)
+	s.UseDirectory(directory{"acme": p.ID})
+	out, err := s.DecideAs(ctx, root, view(p.ID))
+	if err != nil || out.Decision != copse.Allow {
+		t.Fatal(out, err)
 	}
 }
 

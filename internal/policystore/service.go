@@ -106,8 +106,9 @@ func (s *Service) Close() error {
 	return nil
 }
 
-// UseDirectory tells the service where tenants are looked up, for callers whose key names a tenant
-// and who list policy stores without naming one. The tenant service calls it when it is made.
+// UseDirectory tells the service where tenants are looked up: whether a tenant is suspended, and which
+// policy store a key covers that names a tenant. The tenant service calls it when it is made; until
+// then a tenant's policy store is not decided for a key.
 func (s *Service) UseDirectory(d copse.Directory) { s.tenants.Store(&d) }
 
 // follow runs before a change is acknowledged. Rows go first: a snapshot is loaded through its row,

@@ -70,6 +70,7 @@ func TestOffboardingUnderRace(t *testing.T) {
 			id := copse.TenantID(fmt.Sprintf("leaving-%d-", round))
 			onboard(t, nodes[0], id, "p", permitAll)
 			var wg sync.WaitGroup
+			before := listed.Load()
 			for n := range 2 {
 				wg.Go(func() {
 					for {
@@ -100,6 +101,7 @@ func TestOffboardingUnderRace(t *testing.T) {
 					}
 				}
 			})
+			eventually(t, "issuer to list the tenant", func() bool { return t.Failed() || listed.Load() > before })
 			for {
 				err := nodes[round%2].Delete(ctx, root, id)
 				if err == nil {

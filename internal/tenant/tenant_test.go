@@ -40,6 +40,11 @@ func TestTenantLifeCycle(t *testing.T) {
 		}
 		_, err = decide(ctx, s, "acme")
 		wantKind(t, err, copse.Denied)
+		// Nor is a key for the policy store a way around it.
+		for _, c := range []access.Caller{root, {Scope: access.Scope{PolicyStore: made.PolicyStoreID}, Verbs: access.Decide}} {
+			_, err = s.policies.DecideAs(ctx, c, &copse.Request{PolicyStoreID: made.PolicyStoreID})
+			wantKind(t, err, copse.Denied)
+		}
 		again, err := s.SetState(ctx, root, "acme", copse.TenantSuspended)
 		must(t, err)
 		if diff := cmp.Diff(suspended, again); diff != "" {
