@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -166,6 +167,21 @@ func TestStartFailures(t *testing.T) {
 	} {
 		if got := exitCode(startFailure(tc.err)); got != tc.want {
 			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
+
+// Ctrl-C is a clean end at any time, also while the server is still on its way up.
+func TestEndedBeforeItWasUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range [][]string{
+		{"serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--ops-listen", ""},
+		{"dev", "--data", t.TempDir(), "--listen", "127.0.0.1:0"},
+	} {
+		var stderr strings.Builder
+		if code := run(ctx, args, nil, strings.NewReader(""), io.Discard, &stderr); code != exitOK {
+			t.Errorf("%s: exit code %d: %s", args[0], code, stderr.String())
 		}
 	}
 }

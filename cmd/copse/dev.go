@@ -82,6 +82,9 @@ func onThisMachine(address string) bool {
 
 func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error) {
 	d, err := dev.Start(ctx, dev.Config{Server: cfg})
+	if err != nil && ctx.Err() != nil {
+		return nil // told to end before it was up, and so it did
+	}
 	if err != nil {
 		return startFailure(err)
 	}
@@ -93,7 +96,7 @@ func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error)
 	if tour {
 		return a.tour(ctx, d)
 	}
-	if err := d.WriteIntro(ctx, a.stdout); err != nil {
+	if err := d.WriteIntro(ctx, a.stdout); err != nil && ctx.Err() == nil {
 		return failf("%w", err)
 	}
 	a.writeSDKs(d.URL(), string(d.Credential()))

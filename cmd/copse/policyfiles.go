@@ -110,7 +110,7 @@ func readFile(path string, stdin io.Reader) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		source = f
 	}
 	text, err := io.ReadAll(io.LimitReader(source, copse.MaxContentsBytes+1))

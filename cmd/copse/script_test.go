@@ -59,7 +59,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile(`(?m)` + args[1])
 	ts.Check(err)
 	var text []byte
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		text, _ = os.ReadFile(ts.MkAbs(args[0])) // it may not exist yet
 		match := want.FindSubmatch(text)
 		if match == nil {

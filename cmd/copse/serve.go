@@ -132,6 +132,9 @@ func (a *app) rootKeyMade(file string, credential access.Secret) {
 
 func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	s, err := server.Open(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
+		return nil // told to end before it was up, and so it did
+	}
 	if err != nil {
 		return startFailure(err)
 	}
