@@ -5,6 +5,7 @@ package engine
 import (
 	"archive/tar"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,7 +75,7 @@ func corpusFiles(t *testing.T, archive string) map[string][]byte {
 	reader := tar.NewReader(zipped)
 	for {
 		head, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {
@@ -173,14 +174,14 @@ func runCorpusCase(files, verdicts map[string][]byte, name string) (int, error) 
 		if err != nil {
 			return i, fmt.Errorf("%s: %w", r.Desc, err)
 		}
-		var determining, errors []string
+		var determining, failed []string
 		for _, p := range got.Determining {
 			determining = append(determining, string(p.ID))
 		}
 		for _, e := range got.Errors {
-			errors = append(errors, string(e.Policy.ID))
+			failed = append(failed, string(e.Policy.ID))
 		}
-		if (got.Decision == copse.Allow) != bool(r.Decision) || !slices.Equal(determining, r.Reasons) || !slices.Equal(errors, r.Errors) {
+		if (got.Decision == copse.Allow) != bool(r.Decision) || !slices.Equal(determining, r.Reasons) || !slices.Equal(failed, r.Errors) {
 			return i, fmt.Errorf("%s: got %+v, want %v %v %v", r.Desc, got, r.Decision, r.Reasons, r.Errors)
 		}
 	}
@@ -190,10 +191,8 @@ func runCorpusCase(files, verdicts map[string][]byte, name string) (int, error) 
 // sameFindings compares what validation found with what the reference found, in its words, each once.
 func sameFindings(err error, reference []string) error {
 	var got, want []string
-	if err != nil {
-		for _, f := range err.(*copse.Error).Fields {
-			got = append(got, f.Message)
-		}
+	for _, f := range findingsOf(err) {
+		got = append(got, f.Message)
 	}
 	for _, message := range reference {
 		want = append(want, clip(strings.TrimPrefix(message, "for policy `policy0`, ")))

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -194,13 +193,4 @@ func TestSnapshotsAreShared(t *testing.T) {
 		})
 	}
 	workers.Wait()
-}
-
-// liveBytes is what the heap holds after collection.
-func liveBytes() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

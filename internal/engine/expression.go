@@ -61,7 +61,9 @@ func (g *grammar) add() *syntaxFault { return g.chain(g.multiply, "+", "-") }
 
 func (g *grammar) multiply() *syntaxFault { return g.chain(g.unary, "*") }
 
-var comparisons = []string{"<", "<=", ">", ">=", "!=", "==", "in"}
+func (g *grammar) atComparison() bool {
+	return g.atAny([]string{"<", "<=", ">", ">=", "!=", "==", "in"})
+}
 
 func (g *grammar) relation() *syntaxFault {
 	before := g.nodes
@@ -83,14 +85,14 @@ func (g *grammar) relation() *syntaxFault {
 		return g.isType()
 	case g.tok.is("="):
 		return g.fault("expected ==, found `=`")
-	case g.atAny(comparisons):
+	case g.atComparison():
 		if f := g.advance(); f != nil {
 			return f
 		}
 		if f := g.add(); f != nil {
 			return f
 		}
-		if g.atAny(comparisons) || g.tok.is("has") || g.tok.is("like") || g.tok.is("is") {
+		if g.atComparison() || g.tok.is("has") || g.tok.is("like") || g.tok.is("is") {
 			return g.fault("unexpected %s: comparisons don't chain, use parentheses or &&", g.tok.show())
 		}
 	}

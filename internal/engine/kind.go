@@ -25,6 +25,14 @@ var kindNames = [...]string{"Bool", "Long", "String", "entity", "Set", "record",
 
 func (k kind) String() string { return kindNames[k] }
 
+// constructor is the function that makes values of an extension type from text.
+func (k kind) constructor() string {
+	if k == kindIP {
+		return "ip"
+	}
+	return kindNames[k]
+}
+
 func kindOf(v types.Value) kind {
 	switch v.(type) {
 	case types.Boolean:

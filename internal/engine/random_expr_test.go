@@ -32,11 +32,11 @@ func (g *grove) boolean(depth int) string {
 	case 5:
 		return g.equality(d)
 	case 6:
-		return g.membership(d)
+		return g.membership()
 	case 7:
-		return g.typeTest(d)
+		return g.typeTest()
 	case 8:
-		return g.has(d)
+		return g.has()
 	case 9:
 		g.use("like")
 		return g.text(d) + " like " + pick(g, []string{`"*"`, `"r*"`, `"*e*"`, `"a\**"`, `"x"`, `"*日*"`})
@@ -134,7 +134,7 @@ func (g *grove) equality(d int) string {
 	case 2:
 		return g.binary(op, g.entity(), g.entity())
 	case 3:
-		return g.binary(op, g.set(d), g.set(d))
+		return g.binary(op, g.set(), g.set())
 	case 4:
 		g.use("record")
 		// One member that can fail: of two, cedar-go reports whichever its map yields first.
@@ -147,7 +147,7 @@ func (g *grove) equality(d int) string {
 	}
 }
 
-func (g *grove) membership(d int) string {
+func (g *grove) membership() string {
 	g.use("in")
 	if g.chance(50) {
 		return "(" + g.entity() + " in " + g.entity() + ")"
@@ -165,7 +165,7 @@ func (g *grove) membership(d int) string {
 	return "(" + g.entity() + " in [" + strings.Join(list, ", ") + "])"
 }
 
-func (g *grove) typeTest(d int) string {
+func (g *grove) typeTest() string {
 	t := string(pick(g, randomTypes))
 	if g.chance(50) {
 		g.use("is")
@@ -175,7 +175,7 @@ func (g *grove) typeTest(d int) string {
 	return "(" + g.entity() + " is " + t + " in " + g.entity() + ")"
 }
 
-func (g *grove) has(d int) string {
+func (g *grove) has() string {
 	switch g.r.IntN(4) {
 	case 0:
 		g.use("extended has")
@@ -194,7 +194,7 @@ func (g *grove) has(d int) string {
 	}
 }
 
-func (g *grove) set(d int) string {
+func (g *grove) set() string {
 	if g.chance(50) {
 		return g.access(pick(g, []string{"tags", "set"}))
 	}
@@ -213,16 +213,16 @@ func (g *grove) setTest(d int) string {
 	switch g.r.IntN(4) {
 	case 0:
 		g.use("contains")
-		return g.set(d) + ".contains(" + g.text(d) + ")"
+		return g.set() + ".contains(" + g.text(d) + ")"
 	case 1:
 		g.use("containsAll")
-		return g.set(d) + ".containsAll(" + g.set(d) + ")"
+		return g.set() + ".containsAll(" + g.set() + ")"
 	case 2:
 		g.use("containsAny")
-		return g.set(d) + ".containsAny(" + g.set(d) + ")"
+		return g.set() + ".containsAny(" + g.set() + ")"
 	default:
 		g.use("isEmpty")
-		return g.set(d) + ".isEmpty()"
+		return g.set() + ".isEmpty()"
 	}
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -103,9 +104,9 @@ func messagesOf(err error) []string {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []string{err.Error()}
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return []string{clip(err.Error())}
 	}
 	var out []string
 	for _, e := range joined.Unwrap() {

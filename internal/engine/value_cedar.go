@@ -14,7 +14,7 @@ func (r *reader) cedarValue(expected *shape) (types.Value, error) {
 			return nil, err
 		}
 		if expected != nil && expected.kind >= kindDecimal {
-			return r.extension(constructors[expected.kind], text)
+			return r.extension(expected.kind.constructor(), text)
 		}
 		r.size += 1 + len(text)/16
 		return types.String(text), nil
@@ -34,9 +34,6 @@ func (r *reader) cedarValue(expected *shape) (types.Value, error) {
 		return nil, r.fail("expected a Cedar value, found %s", describe(token.Kind()))
 	}
 }
-
-// constructors are the functions that make extension values.
-var constructors = map[kind]string{kindDecimal: "decimal", kindIP: "ip", kindDatetime: "datetime", kindDuration: "duration"}
 
 func (r *reader) cedarSet(expected *shape) (types.Value, error) {
 	if err := r.enter(); err != nil {

@@ -1,3 +1,5 @@
+//go:build !race
+
 package engine
 
 import (
@@ -96,4 +98,13 @@ func TestWeightIsHonest(t *testing.T) {
 			t.Errorf("%s: claims %d bytes, the heap holds %d", what, claimed, measured)
 		}
 	}
+}
+
+// liveBytes is what the heap holds after collection.
+func liveBytes() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
