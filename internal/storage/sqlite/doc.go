@@ -8,7 +8,7 @@
 //
 //	head     partition -> incarnation, state, revision, chain, created, items, digest, sum
 //	item     partition, kind, id -> version, body, sum
-//	history  partition, revision, n -> commitment, at, deleted, salt, kind, id, body
+//	history  partition, revision, n -> commitment, at, deleted, salt, kind, id, body    + index on kind, id
 //	feed     seq -> partition, incarnation, revision, fenced, at, sum      + index on partition
 //	audit    seq -> at, actor, operation, partition, incarnation, revision, writes, head, chain
 //	counter  (one row) feed_seq, audit_seq, audit_chain, opened
@@ -35,7 +35,7 @@
 // # Erasing
 //
 // secure_delete overwrites what is deleted, and after the last step of an erasure the write-ahead log is
-// checkpointed and truncated. Older backups still hold what they held. The file does not shrink.
+// checkpointed and truncated; what is forgotten leaves the file in the next quiet moment. Older backups still hold what they held. The file does not shrink.
 //
 // # Opening
 //

@@ -11,3 +11,5 @@ import (
 func lockFile(string) (*os.File, error) {
 	return nil, fmt.Errorf("%w: data directories need a Unix system", ErrUnsupported)
 }
+
+func unlockFile(f *os.File) error { return f.Close() }

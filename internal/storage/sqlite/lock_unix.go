@@ -40,3 +40,9 @@ func lockFile(path string) (_ *os.File, err error) {
 	}
 	return f, nil
 }
+
+// unlockFile gives the lock back at once. Closing alone would wait for a process that is being started
+// right now, which has a copy of the file until it runs its own program.
+func unlockFile(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}

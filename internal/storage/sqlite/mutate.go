@@ -283,46 +283,36 @@ func (w *writer) erase(p storage.Partition, limit int) (done bool, err error) {
 	return err == nil, err
 }
 
-// forgetRows bounds the history rows one step of Forget looks at.
-const forgetRows = 2000
+// forgetStep bounds the history rows that one step of Forget changes.
+const forgetStep = 2000
 
 // Forget implements [storage.Backend].
 func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
 	if err := valid(p); err != nil {
 		return err
 	}
-	name, total, after := []byte(p.String()), int64(0), uint64(0)
-	for done := false; !done; {
-		// Set by the last run of apply, and only then taken over: it may run twice.
-		var until uint64
-		var removed int64
-		err := b.submit(ctx, &job{apply: func(w *writer, now time.Time) (_ []storage.Change, err error) {
-			until, removed = 0, 0
+	for total, done := int64(0), false; !done; {
+		var removed int64 // of the last run of apply, which may run twice
+		j := &job{}
+		j.apply = func(w *writer, now time.Time) ([]storage.Change, error) {
 			head, ok, err := w.head(p)
 			if err != nil || !ok {
+				removed = 0
 				return nil, err
 			}
-			if _, err = w.stmts.window.one(func(r *row) error {
-				until = r.number()
-				return r.err
-			}, name, int64(after), int64(forgetRows)); err != nil {
+			removed, err = w.stmts.forget.exec([]byte(p.String()), []byte(k.Kind), []byte(k.ID), int64(forgetStep))
+			if err != nil || removed == forgetStep || total+removed == 0 {
 				return nil, err
 			}
-			if until == 0 { // past the last row
-				if total == 0 {
-					return nil, nil
-				}
-				return nil, w.record(head.Head, now, storage.ActorSystem, storage.OperationForget, int(total))
-			}
-			removed, err = w.stmts.forget.exec(name, int64(after), int64(until), []byte(k.Kind), []byte(k.ID))
-			return nil, err
-		}})
-		if err != nil {
+			// The log and the pages it has not reached yet still have what was forgotten.
+			j.tidy = true
+			return nil, w.record(head.Head, now, storage.ActorSystem, storage.OperationForget, int(total+removed))
+		}
+		if err := b.submit(ctx, j); err != nil {
 			return err
 		}
 		total += removed
-		after = max(after, until)
-		done = until == 0
+		done = removed < forgetStep
 	}
 	return nil
 }

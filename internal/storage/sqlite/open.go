@@ -237,7 +237,7 @@ func (b *Backend) release() error {
 		errs = append(errs, b.writer.conn.close())
 	}
 	if b.lock != nil {
-		errs = append(errs, b.lock.Close())
+		errs = append(errs, unlockFile(b.lock))
 	}
 	return errors.Join(errs...)
 }

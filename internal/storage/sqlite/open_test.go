@@ -196,7 +196,7 @@ func TestNoStatementScansATable(t *testing.T) {
 	for _, text := range []string{
 		selectHead, selectHeads, selectItem, selectKind, selectItems, selectPast, selectCommit, selectAudit, selectChain,
 		selectFeed, selectVersion, upsertHead, upsertItem, deleteItem, updateCounter, selectCounter, updateOpened,
-		eraseItems, eraseHistory, eraseFeed, eraseHead, selectWindow, forgetWindow, trimFeed,
+		eraseItems, eraseHistory, eraseFeed, eraseHead, forgetRows, trimFeed,
 	} {
 		err := b.writer.conn.once("EXPLAIN QUERY PLAN "+text, func(s *stmt) error {
 			return s.query(func(r *row) error {

@@ -42,6 +42,7 @@ CREATE TABLE history (
   body       BLOB, -- NULL for a deletion
   PRIMARY KEY (partition, revision, n)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX history_key ON history (partition, kind, id) WHERE kind IS NOT NULL; -- for Forget
 
 CREATE TABLE feed (
   seq         INTEGER PRIMARY KEY,
@@ -113,8 +114,6 @@ const (
 	eraseHead    = `DELETE FROM head WHERE partition = ?`
 	trimFeed     = `DELETE FROM feed WHERE at < ?1 AND seq IN (SELECT seq FROM feed ORDER BY seq LIMIT ?2)`
 
-	// Forget works through the history in windows that end with a whole commit.
-	selectWindow = `SELECT coalesce(max(revision), 0) FROM (SELECT revision FROM history WHERE partition = ? AND revision > ? ORDER BY revision, n LIMIT ?)`
-	forgetWindow = `UPDATE history SET salt = NULL, kind = NULL, id = NULL, body = NULL, deleted = 0
-	  WHERE partition = ? AND revision > ? AND revision <= ? AND kind = ? AND id = ?`
+	forgetRows = `UPDATE history SET salt = NULL, kind = NULL, id = NULL, body = NULL, deleted = 0
+	  WHERE partition = ?1 AND (revision, n) IN (SELECT revision, n FROM history WHERE partition = ?1 AND kind = ?2 AND id = ?3 LIMIT ?4)`
 )

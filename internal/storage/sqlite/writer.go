@@ -16,6 +16,8 @@ const (
 	// Housekeeping begins every so often, and goes on in bounded steps between groups.
 	trimEvery = time.Minute
 	trimRows  = 1000
+	// What was forgotten leaves the file when there is nothing else to do for so long.
+	tidyAfter = 50 * time.Millisecond
 )
 
 // job is one mutation on its way through the writer.
@@ -27,6 +29,7 @@ type job struct {
 	state    atomic.Int32 // waiting, then taken or abandoned
 	changes  []storage.Change
 	truncate bool // the log is to be emptied before the answer
+	tidy     bool // the log is to be emptied, soon after it
 	err      error
 	done     chan struct{}
 }
@@ -51,6 +54,7 @@ type writer struct {
 	trimRows   int64 // one step of trimming
 	trimming   bool  // feed rows may be past their retention
 	truncating bool  // the log is to be emptied
+	untidy     bool  // the log is to be emptied in a quiet moment
 }
 
 // counters of the file-wide sequences.
@@ -62,7 +66,7 @@ type counters struct {
 
 type writeStmts struct {
 	begin, commit, rollback, savepoint, release, rollbackTo         *stmt
-	head, version, window, counters                                 *stmt
+	head, version, counters                                         *stmt
 	upsertHead, upsertItem, deleteItem, history, feed, audit, count *stmt
 	eraseItems, eraseHistory, eraseFeed, eraseHead                  *stmt
 	forget, trim, checkpoint                                        *stmt
@@ -93,11 +97,11 @@ func (w *writer) prepare() error {
 	}{
 		{&s.begin, "BEGIN IMMEDIATE"}, {&s.commit, "COMMIT"}, {&s.rollback, "ROLLBACK"},
 		{&s.savepoint, "SAVEPOINT mutation"}, {&s.release, "RELEASE mutation"}, {&s.rollbackTo, "ROLLBACK TO mutation"},
-		{&s.head, selectHead}, {&s.version, selectVersion}, {&s.window, selectWindow}, {&s.counters, selectCounter},
+		{&s.head, selectHead}, {&s.version, selectVersion}, {&s.counters, selectCounter},
 		{&s.upsertHead, upsertHead}, {&s.upsertItem, upsertItem}, {&s.deleteItem, deleteItem},
 		{&s.history, insertHistory}, {&s.feed, insertFeed}, {&s.audit, insertAudit}, {&s.count, updateCounter},
 		{&s.eraseItems, eraseItems}, {&s.eraseHistory, eraseHistory}, {&s.eraseFeed, eraseFeed}, {&s.eraseHead, eraseHead},
-		{&s.forget, forgetWindow}, {&s.trim, trimFeed}, {&s.checkpoint, "PRAGMA wal_checkpoint(TRUNCATE)"},
+		{&s.forget, forgetRows}, {&s.trim, trimFeed}, {&s.checkpoint, "PRAGMA wal_checkpoint(TRUNCATE)"},
 	} {
 		var err error
 		if *p.to, err = w.conn.prepare(p.text); err != nil {
@@ -166,15 +170,23 @@ func (w *writer) run() {
 			w.trim()
 			continue
 		}
+		var quiet <-chan time.Time
+		if w.untidy {
+			quiet = time.After(tidyAfter)
+		}
 		select {
 		case j, open := <-w.queue:
 			if !open {
 				return
 			}
 			w.group(j)
+		case <-quiet:
+			w.empty()
 		case <-tick.C:
 			w.trimming = true
-			w.truncate()
+			if w.truncating || w.untidy {
+				w.empty()
+			}
 		}
 	}
 }
@@ -217,11 +229,14 @@ func (w *writer) group(first *job) {
 // finish answers. Jobs that want the log emptied come last, so that nobody else waits for that.
 func (w *writer) finish(jobs []*job) {
 	for _, j := range jobs {
+		w.untidy = w.untidy || j.tidy
 		if w.truncating = w.truncating || j.truncate; !j.truncate {
 			close(j.done)
 		}
 	}
-	w.truncate()
+	if w.truncating {
+		w.empty()
+	}
 	for _, j := range jobs {
 		if j.truncate {
 			close(j.done)
@@ -247,12 +262,12 @@ func (w *writer) transact(jobs []*job) (err error) {
 		if _, err := w.stmts.savepoint.exec(); err != nil {
 			return err
 		}
-		j.changes, j.truncate = nil, false
+		j.changes, j.truncate, j.tidy = nil, false, false
 		if j.changes, j.err = w.apply(j, now); j.err != nil {
 			if !refused(j.err) {
 				return j.err
 			}
-			w.next, j.changes, j.truncate = before, nil, false
+			w.next, j.changes, j.truncate, j.tidy = before, nil, false, false
 			if _, err := w.stmts.rollbackTo.exec(); err != nil {
 				return err
 			}
@@ -311,15 +326,12 @@ func (w *writer) trim() {
 	w.trimming = err == nil && removed == w.trimRows
 }
 
-// truncate empties the log, if that is wanted. A reader may be in the way: the next tick tries again.
-func (w *writer) truncate() {
-	if !w.truncating {
-		return
-	}
+// empty truncates the log. A reader may be in the way: the next group tries again, or the next tick.
+func (w *writer) empty() {
 	busy := true
 	_, err := w.stmts.checkpoint.one(func(r *row) error {
 		busy = r.number() != 0
 		return r.err
 	})
-	w.truncating = err != nil || busy
+	w.truncating, w.untidy = err != nil || busy, false
 }
