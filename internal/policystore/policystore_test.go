@@ -373,7 +373,14 @@ func TestNotCoveredIsNotFound(t *testing.T) {
 			}
 		})
 	}
-	// Only Admin everywhere makes and removes; that it is refused says nothing about existence.
+}
+
+func TestOnlyAdminMakesAndRemoves(t *testing.T) {
+	ctx, s := context.Background(), newService(t, memory.New())
+	mine := create(t, s, policystore.NewPolicyStore{Tenant: "mine"})
+	create(t, s, policystore.NewPolicyStore{Tenant: "theirs"})
+	absent, every := copse.PolicyStoreID(copse.NewID()), access.Read|access.Write|access.Decide
+	// The refusal says nothing about existence.
 	for _, c := range []access.Caller{{}, {Scope: access.Scope{Tenant: "mine"}, Verbs: every | access.Admin}, {Scope: access.Scope{All: true}, Verbs: every}} {
 		_, err := s.Create(ctx, c, policystore.NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationOff}})
 		wantKind(t, err, copse.Denied)

@@ -96,11 +96,13 @@ func TestIssuerLifeCycle(t *testing.T) {
 	})
 }
 
-func TestIssuerRules(t *testing.T) {
-	ctx, b := context.Background(), memory.New()
-	s := newServices(t, b)
-	onboard(t, s, "acme", "p", permitAll)
-	onboard(t, s, "globex", "p", permitAll)
+// flaw is what makes a registration unacceptable, and where that must be reported.
+type flaw struct {
+	path   string
+	change func(i *copse.Issuer)
+}
+
+func flaws() map[string]flaw {
 	many := func(n int) []string {
 		out := make([]string, n)
 		for i := range out {
@@ -108,10 +110,7 @@ func TestIssuerRules(t *testing.T) {
 		}
 		return out
 	}
-	for name, tt := range map[string]struct {
-		path   string
-		change func(i *copse.Issuer)
-	}{
+	return map[string]flaw{
 		"no URL":                  {"url", func(i *copse.Issuer) { i.URL = "" }},
 		"http":                    {"url", func(i *copse.Issuer) { i.URL = "http://idp.example.com" }},
 		"query":                   {"url", func(i *copse.Issuer) { i.URL += "?a" }},
@@ -165,7 +164,15 @@ func TestIssuerRules(t *testing.T) {
 		"domain beyond ASCII":     {"emailDomains[0]", func(i *copse.Issuer) { i.EmailDomains = []string{"exämple.com"} }},
 		"domain twice":            {"emailDomains[1]", func(i *copse.Issuer) { i.EmailDomains = []string{"a.com", "a.com"} }},
 		"principal id claim, bad": {"principalIdClaim", func(i *copse.Issuer) { i.PrincipalIDClaim = "\x00" }},
-	} {
+	}
+}
+
+func TestIssuerRules(t *testing.T) {
+	ctx, b := context.Background(), memory.New()
+	s := newServices(t, b)
+	onboard(t, s, "acme", "p", permitAll)
+	onboard(t, s, "globex", "p", permitAll)
+	for name, tt := range flaws() {
 		t.Run(name, func(t *testing.T) {
 			in := issuer("https://idp.example.com/x", "acme")
 			tt.change(&in)
