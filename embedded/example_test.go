@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing/fstest"
@@ -55,7 +56,7 @@ func ExampleLoad_errors() {
 		"acme/pay.cedar":          {Data: []byte("// small amounts\npermit (principal, action, resource is Invoice)\nwhen { resource.amuont <= 1000 };\n")},
 		"globex/all.cedar":        {Data: []byte("permit (principal, action resource);")},
 	}, embedded.Options{})
-	e, ok := err.(*copse.Error)
+	e, ok := errors.AsType[*copse.Error](err)
 	fmt.Println(ok, e.Detail)
 	for _, f := range e.Fields {
 		fmt.Printf("%s:%d\n", f.Path, f.Line)
