@@ -35,7 +35,8 @@
 // # Erasing
 //
 // secure_delete overwrites what is deleted, and after the last step of an erasure the write-ahead log is
-// checkpointed and truncated; what is forgotten leaves the file in the next quiet moment. Older backups still hold what they held. The file does not shrink.
+// checkpointed and truncated; what is forgotten leaves the file in the next quiet moment. Older backups
+// still hold what they held. The file does not shrink.
 //
 // # Opening
 //
