@@ -227,10 +227,14 @@ func (d *decoded) contextData(want *shape, member string, data copse.Data, allow
 
 // closeOver finds the ancestors of every entity, and refuses cycles and crowds.
 func (d *decoded) closeOver() error {
-	walk := ancestry{d: d, state: map[types.EntityUID]visit{}, of: map[types.EntityUID][]types.EntityUID{}}
+	walk := ancestry{d: d}
 	for uid, e := range d.entities {
 		if e.Parents.Len() == 0 {
 			continue
+		}
+		if walk.of == nil {
+			walk.state = map[types.EntityUID]visit{}
+			walk.of = map[types.EntityUID][]types.EntityUID{}
 		}
 		if err := walk.visit(uid); err != nil {
 			return err

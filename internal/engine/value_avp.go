@@ -90,29 +90,47 @@ func (r *reader) avpRecord() (types.Value, error) {
 		return nil, err
 	}
 	defer r.leave()
-	members := types.RecordMap{}
+	var members recordMembers
 	err := r.object("a record", func(name string) error {
 		v, err := r.avpValue()
-		if err == nil {
-			members[types.String(name)] = v
-		}
-		return err
+		return members.add(name, v, err)
 	})
 	r.size++
-	return types.NewRecord(members), err
+	return members.record(err)
 }
 
 // avpAttributes reads a contextMap, attributes or tags.
 func (r *reader) avpAttributes(what string) (types.Record, error) {
-	members := types.RecordMap{}
+	var members recordMembers
 	err := r.object(what, func(name string) error {
 		v, err := r.attribute(types.String(name), r.avpValue)
-		if err == nil {
-			members[types.String(name)] = v
-		}
-		return err
+		return members.add(name, v, err)
 	})
-	return types.NewRecord(members), err
+	return members.record(err)
+}
+
+// recordMembers collects what a record is made of. A record without members is not built at all: most
+// entities have no tags, many no attributes.
+type recordMembers struct{ m types.RecordMap }
+
+// add takes a member that was read, or the error that reading it ended with.
+func (b *recordMembers) add(name string, v types.Value, err error) error {
+	if err != nil {
+		return err
+	}
+	if b.m == nil {
+		b.m = types.RecordMap{}
+	}
+	b.m[types.String(name)] = v
+	return nil
+}
+
+// record makes the record, unless reading ended with an error: cedar-go panics on half a member.
+func (b *recordMembers) record(err error) (types.Record, error) {
+	if err != nil || len(b.m) == 0 {
+		return types.Record{}, err
+	}
+	return types.NewRecord(b.m), nil
 }
 
 func (r *reader) avpIdentifier() (types.EntityUID, error) {
@@ -175,5 +193,8 @@ func (r *reader) parents(one func() (types.EntityUID, error)) (types.EntityUIDSe
 		uids = append(uids, uid)
 		return err
 	})
-	return types.NewEntityUIDSet(uids...), err
+	if err != nil || len(uids) == 0 {
+		return types.EntityUIDSet{}, err
+	}
+	return types.NewEntityUIDSet(uids...), nil
 }

@@ -67,6 +67,8 @@ func (r *reader) cedarObject(expected *shape) (types.Value, error) {
 	err := r.object("an object", func(name string) error {
 		var err error
 		switch {
+		case escaped != nil:
+			err = r.fail("__entity and __extn stand alone in their object")
 		case name == "__entity":
 			escaped, err = r.cedarIdentifier()
 		case name == "__extn":
@@ -261,16 +263,13 @@ func (r *reader) cedarAttributes(s *Schema, e *types.Entity, name string) error 
 
 // cedarRecord reads an object that can only be a record: attributes, tags, a context.
 func (r *reader) cedarRecord(expected func(types.String) *shape) (types.Record, error) {
-	members := types.RecordMap{}
+	var members recordMembers
 	err := r.object("an object", func(name string) error {
 		if name == "__entity" || name == "__extn" {
 			return r.fail("expected a record here, found an entity reference or extension value")
 		}
 		v, err := r.attribute(types.String(name), func() (types.Value, error) { return r.cedarValue(expected(types.String(name))) })
-		if err == nil {
-			members[types.String(name)] = v
-		}
-		return err
+		return members.add(name, v, err)
 	})
-	return types.NewRecord(members), err
+	return members.record(err)
 }
