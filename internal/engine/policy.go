@@ -58,14 +58,21 @@ func parsePolicies(path string, text []byte, limit int) ([]*Policy, error) {
 	if len(faults) > 0 {
 		return nil, policyFaults(path, text, faults)
 	}
+	if len(spans) > copse.MaxContentsWrites {
+		return nil, policyError(positionAt(text, spans[copse.MaxContentsWrites].start).field(path,
+			"a document has at most %d policies, this one has %d", copse.MaxContentsWrites, len(spans)))
+	}
 	out := make([]*Policy, 0, len(spans))
 	from := 0
+	at, counted := position{1, 1}, 0
 	for i, span := range spans {
 		to := len(source)
 		if i+1 < len(spans) {
 			to = endOfPolicy(source, span.end)
 		}
-		p := &Policy{text: strings.Clone(strings.TrimSpace(source[from:to])), path: path, at: positionAt(text, span.start)}
+		at = at.advance(source[counted:span.start])
+		counted = span.start
+		p := &Policy{text: strings.Clone(strings.TrimSpace(source[from:to])), path: path, at: at}
 		if len(p.text) > copse.MaxPolicyBytes {
 			err := sizeError(copse.ResourcePolicy, path, len(p.text), copse.MaxPolicyBytes)
 			err.Fields[0].Line, err.Fields[0].Column = p.at.line, p.at.column

@@ -191,6 +191,31 @@ func TestPolicySizes(t *testing.T) {
 	}
 }
 
+func TestLargeDocuments(t *testing.T) {
+	const one = "permit(principal, action, resource) when { context.x };\n"
+	inTime(t, "many policies", func() {
+		policies, err := ParsePolicies("p", []byte(strings.Repeat("\n"+one, copse.MaxContentsWrites)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := policies[len(policies)-1]; last.at != (position{2 * copse.MaxContentsWrites, 1}) {
+			t.Errorf("the last policy is at %v", last.at)
+		}
+	})
+	inTime(t, "too many policies", func() {
+		_, err := ParsePolicies("p", []byte(strings.Repeat(one, copse.MaxContentsWrites+1)))
+		wantField(t, err, copse.MaxContentsWrites+1, 1, "at most 10000 policies, this one has 10001")
+	})
+	inTime(t, "megabytes of policies", func() {
+		_, err := ParsePolicies("p", []byte(strings.Repeat("permit(principal,action,resource);", 450_000)))
+		wantField(t, err, 1, 340_001, "at most 10000 policies")
+	})
+	_, err := ParsePolicies("p", make([]byte, copse.MaxContentsBytes+1))
+	if copse.KindOf(err) != copse.QuotaExceeded {
+		t.Errorf("got %v", err)
+	}
+}
+
 // prompt is what dealing with anything may take, on a machine that is busy with other things. What the
 // tests guard against takes minutes, hours or all memory.
 const prompt = 15 * time.Second

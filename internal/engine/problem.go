@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/copse-authz/copse"
@@ -26,6 +27,14 @@ func positionAt(text []byte, offset int) position {
 		line:   1 + bytes.Count(before, []byte{'\n'}),
 		column: offset - bytes.LastIndexByte(before, '\n'),
 	}
+}
+
+// advance moves a position over text that follows it.
+func (p position) advance(text string) position {
+	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
+		return position{line: p.line + strings.Count(text, "\n"), column: len(text) - i}
+	}
+	return position{line: p.line, column: p.column + len(text)}
 }
 
 func (p position) field(path, format string, args ...any) copse.Field {

@@ -15,6 +15,7 @@ type typeCosts struct {
 	contexts  map[types.EntityUID]int // by action
 	typeWalk  int                     // entity types above one type
 	actions   int                     // actions and their groups
+	head      uint64                  // what settling the head of a policy looks at
 }
 
 func costsOf(s *Schema) typeCosts {
@@ -30,11 +31,13 @@ func costsOf(s *Schema) typeCosts {
 		if a.AppliesTo != nil {
 			c.contexts[uid] = c.record(a.AppliesTo.Context)
 			c.context = max(c.context, c.contexts[uid])
+			c.head += uint64(len(a.AppliesTo.Principals) + len(a.AppliesTo.Resources))
 		}
 	}
 	for _, above := range s.typeAncestors {
 		c.typeWalk = max(c.typeWalk, len(above))
 	}
+	c.head += uint64(c.actions + len(s.typeAncestors))
 	return c
 }
 

@@ -72,6 +72,7 @@ func (c *policyCheck) run() (err error) {
 			err = copse.Errorf(copse.Internal, "validating a policy at %s: %v", c.p.path, caught)
 		}
 	}()
+	c.steps = c.s.costs.head
 	principals := c.scopeTypes(c.p.tree.Principal)
 	actions := c.scopeActions()
 	resources := c.scopeTypes(c.p.tree.Resource)
@@ -82,7 +83,7 @@ func (c *policyCheck) run() (err error) {
 	c.checkEnums()
 	slice, environments, contexts := c.slice(principals, actions, resources)
 	weight := c.s.costs.validationWeight(c.p.tree)
-	c.steps = plus(times(weight, uint64(environments)), contexts)
+	c.steps = plus(c.steps, times(weight, uint64(environments)), contexts)
 	if c.steps > maxValidationSteps {
 		c.add(fmt.Sprintf("validating this policy takes %s steps (its nodes, weighed %s, x %d request environments), at most %d are allowed; name actions and types in its head, or make it simpler",
 			count(c.steps), count(weight), environments, maxValidationSteps))
@@ -119,10 +120,14 @@ func messagesOf(err error) []string {
 // constraint is the entity types a scope admits; free admits all.
 type constraint struct {
 	free  bool
-	types []types.EntityType
+	types map[types.EntityType]bool
 }
 
-func (c constraint) admits(t types.EntityType) bool { return c.free || slices.Contains(c.types, t) }
+func only(t types.EntityType) constraint {
+	return constraint{types: map[types.EntityType]bool{t: true}}
+}
+
+func (c constraint) admits(t types.EntityType) bool { return c.free || c.types[t] }
 
 func (c constraint) admitsAny(list []types.EntityType) bool {
 	return c.free || slices.ContainsFunc(list, c.admits)
@@ -154,7 +159,7 @@ func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
 		return c.knownType(n.Type)
 	case ast.ScopeTypeIsIn:
 		known := c.knownType(n.Type)
-		if len(known.types) == 0 || len(c.entityType(n.Entity).types) == 0 || !slices.Contains(c.typesIn(n.Entity.Type), n.Type) {
+		if len(known.types) == 0 || len(c.entityType(n.Entity).types) == 0 || !c.typesIn(n.Entity.Type)[n.Type] {
 			return constraint{}
 		}
 		return known
@@ -166,7 +171,7 @@ func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
 func (c *policyCheck) entityType(uid types.EntityUID) constraint {
 	c.add(c.s.enumViolation(uid))
 	if _, isAction := c.s.resolved.Actions[uid]; isAction {
-		return constraint{types: []types.EntityType{uid.Type}}
+		return only(uid.Type)
 	}
 	return c.knownType(uid.Type)
 }
@@ -176,15 +181,15 @@ func (c *policyCheck) knownType(t types.EntityType) constraint {
 		c.add(fmt.Sprintf("unrecognized entity type `%s`", t))
 		return constraint{}
 	}
-	return constraint{types: []types.EntityType{t}}
+	return only(t)
 }
 
 // typesIn are the types whose entities can be in an entity of type target.
-func (c *policyCheck) typesIn(target types.EntityType) []types.EntityType {
-	out := []types.EntityType{target}
+func (c *policyCheck) typesIn(target types.EntityType) map[types.EntityType]bool {
+	out := map[types.EntityType]bool{target: true}
 	for t, above := range c.s.typeAncestors {
-		if t != target && above[target] {
-			out = append(out, t)
+		if above[target] {
+			out[t] = true
 		}
 	}
 	return out
