@@ -20,7 +20,6 @@ func checkRegistration(iss *copse.Issuer) error {
 	switch {
 	case len(iss.Algorithms) == 0,
 		len(iss.Audiences) == 0 && len(iss.ClientIDs) == 0,
-		len(iss.Audiences) == 0 && iss.TokenType == copse.TokenID, // client ids are for access tokens without an audience
 		iss.TokenType != copse.TokenAccess && iss.TokenType != copse.TokenID,
 		iss.PrincipalType == "":
 		return refuse(ReasonIssuer, "the token's issuer is registered incompletely: it needs algorithms, audiences or client ids, a token type and a principal type")
@@ -95,6 +94,16 @@ func (u *unverified) checkType(iss *copse.Issuer) error {
 
 func (u *unverified) checkAudience(iss *copse.Issuer) error {
 	other := refuse(ReasonAudience, "the token is meant for another audience")
+	accepted := iss.Audiences
+	if iss.TokenType == copse.TokenID {
+		// An ID token's audience is the client that the user signed in to; azp tells which of several.
+		accepted = slices.Concat(iss.Audiences, iss.ClientIDs)
+		if len(iss.ClientIDs) > 0 && u.claims.has("azp") {
+			if client, ok := u.claims.text("azp"); !ok || !meet([]string{client}, iss.ClientIDs) {
+				return refuse(ReasonAudience, "azp: the token was made for another client")
+			}
+		}
+	}
 	if aud, present := u.claims["aud"]; present {
 		audiences, ok := textsOf(aud)
 		if one, isText := textOf(aud); isText {
@@ -103,7 +112,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer) error {
 		if !ok {
 			return refuse(ReasonAudience, "aud: it is not a string or a list of strings")
 		}
-		if !meet(audiences, iss.Audiences) {
+		if !meet(audiences, accepted) {
 			return other
 		}
 		return nil
@@ -161,10 +170,12 @@ func lowerASCII(s string) string {
 func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
 	tenant := iss.FixedTenant
 	if iss.TenantClaim != "" {
-		value, present := u.claims.at(iss.TenantClaim)
-		said, ok := textOf(value)
+		value, present, ok := u.claims.at(iss.TenantClaim)
+		said, isText := textOf(value)
 		switch {
-		case present && !ok:
+		case !ok:
+			return "", denied("the way to the tenant claim leads through what is no object")
+		case present && !isText:
 			return "", denied("the tenant claim is not a string")
 		case present && tenant != "" && said != string(tenant):
 			return "", denied("the tenant claim is not the issuer's fixed tenant")
@@ -183,26 +194,32 @@ func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
 	return tenant, nil
 }
 
-// at follows a claim path: a plain name, or a JSON pointer through objects. A pointer into an array
-// finds nothing: which of several would be meant is not for a position to say.
-func (o object) at(path string) (value jsontext.Value, present bool) {
-	if !strings.HasPrefix(path, "/") {
-		v, present := o[path]
-		return v, present
-	}
-	unescape := strings.NewReplacer("~1", "/", "~0", "~")
-	names := strings.Split(path[1:], "/")
+// at finds the claim that a registration names. ok is false when the way to it leads through something
+// that is no object: the issuer says something there, but not in the shape the registration expects.
+// An array is no way either: which of several would be meant is not for a position to say.
+func (o object) at(claim string) (value jsontext.Value, present, ok bool) {
+	names := claimPath(claim)
 	for i, name := range names {
-		v, present := o[unescape.Replace(name)]
-		if !present {
-			return nil, false
-		}
-		if i == len(names)-1 {
-			return v, true
+		v, present := o[name]
+		if !present || i == len(names)-1 {
+			return v, present, true
 		}
 		if o = objectOf(v); o == nil {
-			return nil, false
+			return nil, false, false
 		}
 	}
-	return nil, false
+	return nil, false, true
+}
+
+// claimPath is the names that lead to a claim: its own or, of a JSON pointer, several.
+func claimPath(claim string) []string {
+	if !strings.HasPrefix(claim, "/") {
+		return []string{claim}
+	}
+	names := strings.Split(claim[1:], "/")
+	unescape := strings.NewReplacer("~1", "/", "~0", "~")
+	for i, name := range names {
+		names[i] = unescape.Replace(name)
+	}
+	return names
 }

@@ -27,7 +27,8 @@ func (u *unverified) principal(iss *copse.Issuer) (types.EntityUID, error) {
 	if claim == "" {
 		claim = "sub"
 	}
-	subject, ok := u.claims.text(claim)
+	value, _, _ := u.claims.at(claim) // nothing there is no text either
+	subject, ok := textOf(value)
 	if !ok || subject == "" {
 		return types.EntityUID{}, refuse(ReasonPrincipal, "%s: the token has no principal id there, as a string", claim)
 	}
@@ -45,10 +46,17 @@ func prefixed(prefix, id string) string {
 	return prefix + "|" + id
 }
 
-// groups reads the group claim: a string, several separated by spaces, or a list of strings.
+// groups reads the group claim: a string, several separated by spaces, or a list of strings. Anything
+// else in its place is refused, since nobody in no group is whom a forbid on groups lets through.
 func (u *unverified) groups(iss *copse.Issuer) ([]types.EntityUID, error) {
-	value, present := u.claims[iss.GroupClaim]
-	if !mapsGroups(iss) || !present {
+	if !mapsGroups(iss) {
+		return nil, nil
+	}
+	value, present, ok := u.claims.at(iss.GroupClaim)
+	switch {
+	case !ok:
+		return nil, refuse(ReasonGroups, "%s: the way to the groups leads through what is no object", iss.GroupClaim)
+	case !present:
 		return nil, nil
 	}
 	names, ok := textsOf(value)
@@ -152,8 +160,13 @@ func appendString(b []byte, s string) []byte {
 // entity references and extension values that way, and a claim must not become either.
 func (u *unverified) claimsRecord(iss *copse.Issuer) ([]byte, error) {
 	b := []byte{'{'}
+	var groups []string
+	if mapsGroups(iss) {
+		groups = claimPath(iss.GroupClaim)
+	}
 	for _, name := range slices.Sorted(maps.Keys(u.claims)) {
-		if strings.HasPrefix(name, "__") || mapsGroups(iss) && name == iss.GroupClaim {
+		left, leads := below(groups, name)
+		if strings.HasPrefix(name, "__") || leads && len(left) == 0 {
 			continue
 		}
 		start := len(b)
@@ -168,7 +181,7 @@ func (u *unverified) claimsRecord(iss *copse.Issuer) ([]byte, error) {
 		} else {
 			var err error
 			dec := jsontext.NewDecoder(bytes.NewReader(u.claims[name]))
-			if b, kept, err = appendClaim(b, dec, 1); err != nil {
+			if b, kept, err = appendClaim(b, dec, 1, left); err != nil {
 				return nil, refuse(ReasonClaim, "%s: the claim nests deeper than %d levels", name, maxClaimDepth)
 			}
 		}
@@ -192,9 +205,17 @@ func appendStrings(b []byte, list []string) []byte {
 
 var errTooDeep = errors.New("claim nests too deep")
 
-// appendClaim appends the next value of dec; kept is false when it must be left out, and what was
-// appended with it.
-func appendClaim(b []byte, dec *jsontext.Decoder, depth int) (out []byte, kept bool, err error) {
+// below goes one name down a path; leads is false when the path goes elsewhere, or nowhere.
+func below(path []string, name string) (left []string, leads bool) {
+	if len(path) == 0 || path[0] != name {
+		return nil, false
+	}
+	return path[1:], true
+}
+
+// appendClaim appends the next value of dec without the member at the path leave, if there is such a
+// path; kept is false when it must be left out, and what was appended with it.
+func appendClaim(b []byte, dec *jsontext.Decoder, depth int, leave []string) (out []byte, kept bool, err error) {
 	if depth > maxClaimDepth {
 		return b, false, errTooDeep
 	}
@@ -202,7 +223,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int) (out []byte, kept b
 	case '[':
 		return appendSet(b, dec, depth)
 	case '{':
-		return appendRecord(b, dec, depth)
+		return appendRecord(b, dec, depth, leave)
 	default:
 	}
 	value, err := dec.ReadValue()
@@ -234,7 +255,7 @@ func appendSet(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error)
 		}
 		var kept bool
 		var err error
-		if b, kept, err = appendClaim(b, dec, depth+1); err != nil {
+		if b, kept, err = appendClaim(b, dec, depth+1, nil); err != nil {
 			return b, false, err
 		}
 		if !kept {
@@ -245,7 +266,7 @@ func appendSet(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error)
 	return append(b, ']'), true, err
 }
 
-func appendRecord(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error) {
+func appendRecord(b []byte, dec *jsontext.Decoder, depth int, leave []string) ([]byte, bool, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return b, false, err
 	}
@@ -260,11 +281,20 @@ func appendRecord(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, err
 		if err != nil {
 			return b, false, err
 		}
-		escapes = escapes || strings.HasPrefix(name.String(), "__")
-		b = appendString(b, name.String())
+		said := name.String()
+		escapes = escapes || strings.HasPrefix(said, "__")
+		left, leads := below(leave, said)
+		if leads && len(left) == 0 {
+			if err := dec.SkipValue(); err != nil {
+				return b, false, err
+			}
+			b = b[:start]
+			continue
+		}
+		b = appendString(b, said)
 		b = append(b, ':')
 		var kept bool
-		if b, kept, err = appendClaim(b, dec, depth+1); err != nil {
+		if b, kept, err = appendClaim(b, dec, depth+1, left); err != nil {
 			return b, false, err
 		}
 		if !kept {

@@ -78,6 +78,7 @@ func TestPrincipalForms(t *testing.T) {
 		"quotes, bars and line end": {nil, map[string]any{"sub": "a\"b|c\n\\\x00"}, types.NewEntityUID("App::User", "pool|a\"b|c\n\\\x00")},
 		"text of an entity":         {nil, map[string]any{"sub": `App::User::"admin"`}, types.NewEntityUID("App::User", `pool|App::User::"admin"`)},
 		"JSON of an entity":         {nil, map[string]any{"sub": `{"__entity":{"type":"App::User","id":"admin"}}`}, types.NewEntityUID("App::User", `pool|{"__entity":{"type":"App::User","id":"admin"}}`)},
+		"claim at a pointer":        {func(i *copse.Issuer) { i.PrincipalIDClaim = "/app/id~1" }, map[string]any{"app": map[string]any{"id/": "u1"}}, types.NewEntityUID("App::User", "pool|u1")},
 		"at the limit":              {nil, map[string]any{"sub": strings.Repeat("x", copse.MaxEntityIDBytes-5)}, types.NewEntityUID("App::User", types.String("pool|"+strings.Repeat("x", copse.MaxEntityIDBytes-5)))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,6 +133,61 @@ func TestGroupForms(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A group claim at a pointer is read, is no attribute beside, and where it is missing there are no groups.
+func TestGroupsAtAPointer(t *testing.T) {
+	at := func(claim string) func(*copse.Issuer) {
+		return func(i *copse.Issuer) { i.GroupClaim = claim }
+	}
+	for name, c := range map[string]struct {
+		claim  string
+		groups string // members of the token
+		want   []types.EntityUID
+		rest   string // members of context.token
+	}{
+		"one level": {"/groups", `"groups":["a"]`, inGroups("a"), ``},
+		"two levels": {"/realm_access/roles", `"realm_access":{"roles":["b","a"],"x":1},"roles":["no"]`,
+			inGroups("a", "b"), `,"realm_access":{"x":1},"roles":["no"]`},
+		"three, a string": {"/resource_access/shop/roles", `"resource_access":{"bar":{"roles":["no"]},"shop":{"roles":"a b","shop":{"roles":1}}}`,
+			inGroups("a", "b"), `,"resource_access":{"bar":{"roles":["no"]},"shop":{"shop":{"roles":1}}}`},
+		"escapes":             {"/https:~1~1acme.example/g~0", `"https://acme.example":{"g~":["a"]}`, inGroups("a"), `,"https://acme.example":{}`},
+		"a plain URL":         {"https://acme.example/g", `"https://acme.example/g":["a"]`, inGroups("a"), ``},
+		"missing":             {"/realm_access/roles", `"realm_access":{"x":1}`, nil, `,"realm_access":{"x":1}`},
+		"the way missing":     {"/realm_access/roles", `"x":1`, nil, `,"x":1`},
+		"the pointer's text":  {"/app/g", `"/app/g":["no"]`, nil, `,"/app/g":["no"]`},
+		"the way, not within": {"/app/g", `"app":{"h":[{"g":["no"]}],"app":{"g":["no"]}}`, nil, `,"app":{"h":[{"g":["no"]}],"app":{"g":["no"]}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.register(w.issuer, at(c.claim))
+			v := w.wantAccepted(t, rs256().raw(goodHeader, `{"tenant_id":"acme","iss":"`+w.issuer+`","sub":"a","aud":"api","exp":4102444800,`+c.groups+`}`))
+			var list []types.Entity
+			if err := unmarshalStd(v.Entities.Bytes, &list); err != nil || len(list) != 1 {
+				t.Fatal(err)
+			}
+			if !list[0].Parents.Equal(types.NewEntityUIDSet(c.want...)) {
+				t.Errorf("parents %v, want %v", list[0].Parents, c.want)
+			}
+			var got, want types.Record
+			if err := unmarshalStd(v.Context.Bytes, &got); err != nil {
+				t.Fatal(err)
+			}
+			if err := unmarshalStd([]byte(`{"token":{"tenant_id":"acme","iss":"`+w.issuer+`","sub":"a","aud":"api","exp":4102444800`+c.rest+`}}`), &want); err != nil {
+				t.Fatal(err)
+			}
+			if !got.Equal(want) {
+				t.Errorf("context %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func inGroups(names ...string) (groups []types.EntityUID) {
+	for _, name := range names {
+		groups = append(groups, types.NewEntityUID("App::Group", types.String("pool|"+name)))
+	}
+	return groups
 }
 
 func TestReservedTypes(t *testing.T) {
@@ -255,6 +311,29 @@ func TestAcceptedAudiences(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { accepted(t, nil, change) })
 	}
+}
+
+func TestAcceptedAudiencesOfIDTokens(t *testing.T) {
+	clientsOnly := func(i *copse.Issuer) { i.Audiences, i.TokenType = nil, copse.TokenID }
+	both := func(i *copse.Issuer) { i.TokenType = copse.TokenID }
+	audiencesOnly := func(i *copse.Issuer) { i.ClientIDs, i.TokenType = nil, copse.TokenID }
+	for name, c := range map[string]struct {
+		adjust func(*copse.Issuer)
+		change map[string]any
+	}{
+		"a client":                         {clientsOnly, map[string]any{"aud": "web"}},
+		"a client among others":            {clientsOnly, map[string]any{"aud": []string{"other", "web"}}},
+		"made for a client":                {clientsOnly, map[string]any{"aud": []string{"other", "web"}, "azp": "web"}},
+		"an audience, clients too":         {both, map[string]any{"aud": "api"}},
+		"a client, audiences too":          {both, map[string]any{"aud": "web"}},
+		"an audience, made for a client":   {both, map[string]any{"aud": "api", "azp": "web"}},
+		"no clients registered: any azp":   {audiencesOnly, map[string]any{"aud": "api", "azp": "anyone"}},
+		"no clients registered and no azp": {audiencesOnly, map[string]any{"aud": "api"}},
+	} {
+		t.Run(name, func(t *testing.T) { accepted(t, c.adjust, c.change) })
+	}
+	// An access token's azp is its client, which its audience does not depend on.
+	accepted(t, nil, map[string]any{"aud": "api", "azp": "other"})
 }
 
 func TestAcceptedTenants(t *testing.T) {
