@@ -145,6 +145,44 @@ func TestATokenIsRememberedUntilItExpires(t *testing.T) {
 	})
 }
 
+// A server that nobody calls any more must not keep what its last callers' tokens said.
+func TestExpiredTokensLeaveMemoryWithoutTraffic(t *testing.T) {
+	inBubble(t, func(w *timed) {
+		held := func() (entries, bytes, rooms int) {
+			for i := range w.remembered.shards {
+				s := &w.remembered.shards[i]
+				s.mu.Lock()
+				entries, bytes = entries+len(s.entries), bytes+s.bytes
+				if s.entries != nil {
+					rooms++
+				}
+				s.mu.Unlock()
+			}
+			return entries, bytes, rooms
+		}
+		time.Sleep(sweepEvery / 2)
+		const tokens = 50
+		for range tokens {
+			w.want(w.token(rs256(), time.Hour), "")
+			time.Sleep(time.Nanosecond)
+		}
+		if entries, _, _ := held(); entries != tokens {
+			t.Fatalf("%d entries", entries)
+		}
+		time.Sleep(sweepEvery / 2) // a sweep that finds nothing: all are still good
+		synctest.Wait()
+		if entries, _, _ := held(); entries != tokens {
+			t.Errorf("%d entries after half a minute", entries)
+		}
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		if entries, bytes, rooms := held(); entries != 0 || bytes != 0 || rooms != 0 {
+			t.Errorf("%d entries, %d bytes in %d maps after all expired", entries, bytes, rooms)
+		}
+		w.want(w.token(rs256(), time.Hour), "")
+	})
+}
+
 func TestATokenIsLookedAtAgainAfterAMinute(t *testing.T) {
 	inBubble(t, func(w *timed) {
 		token := w.token(rs256(), time.Hour)

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -13,7 +14,9 @@ const (
 	rememberFor     = time.Minute
 	rememberedBytes = 64 << 20
 	shardCount      = 16
-	entryOverhead   = 512
+	// sweepEvery bounds how long a token stays in memory after it expired, however quiet the server.
+	sweepEvery    = time.Minute
+	entryOverhead = 512
 )
 
 // digest is of all bytes of a token. A part of it, the signature for instance, would let another
@@ -55,7 +58,7 @@ func (e *entry) standsFor(iss *copse.Issuer) bool {
 }
 
 // remembered holds verified tokens, bounded in bytes. It is split so that cores do not wait for each
-// other, and has no goroutine: what expired goes as others come.
+// other. What expired goes as others come, and where none come by [remembered.sweepUntil].
 type remembered struct{ shards [shardCount]shard }
 
 type shard struct {
@@ -125,6 +128,21 @@ func (r *remembered) drop(d *digest, e *entry) {
 	}
 }
 
+// sweepUntil removes what expired until ctx ends.
+func (r *remembered) sweepUntil(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			now := time.Now()
+			r.forget(func(e *entry) bool { return !now.Before(e.until) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // forget removes every entry for which gone is true.
 func (r *remembered) forget(gone func(*entry) bool) {
 	for i := range r.shards {
@@ -134,6 +152,9 @@ func (r *remembered) forget(gone func(*entry) bool) {
 			if gone(e) {
 				s.removeLocked(d)
 			}
+		}
+		if len(s.entries) == 0 {
+			s.entries = nil // an emptied map keeps the room of its best days
 		}
 		s.mu.Unlock()
 	}

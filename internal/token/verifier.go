@@ -41,6 +41,9 @@ type Verified struct {
 	// ReservedTypes are the entity types a caller may not define.
 	ReservedTypes []types.EntityType
 	Expires       time.Time
+	// IssuedAt is the iat claim, zero for a token that does not say. It is the issuer's clock, and
+	// mostly whole seconds rounded down.
+	IssuedAt time.Time
 }
 
 // Verifier verifies tokens and remembers the verified ones for at most a minute.
@@ -64,13 +67,15 @@ func New(cfg Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token: %w", err)
 	}
-	return &Verifier{
+	v := &Verifier{
 		issuer: cfg.Issuer, fetcher: newFetcher(cfg), metrics: m, work: newWorkers(),
 		sources: make(map[string]*keySource),
-	}, nil
+	}
+	v.work.start(v.remembered.sweepUntil, func() {})
+	return v, nil
 }
 
-// Close stops refreshing key sets. Tokens that need keys afterwards are Unavailable.
+// Close stops refreshing key sets and forgetting tokens, and waits until both have. Tokens that need keys afterwards are Unavailable.
 func (v *Verifier) Close() error {
 	v.work.close()
 	v.fetcher.client.CloseIdleConnections()
@@ -179,6 +184,7 @@ func (v *Verifier) verifyAnew(ctx context.Context, token string) (*entry, error)
 	if verified.Expires, err = u.checkClaims(&iss, now); err != nil {
 		return nil, err
 	}
+	verified.IssuedAt, _, _ = u.claims.instant("iat")
 	if err := u.mapClaims(&iss, verified); err != nil {
 		return nil, err
 	}

@@ -118,6 +118,28 @@ func TestForgetTenant(t *testing.T) {
 	w.wantAccepted(t, acme)
 }
 
+func TestIssuedAt(t *testing.T) {
+	for name, c := range map[string]struct {
+		iat  any
+		want time.Time
+	}{
+		"seconds":         {1700000000, time.Unix(1700000000, 0)},
+		"with a fraction": {1700000000.5, time.Unix(1700000000, 5e8)},
+		"in 1970":         {0, time.Unix(0, 0)},
+		"not said":        {nil, time.Time{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			token := rs256().sign(w.claims(map[string]any{"iat": c.iat}), nil)
+			for range 2 { // verified, and remembered
+				if got := w.wantAccepted(t, token).IssuedAt; !got.Equal(c.want) {
+					t.Errorf("issued at %v, want %v", got, c.want)
+				}
+			}
+		})
+	}
+}
+
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r remembered
