@@ -49,7 +49,7 @@ type Issuer struct {
 	// EmailDomains this issuer may vouch for, in lower case.
 	EmailDomains []string
 	// SameSubjects states that this issuer's subjects are the same people as another issuer's of the
-	// same tenant, so that equal prefixes and principal types are meant.
+	// same tenant, so that equal prefixes and types of principals and groups are meant.
 	SameSubjects bool
 
 	CreatedAt time.Time

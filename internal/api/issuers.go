@@ -13,7 +13,7 @@ import (
 func registerIssuers(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodPost, path: "/v1/issuers", id: "addIssuer", tag: tagIssuers, status: http.StatusCreated,
 		summary:     "Trust an issuer",
-		description: "An issuer speaks only for the tenants bound to it. A second issuer for a tenant needs another prefix or principal type, or an explicit sameSubjects.",
+		description: "An issuer speaks only for the tenants bound to it. A second issuer for a tenant needs another prefix, or a principal type and a group type of its own, or an explicit sameSubjects.",
 		errors:      []int{http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).addIssuer)
 	register(a, h, route{method: http.MethodGet, path: "/v1/issuers", id: "listIssuers", tag: tagIssuers, status: http.StatusOK,
 		summary: "List the issuers"}, (*API).listIssuers)

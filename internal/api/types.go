@@ -75,7 +75,7 @@ type Issuer struct {
 	GroupClaim        string `json:"groupClaim,omitempty" doc:"The claim that lists the principal's groups." example:"roles"`
 
 	EmailDomains []string `json:"emailDomains,omitempty" nullable:"false" doc:"E-mail domains this issuer may vouch for."`
-	SameSubjects bool     `json:"sameSubjects,omitzero" doc:"States that its subjects are the same people as another issuer's of the same tenant. Without it a second issuer needs another prefix or principal type."`
+	SameSubjects bool     `json:"sameSubjects,omitzero" doc:"States that its subjects are the same people as another issuer's of the same tenant. Without it a second issuer needs another prefix, or a principal type and a group type of its own."`
 
 	Revision  uint64    `json:"revision,omitzero" doc:"Set by copse; changes with each update. In an update: left out, or the revision that was read; then 409 if the registration changed since."`
 	CreatedAt time.Time `json:"createdAt,omitzero" doc:"Set by copse, ignored in a request."`

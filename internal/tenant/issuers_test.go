@@ -250,6 +250,9 @@ func TestSecondIssuerNeedsItsOwnPrincipals(t *testing.T) {
 	nobody := func(i *copse.Issuer) { i.Tenants = nil }
 	staff := func(i *copse.Issuer) { i.PrincipalType = "Staff" }
 	same := func(i *copse.Issuer) { i.SameSubjects = true }
+	groups := func(typ string) change {
+		return func(i *copse.Issuer) { i.GroupType, i.GroupClaim = typ, "roles" }
+	}
 	for name, tt := range map[string]struct {
 		first, second []change
 		ok            bool
@@ -270,6 +273,16 @@ func TestSecondIssuerNeedsItsOwnPrincipals(t *testing.T) {
 		"first speaks for nobody":   {[]change{prefix("a"), nobody}, []change{prefix("a"), all}, true},
 		"stated by the second":      {[]change{prefix("a")}, []change{prefix("a"), same}, true},
 		"stated, all":               {[]change{prefix("")}, []change{prefix(""), all, same}, true},
+		"groups of one type":        {[]change{prefix(""), groups("Role")}, []change{prefix(""), staff, groups("Role")}, false},
+		"groups, one prefix":        {[]change{prefix("a"), groups("Role")}, []change{prefix("a"), staff, groups("Role")}, false},
+		"groups, first any":         {[]change{prefix(""), groups("Role")}, []change{prefix("b"), staff, groups("Role")}, false},
+		"groups, other prefix":      {[]change{prefix("a"), groups("Role")}, []change{prefix("b"), groups("Role")}, true},
+		"groups of two types":       {[]change{prefix(""), groups("Role")}, []change{prefix(""), staff, groups("Team")}, true},
+		"group names principals":    {[]change{prefix("")}, []change{prefix(""), staff, groups("User")}, false},
+		"principal names groups":    {[]change{prefix(""), groups("Staff")}, []change{prefix(""), staff}, false},
+		"groups, other tenant":      {[]change{prefix(""), groups("Role")}, []change{prefix(""), staff, groups("Role"), globex}, true},
+		"groups, all":               {[]change{prefix(""), groups("Role")}, []change{prefix(""), staff, groups("Role"), all}, false},
+		"groups, stated":            {[]change{prefix(""), groups("Role")}, []change{prefix(""), staff, groups("Role"), same}, true},
 		"stated by the first alone": {[]change{prefix("a"), same}, []change{prefix("a")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -320,6 +333,13 @@ func TestSameSubjectsIsAboutOnePair(t *testing.T) {
 	first.Audiences = []string{"changed"}
 	first, err := s.UpdateIssuer(ctx, root, first)
 	must(t, err)
+	second.GroupType, second.GroupClaim = "Role", "roles"
+	second, err = s.UpdateIssuer(ctx, root, second)
+	must(t, err)
+	grouped := first
+	grouped.GroupType, grouped.GroupClaim = "Role", "roles" // nobody said that groups are the same
+	_, err = s.UpdateIssuer(ctx, root, grouped)
+	wantField(t, err, "principalIdPrefix")
 	second.SameSubjects = false
 	_, err = s.UpdateIssuer(ctx, root, second)
 	wantField(t, err, "principalIdPrefix")

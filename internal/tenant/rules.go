@@ -60,6 +60,7 @@ type claims struct {
 	tenants       []copse.TenantID
 	all           bool
 	principalType string
+	groupType     string // empty: none
 	prefix        string
 	sameSubjects  bool
 	domains       []string
@@ -67,17 +68,42 @@ type claims struct {
 
 func (r *registration) claims() claims {
 	return claims{
-		tenants: r.Tenants, all: r.AllTenants, principalType: r.PrincipalType, prefix: r.PrincipalIDPrefix,
-		sameSubjects: r.SameSubjects, domains: r.EmailDomains,
+		tenants: r.Tenants, all: r.AllTenants, principalType: r.PrincipalType, groupType: r.GroupType,
+		prefix: r.PrincipalIDPrefix, sameSubjects: r.SameSubjects, domains: r.EmailDomains,
 	}
 }
 
-// mayMeet reports whether two issuers could name the same principal. A principal's id is the prefix, a
-// bar and the subject, or the subject alone; and a subject may contain bars. So without a prefix an
-// issuer can name every principal of its type, and two prefixes (which contain no bar) keep apart what
-// begins with them.
-func (c claims) mayMeet(o claims) bool {
-	return c.principalType == o.principalType && (c.prefix == o.prefix || c.prefix == "" || o.prefix == "")
+// meeting says in which roles two issuers could name the same entity; zero: in none.
+type meeting uint8
+
+const (
+	principalAsPrincipal meeting = 1 << iota
+	principalAsGroup
+	groupAsPrincipal
+	groupAsGroup
+)
+
+// meets finds out in which roles c and o could name the same entity. An entity's id is the prefix, a bar
+// and what the token says, or that alone; and a token may say bars. So without a prefix an issuer can
+// name every entity of its types, and two prefixes (which contain no bar) keep apart what begins with
+// them.
+func (c claims) meets(o claims) (m meeting) {
+	if c.prefix != o.prefix && c.prefix != "" && o.prefix != "" {
+		return 0
+	}
+	if c.principalType == o.principalType {
+		m |= principalAsPrincipal
+	}
+	if c.principalType == o.groupType {
+		m |= principalAsGroup
+	}
+	if c.groupType == o.principalType {
+		m |= groupAsPrincipal
+	}
+	if c.groupType != "" && c.groupType == o.groupType {
+		m |= groupAsGroup
+	}
+	return m
 }
 
 // registry brings what is kept up to date. The caller holds issuerRules.
@@ -216,16 +242,17 @@ func (r *registry) check(next, former *registration) error {
 	}
 	for other := range r.sharing(c) {
 		o := r.claims[other]
-		if other == next.ID || !c.mayMeet(o) || c.sameSubjects {
+		meeting := c.meets(o)
+		if other == next.ID || meeting == 0 || c.sameSubjects {
 			continue
 		}
 		// The other one said that its subjects are this one's. That holds for the pair as it was,
-		// and is no consent to a pair that this change would make.
-		if o.sameSubjects && stated[other] && former.claims().mayMeet(o) {
+		// and is no consent to a pair, or to groups, that this change would make meet.
+		if o.sameSubjects && stated[other] && meeting&^former.claims().meets(o) == 0 {
 			continue
 		}
 		fields = append(fields, copse.Field{Path: "principalIdPrefix", Message: fmt.Sprintf(
-			"issuer %s speaks for a tenant of this one and could name the same principals: give both issuers different prefixes, or this one another principal type, or state sameSubjects", other)})
+			"issuer %s speaks for a tenant of this one and could name the same principals or groups: give both issuers different prefixes, or this one a principal type and a group type of its own, or state sameSubjects", other)})
 		if len(fields) >= maxFields {
 			break
 		}
