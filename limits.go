@@ -9,7 +9,7 @@ const (
 	MaxRequestBytes        = 1_000_000 // a decision or AVP request
 	MaxContentsBytes       = 16 << 20  // a whole policy store in one request
 	MaxContentsWrites      = 10_000    // policies in one commit
-	MaxPolicyStoreWeight   = 64 << 20  // a policy store compiled for deciding, in memory
+	MaxPolicyStoreWeight   = 64 << 20  // a policy store: its text, and what it takes compiled, in memory
 	MaxParents             = 100       // transitive parents of one entity in a request
 	MaxEntityIDBytes       = 612
 	MaxActionIDBytes       = 512

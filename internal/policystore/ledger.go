@@ -26,7 +26,7 @@ type ledger struct {
 	parsed          *engine.Schema // see schema
 	parseErr        error
 	scopes          map[scopeKey]int // bytes of policy text by the resource the policies name
-	weight          int64            // at least what the snapshot weighs
+	weight          int64            // at least what the snapshot and the text weigh
 }
 
 // scopeKey stands for a resource in a ledger: ledgers outlive requests, and should be small.

@@ -47,13 +47,13 @@ func checkCommit(writes []storage.Write) error {
 
 func (s *Service) checkWeight(weight int64) error {
 	if weight > s.maxWeight {
-		return quota(copse.ResourcePolicyStore, "bytes of memory for the compiled policy store", int(weight), int(s.maxWeight))
+		return quota(copse.ResourcePolicyStore, "bytes of policies, their text and their compiled form in memory", int(weight), int(s.maxWeight))
 	}
 	return nil
 }
 
 // A policy store of little text is charged by its text, without being compiled: a byte of policy text
-// never weighs as much as smallTextWeight, which a test holds against the engine.
+// weighs and takes less than smallTextWeight, which a test holds against the engine.
 const (
 	smallText       = 32 << 10
 	smallTextWeight = 256
@@ -66,8 +66,9 @@ type policySource struct {
 	size   int
 }
 
-// weigh finds what a policy store weighs compiled, or at most weighs when it is small. Policies that
-// don't parse (stored by another version) count by their text.
+// weigh finds what a policy store is charged: what it weighs compiled, and its text, of which the
+// compiled form keeps nothing while comments take no memory there. A small one may be charged more.
+// Policies that don't parse (stored by another version) count by their text.
 func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int, policies func() ([]policySource, error)) (int64, error) {
 	if text <= smallText {
 		bare, err := engine.Compile(schema, settings, nil)
@@ -95,7 +96,7 @@ func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int
 	if err != nil {
 		return 0, err
 	}
-	return compiled.Weight() + unparsed, nil
+	return compiled.Weight() + unparsed + int64(text), nil
 }
 
 // weighStored sets the weight of a policy store as it is stored.
@@ -140,13 +141,14 @@ func (c *contents) sources(skip map[copse.PolicyID]bool) ([]policySource, error)
 	return out, nil
 }
 
-// weighOne is what a policy adds to a snapshot at most: what it weighs in one of its own.
+// weighOne is what a policy adds to the charge at most: what it weighs in a snapshot of its own, and its
+// text.
 func weighOne(settings copse.Settings, p *engine.Policy) (int64, error) {
 	one, err := engine.Compile(nil, settings, []engine.Source{{Ref: copse.PolicyRef{ID: "policy"}, Policy: p}})
 	if err != nil {
 		return 0, err
 	}
-	return one.Weight(), nil
+	return one.Weight() + int64(len(p.Text())), nil
 }
 
 // scopeSizes adds up policy text by resource.

@@ -148,6 +148,43 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	must(t, err)
 }
 
+// Comments take no memory once compiled, but a policy store of nothing else is not without bounds.
+func TestTextIsCharged(t *testing.T) {
+	ctx := context.Background()
+	const limit = 400_000
+	statement := func(i int) string {
+		return fmt.Sprintf("permit (principal, action, resource == Doc::\"%d\"); //%s", i, strings.Repeat("x", 9000))
+	}
+	b := memory.New()
+	s := newServiceFrom(t, policystore.Config{Backend: b, MaxWeight: limit})
+	id := create(t, s, policystore.NewPolicyStore{}).ID
+	taken := 0
+	var refused error
+	for refused == nil && taken < 200 {
+		if _, refused = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: statement(taken)}); refused == nil {
+			taken++
+		}
+	}
+	wantKind(t, refused, copse.QuotaExceeded, "400000")
+	if text := taken * len(statement(0)); text > limit || text < limit/2 {
+		t.Errorf("%d bytes of policies were taken", text)
+	}
+	var all []policystore.PolicyText
+	for i := range taken + 1 {
+		all = append(all, policystore.PolicyText{Name: fmt.Sprint(i), Statement: statement(i)})
+	}
+	for _, service := range []*policystore.Service{s, newServiceFrom(t, policystore.Config{Backend: b, MaxWeight: limit})} {
+		_, err := service.CreatePolicy(ctx, root, id, all[taken])
+		wantKind(t, err, copse.QuotaExceeded)
+		_, err = service.PutContents(ctx, root, id, policystore.NewContents{Policies: all, Prune: true})
+		wantKind(t, err, copse.QuotaExceeded)
+		_, err = service.Create(ctx, root, policystore.NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationOff}, Policies: all})
+		wantKind(t, err, copse.QuotaExceeded)
+	}
+	_, err := s.PutContents(ctx, root, id, policystore.NewContents{Policies: all[:taken], Prune: true})
+	must(t, err)
+}
+
 func storedWeight(t *testing.T, s *policystore.Service, id copse.PolicyStoreID) int64 {
 	t.Helper()
 	c, err := s.GetContents(context.Background(), root, id)
