@@ -369,3 +369,37 @@ func TestLaw11SuspendedAtOnce(t *testing.T) {
 	done.Store(true)
 	wg.Wait()
 }
+
+// A restart forgets nothing: tenants and their states, policies, issuers and keys are as they were, at
+// the same revision.
+func TestLaw10RestartKeepsEverything(t *testing.T) {
+	dir, p := t.TempDir(), newIDP(t)
+	var root, key, contents string
+	var tenant api.Tenant
+	t.Run("before", func(t *testing.T) {
+		s := start(t, dataIn(dir))
+		tenant = s.onboard("acme", map[string]string{"view": aliceViews}, docSchema)
+		s.onboard("suspended", map[string]string{"view": aliceViews})
+		s.onboard("gone", nil)
+		s.must(200, "POST", "/v1/tenants/suspended/suspend", nil)
+		s.must(204, "DELETE", "/v1/tenants/gone", nil)
+		p.register(s, p.registration())
+		root, key = s.root, s.key(api.KeyScope{Tenant: "acme"}, "read")
+		contents = s.as(key, "GET", "/v1/policy-stores/"+tenant.PolicyStoreID+"/contents", nil).body
+		wantDecision(t, s.authorize(p.token("acme", "alice"), viewDoc), "ALLOW")
+	})
+	s := start(t, dataIn(dir))
+	if s.root != root {
+		t.Error("there is another root key")
+	}
+	if after := s.as(key, "GET", "/v1/policy-stores/"+tenant.PolicyStoreID+"/contents", nil); after.status != 200 || after.body != contents {
+		t.Errorf("the contents were\n%s\nand are\n%v", contents, after)
+	}
+	wantDecision(t, s.authorize(p.token("acme", "alice"), viewDoc), "ALLOW")
+	wantDecision(t, s.authorize(p.token("acme", "bob"), viewDoc), "DENY")
+	wantStatus(t, s.authorize(p.token("suspended", "alice"), viewDoc), 403)
+	wantStatus(t, s.authorize(p.token("gone", "alice"), viewDoc), 403)
+	if list := decode[api.TenantList](t, s.must(200, "GET", "/v1/tenants", nil)); len(list.Tenants) != 2 {
+		t.Errorf("tenants: %v", list)
+	}
+}
