@@ -245,7 +245,7 @@ func (s *Service) remove(ctx context.Context, c Caller, id string) (bool, error)
 			return false, err
 		}
 	}
-	if err := s.backend.Forget(ctx, storage.Directory(), key); err != nil && !errors.Is(err, storage.ErrNotFound) {
+	if err := s.backend.Forget(ctx, storage.Directory(), key, 0); err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return present, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
 	}
 	return present, nil

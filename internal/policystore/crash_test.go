@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,6 +211,48 @@ func (n *noFence) Fence(ctx context.Context, p storage.Partition, i copse.Incarn
 		return errPulled
 	}
 	return n.Backend.Fence(ctx, p, i, actor)
+}
+
+// An erasure that is finished late must not take the history of a tenant made since under the name.
+func TestASuccessorKeepsItsHistory(t *testing.T) {
+	for name, restart := range map[string]bool{"in the background": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx, b := context.Background(), &noFence{Backend: memory.New()}
+			s := newService(t, b)
+			p := create(t, s, policystore.NewPolicyStore{Policies: named("p", permitAll)})
+			tenant := storage.Key{Kind: "tenant", ID: "acme"}
+			write := func(body string) {
+				t.Helper()
+				head, err := b.Head(ctx, storage.Directory())
+				must(t, err)
+				_, err = b.Commit(ctx, storage.Commit{Partition: storage.Directory(), Incarnation: head.Incarnation,
+					Writes: []storage.Write{{Key: tenant, Body: []byte(body)}}, Actor: "test", Operation: "Test"})
+				must(t, err)
+			}
+			write("predecessor")
+			b.refuse.Store(true)
+			wantKind(t, s.Delete(ctx, root, p.ID, storage.Write{Key: tenant, Expect: storage.Any()}), copse.Unavailable)
+			write("successor")
+			if restart {
+				must(t, s.Close())
+				s = newService(t, b)
+			}
+			b.refuse.Store(false)
+			must(t, s.Resume(ctx))
+			settled(t, b)
+			rows, err := b.History(ctx, storage.Directory(), 0, 100)
+			must(t, err)
+			var bodies []string
+			for _, row := range rows {
+				if row.Key == tenant {
+					bodies = append(bodies, string(row.Body))
+				}
+			}
+			if !slices.Equal(bodies, []string{"successor"}) {
+				t.Errorf("the directory remembers %q", bodies)
+			}
+		})
+	}
 }
 
 // The sweep must not take a policy store that is just being made for one that a crash left behind.

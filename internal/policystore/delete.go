@@ -81,7 +81,7 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		return err
 	}
 	s.eraser.expect(id) // before the row goes, so that no other Delete can miss it
-	_, err = s.backend.Commit(ctx, storage.Commit{
+	e.upTo, err = s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory, Require: u.Require,
 		Writes: append([]storage.Write{
 			{Key: rowKey(id), Expect: storage.Version(item.Version)},
@@ -154,6 +154,7 @@ type erasure struct {
 	policyStore copse.PolicyStoreID
 	incarnation copse.Incarnation
 	forget      []storage.Key
+	upTo        uint64 // of the directory: the deletion's revision, past which a successor's history begins
 	startedAt   time.Time
 	forgotten   bool // see forgetKeys
 }
@@ -173,7 +174,8 @@ func decodeErasure(item storage.Item) (*erasure, error) {
 	if err := decode(item, &b); err != nil {
 		return nil, err
 	}
-	e := &erasure{rowID: item.ID, policyStore: b.PolicyStore, incarnation: b.Incarnation, startedAt: b.StartedAt}
+	e := &erasure{rowID: item.ID, policyStore: b.PolicyStore, incarnation: b.Incarnation, startedAt: b.StartedAt,
+		upTo: item.Version} // it is written by the deletion, and never again
 	for _, k := range b.Forget {
 		e.forget = append(e.forget, storage.Key{Kind: k.Kind, ID: k.ID})
 	}
@@ -191,14 +193,14 @@ func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
 }
 
 // forgetKeys takes the directory's memory of the policy store. It comes before the partition's rows,
-// and once, because a tenant of the same name may be made as soon as the call is answered, and its
-// history is not to be forgotten with that of its predecessor.
+// and goes no further than the deletion, because a tenant of the same name may be made as soon as the
+// call is answered, and its history is not to be forgotten with that of its predecessor.
 func (s *Service) forgetKeys(ctx context.Context, e *erasure) error {
 	if e.forgotten {
 		return nil
 	}
 	for _, k := range e.forget {
-		if err := s.backend.Forget(ctx, storage.Directory(), k); err != nil {
+		if err := s.backend.Forget(ctx, storage.Directory(), k, e.upTo); err != nil {
 			return err
 		}
 	}
@@ -225,7 +227,7 @@ func (s *Service) finish(ctx context.Context, e *erasure) error {
 	if e.rowID == "" {
 		return nil
 	}
-	if err := s.backend.Forget(ctx, storage.Directory(), e.key()); err != nil {
+	if err := s.backend.Forget(ctx, storage.Directory(), e.key(), 0); err != nil {
 		return err
 	}
 	_, err := s.backend.Commit(ctx, storage.Commit{
@@ -236,5 +238,5 @@ func (s *Service) finish(ctx context.Context, e *erasure) error {
 	if err != nil {
 		return err
 	}
-	return s.backend.Forget(ctx, storage.Directory(), e.key())
+	return s.backend.Forget(ctx, storage.Directory(), e.key(), 0)
 }

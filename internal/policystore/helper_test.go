@@ -197,8 +197,8 @@ func (f *faulty) Fence(ctx context.Context, p storage.Partition, i copse.Incarna
 	return f.do(func() error { return f.Backend.Fence(ctx, p, i, actor) })
 }
 
-func (f *faulty) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
-	return f.do(func() error { return f.Backend.Forget(ctx, p, k) })
+func (f *faulty) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
+	return f.do(func() error { return f.Backend.Forget(ctx, p, k, upTo) })
 }
 
 func (f *faulty) Erase(ctx context.Context, p storage.Partition, i copse.Incarnation, limit int) (done bool, err error) {

@@ -314,10 +314,11 @@ type Backend interface {
 	// audit row and tells followers again.
 	Erase(ctx context.Context, p Partition, i copse.Incarnation, limit int) (done bool, err error)
 
-	// Forget removes key, body and salt of every history row of the key, also of a fenced partition.
-	// The item itself stays. The chain still verifies. An absent partition has nothing to forget.
+	// Forget removes key, body and salt of every history row of the key up to a revision, also of a
+	// fenced partition; upTo 0 is all of them. With the revision of a deletion it leaves alone what was
+	// written under the same key since. The item itself stays. The chain still verifies. An absent partition has nothing to forget.
 	// After an error part of it may be done; calling again finishes it.
-	Forget(ctx context.Context, p Partition, k Key) error
+	Forget(ctx context.Context, p Partition, k Key, upTo uint64) error
 
 	// Heads lists policy-store partitions by name, after a name, fenced ones included.
 	Heads(ctx context.Context, after string, limit int) ([]Head, error)

@@ -151,11 +151,11 @@ func (f *faulty) Fence(ctx context.Context, p storage.Partition, i copse.Incarna
 	return f.Backend.Fence(ctx, p, i, actor)
 }
 
-func (f *faulty) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
+func (f *faulty) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
 	if err := f.spend(); err != nil {
 		return err
 	}
-	return f.Backend.Forget(ctx, p, k)
+	return f.Backend.Forget(ctx, p, k, upTo)
 }
 
 func (f *faulty) Erase(ctx context.Context, p storage.Partition, i copse.Incarnation, limit int) (bool, error) {

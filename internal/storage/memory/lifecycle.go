@@ -85,7 +85,7 @@ func (b *Backend) tellGone(head storage.Head) {
 }
 
 // Forget implements [storage.Backend].
-func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
+func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
 	if err := b.begin(ctx, p); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key
 	}
 	forgotten := 0
 	for n, row := range part.history {
-		if row.Key != k || row.Salt == nil {
+		if row.Key != k || row.Salt == nil || upTo != 0 && row.Revision > upTo {
 			continue
 		}
 		part.history[n] = storage.HistoryRow{

@@ -182,8 +182,10 @@ func (g *graveyard) examine() (err error) {
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	// The writer's connection is idle: nobody else has this backend.
-	if v, err := b.writer.conn.value("PRAGMA integrity_check"); err != nil || fmt.Sprint(v) != "ok" {
-		return fmt.Errorf("integrity_check says %v, %v", v, err)
+	if v, err := b.writer.conn.value("PRAGMA integrity_check"); err != nil {
+		return fmt.Errorf("integrity_check: %w", err)
+	} else if fmt.Sprint(v) != "ok" {
+		return fmt.Errorf("integrity_check says %v", v)
 	}
 	midWrite := false
 	for id, p := range g.partitions {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/copse-authz/copse"
@@ -287,9 +288,13 @@ func (w *writer) erase(p storage.Partition, limit int) (done bool, err error) {
 const forgetStep = 2000
 
 // Forget implements [storage.Backend].
-func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key) error {
+func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
 	if err := valid(p); err != nil {
 		return err
+	}
+	last := int64(min(upTo, math.MaxInt64))
+	if upTo == 0 {
+		last = math.MaxInt64
 	}
 	for total, done := int64(0), false; !done; {
 		var removed int64 // of the last run of apply, which may run twice
@@ -300,7 +305,7 @@ func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key
 				removed = 0
 				return nil, err
 			}
-			removed, err = w.stmts.forget.exec([]byte(p.String()), []byte(k.Kind), []byte(k.ID), int64(forgetStep))
+			removed, err = w.stmts.forget.exec([]byte(p.String()), []byte(k.Kind), []byte(k.ID), last, int64(forgetStep))
 			if err != nil || removed == forgetStep || total+removed == 0 {
 				return nil, err
 			}

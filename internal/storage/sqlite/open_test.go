@@ -188,6 +188,36 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// Forget must not read more than it forgets, however long the history: an offboarding forgets several
+// keys, and the writer that all tenants share carries it out.
+func TestForgetIsALookup(t *testing.T) {
+	b := open(t, t.TempDir())
+	var plan []string
+	err := b.writer.conn.once("EXPLAIN QUERY PLAN "+forgetRows, func(s *stmt) error {
+		return s.query(func(r *row) error {
+			plan = append(plan, fmt.Sprint(r.values[3]))
+			return nil
+		}, make([]driver.Value, 5)...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookups := 0
+	for _, step := range plan {
+		switch {
+		case strings.HasPrefix(step, "SEARCH history USING") && strings.Contains(step, "INDEX history_key (partition=? AND kind=? AND id=? AND revision<?)"):
+			lookups++
+		case strings.HasPrefix(step, "SEARCH history USING PRIMARY KEY (partition=? AND revision=? AND n=?)"):
+			lookups++
+		case strings.HasPrefix(step, "SEARCH"), strings.HasPrefix(step, "SCAN"):
+			t.Errorf("it reads more than it forgets: %s", step)
+		}
+	}
+	if lookups != 2 {
+		t.Errorf("%d lookups in the plan %q", lookups, plan)
+	}
+}
+
 // TestNoStatementScansATable holds every statement to its index: at a million partitions a scan is an
 // outage. SQLite's plan says SCAN when it goes through all rows.
 func TestNoStatementScansATable(t *testing.T) {

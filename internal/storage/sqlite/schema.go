@@ -115,5 +115,5 @@ const (
 	trimFeed     = `DELETE FROM feed WHERE at < ?1 AND seq IN (SELECT seq FROM feed ORDER BY seq LIMIT ?2)`
 
 	forgetRows = `UPDATE history SET salt = NULL, kind = NULL, id = NULL, body = NULL, deleted = 0
-	  WHERE partition = ?1 AND (revision, n) IN (SELECT revision, n FROM history WHERE partition = ?1 AND kind = ?2 AND id = ?3 LIMIT ?4)`
+	  WHERE partition = ?1 AND (revision, n) IN (SELECT revision, n FROM history WHERE partition = ?1 AND kind = ?2 AND id = ?3 AND revision <= ?4 LIMIT ?5)`
 )

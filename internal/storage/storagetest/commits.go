@@ -29,7 +29,7 @@ func absentPartition(h *harness) {
 	h.refuse(commitOf(alpha, i, put(one, "{}")), storage.ErrNoHead)
 	h.refuse(commitOf(alpha, copse.Incarnation{}, put(one, "{}")), storage.ErrNoHead)
 	h.wantErr(h.b.Fence(ctx, alpha, i, "tester"), storage.ErrNoHead)
-	h.ok(h.b.Forget(ctx, alpha, one))
+	h.ok(h.b.Forget(ctx, alpha, one, 0))
 	done, err := h.b.Erase(ctx, alpha, i, 1)
 	h.ok(err)
 	h.equal(done, true)
@@ -79,7 +79,7 @@ func zeroPartition(h *harness) {
 		_, eraseErr := h.b.Erase(ctx, p, i, 1)
 		for _, err := range []error{
 			headErr, getErr, scanErr, loadErr, historyErr, eraseErr,
-			h.b.Fence(ctx, p, i, "tester"), h.b.Forget(ctx, p, one),
+			h.b.Fence(ctx, p, i, "tester"), h.b.Forget(ctx, p, one, 0),
 		} {
 			h.wantErr(err, storage.ErrInvalid)
 		}

@@ -26,7 +26,7 @@ func partitionsApart(h *harness) {
 	for n, p := range prefixes() {
 		// What is written into one of them is seen in none of the others.
 		h.commit(commitOf(p, incarnations[p], put(storage.Key{Kind: "policy", ID: fmt.Sprint("own", n)}, "x")), 2)
-		h.ok(h.b.Forget(h.Context(), p, two))
+		h.ok(h.b.Forget(h.Context(), p, two, 0))
 	}
 	for n, p := range prefixes() {
 		h.equal(h.bodies(p), map[storage.Key]string{

@@ -192,8 +192,8 @@ func (r *random) step(n int) {
 	case choice < 68:
 		r.erase(ctx, p)
 	case choice < 70:
-		k := r.key()
-		r.same("forget", nil, nil, r.b.Forget(ctx, p, k), r.model.Forget(ctx, p, k))
+		k, upTo := r.key(), uint64(r.counts["forget"]%20) // 0, all of them, included
+		r.same("forget", nil, nil, r.b.Forget(ctx, p, k, upTo), r.model.Forget(ctx, p, k, upTo))
 	case choice < 82:
 		k := r.key()
 		got, gotErr := r.b.Get(ctx, p, k)

@@ -82,7 +82,7 @@ func forget(h *harness) {
 	h.commit(commitOf(alpha, i, remove(one), put(two, "keep 2")), 3)
 	h.commit(commitOf(alpha, i, put(one, "personal 3")), 4)
 	chain := h.head(alpha).Chain
-	h.ok(h.b.Forget(h.Context(), alpha, one))
+	h.ok(h.b.Forget(h.Context(), alpha, one, 0))
 	check := func(forgotten int) {
 		h.Helper()
 		rows, err := h.b.History(h.Context(), alpha, 0, 100)
@@ -104,7 +104,7 @@ func forget(h *harness) {
 	h.commit(commitOf(alpha, i, put(one, "later")), 5)
 	check(4)
 	for range 2 { // the second has nothing to do, and says so
-		h.ok(h.b.Forget(h.Context(), alpha, one))
+		h.ok(h.b.Forget(h.Context(), alpha, one, 0))
 		check(5)
 	}
 	audit, err := h.b.Audit(h.Context(), 0, 100)
@@ -118,7 +118,49 @@ func forget(h *harness) {
 	}
 	h.equal(counts, []int{4, 1})
 	h.ok(h.b.Fence(h.Context(), alpha, i, "tester"))
-	h.ok(h.b.Forget(h.Context(), alpha, two))
+	h.ok(h.b.Forget(h.Context(), alpha, two, 0))
+	h.chains()
+}
+
+// forgetUpTo is the law that a successor of the same name keeps its own history.
+func forgetUpTo(h *harness) {
+	i := h.create(alpha, put(one, "old"), put(two, "keep"))
+	h.commit(commitOf(alpha, i, remove(one)), 2)
+	h.commit(commitOf(alpha, i, put(one, "successor")), 3)
+	h.commit(commitOf(alpha, i, put(one, "successor 2")), 4)
+	check := func(want ...string) {
+		h.Helper()
+		rows, err := h.b.History(h.Context(), alpha, 0, 100)
+		h.ok(err)
+		var got []string
+		for _, row := range rows {
+			if row.Salt != nil && row.Key == one {
+				got = append(got, fmt.Sprintf("%d %s", row.Revision, row.Body))
+			}
+		}
+		h.equal(got, want)
+		h.chains()
+	}
+	check("1 old", "2 ", "3 successor", "4 successor 2")
+	for range 2 {
+		h.ok(h.b.Forget(h.Context(), alpha, one, 2))
+		check("3 successor", "4 successor 2")
+	}
+	h.ok(h.b.Forget(h.Context(), alpha, one, 3))
+	check("4 successor 2")
+	h.ok(h.b.Fence(h.Context(), alpha, i, "tester"))
+	for _, upTo := range []uint64{1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
+		h.ok(h.b.Forget(h.Context(), alpha, one, upTo))
+	}
+	audit, err := h.b.Audit(h.Context(), 0, 100)
+	h.ok(err)
+	var counts []int
+	for _, row := range audit {
+		if row.Operation == storage.OperationForget {
+			counts = append(counts, row.Writes)
+		}
+	}
+	h.equal(counts, []int{2, 1, 1}) // those that found nothing leave no trace
 	h.chains()
 }
 
@@ -132,7 +174,7 @@ func forgetLong(h *harness) {
 		h.commit(commitOf(alpha, i, writes...), revision+2)
 	}
 	last := storage.Key{Kind: "policy", ID: "2999"}
-	h.ok(h.b.Forget(h.Context(), alpha, last))
+	h.ok(h.b.Forget(h.Context(), alpha, last, 0))
 	rows, err := h.b.History(h.Context(), alpha, 0, math.MaxInt)
 	h.ok(err)
 	forgotten := 0
@@ -238,7 +280,7 @@ func follow(h *harness) {
 	h.equal(len(first), 1)
 	h.equal(second[1:], []storage.Change{{Partition: alpha, Incarnation: i, Revision: 2, Keys: []storage.Key{two}}})
 	h.refuse(commitOf(alpha, copse.NewIncarnation(), remove(two)), storage.ErrNoHead)
-	h.ok(h.b.Forget(h.Context(), alpha, two)) // changes no item
+	h.ok(h.b.Forget(h.Context(), alpha, two, 0)) // changes no item
 	h.equal(len(second), 2)
 	stopSecond()
 }
@@ -276,7 +318,7 @@ func closed(h *harness) {
 	_, feedErr := h.b.Feed(ctx, 0, 1)
 	for _, err := range []error{
 		headErr, getErr, scanErr, loadErr, commitErr, eraseErr, headsErr, historyErr, auditErr, feedErr,
-		h.b.Fence(ctx, alpha, i, "tester"), h.b.Forget(ctx, alpha, one),
+		h.b.Fence(ctx, alpha, i, "tester"), h.b.Forget(ctx, alpha, one, 0),
 	} {
 		h.wantErr(err, storage.ErrClosed)
 	}

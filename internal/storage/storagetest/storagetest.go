@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		{"history", history},
 		{"history keeps commits whole", historyWholeCommits},
 		{"forget", forget},
+		{"forget up to a revision", forgetUpTo},
 		{"forget in a long history", forgetLong},
 		{"audit", audit},
 		{"feed", feed},
