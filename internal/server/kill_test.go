@@ -32,6 +32,7 @@ const (
 // TestServerKilledInMidWrite runs the real binary, writes to it over HTTP, kills it, and starts it again
 // on what it left: nothing it had acknowledged is lost, nothing is half there, nothing deleted is back.
 func TestServerKilledInMidWrite(t *testing.T) {
+	t.Parallel() // most of its work is done by other processes
 	kills := 60
 	if os.Getenv("COPSE_LONG") == "1" {
 		kills = 300
