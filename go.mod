@@ -6,7 +6,6 @@ toolchain go1.26.8
 
 require (
 	github.com/MicahParks/jwkset v0.11.4
-	github.com/MicahParks/keyfunc/v3 v3.9.1
 	github.com/aws/aws-sdk-go-v2/credentials v1.20.15
 	github.com/aws/aws-sdk-go-v2/service/verifiedpermissions v1.34.1
 	github.com/cedar-policy/cedar-go v1.9.0
