@@ -108,6 +108,8 @@ func DefaultConfig() Config {
 	}
 }
 
+const rootSecretKey = "root-secret-access-key"
+
 // Setting is one thing that can be configured from outside.
 type Setting struct {
 	// Key is the name in the configuration file and of the flag.
@@ -157,7 +159,7 @@ func Settings() []Setting {
 		{Key: "tls-key", Usage: "PEM file of the certificate's key", field: func(c *Config) any { return &c.TLSKey }},
 		{Key: "behind-tls-proxy", Usage: "allow plain HTTP beyond loopback, because a proxy in front speaks TLS", Bool: true, field: func(c *Config) any { return &c.BehindTLSProxy }},
 		{Key: "root-access-key-id", Usage: "id of the key that may do everything", field: func(c *Config) any { return &c.RootAccessKeyID }},
-		{Key: "root-secret-access-key", Usage: "its secret", NoFlag: true, field: func(c *Config) any { return &c.RootSecretAccessKey }},
+		{Key: rootSecretKey, Usage: "its secret", NoFlag: true, field: func(c *Config) any { return &c.RootSecretAccessKey }},
 		{Key: "master-key-file", Usage: "file of the key that access keys are encrypted under", field: func(c *Config) any { return &c.MasterKeyFile }},
 		{Key: "region", Usage: "the only region requests may be signed for; empty for any", field: func(c *Config) any { return &c.Region }},
 		{Key: "allow-private-issuers", Usage: "fetch issuer keys from private and loopback addresses too", Bool: true, field: func(c *Config) any { return &c.AllowPrivateIssuers }},

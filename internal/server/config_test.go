@@ -81,6 +81,32 @@ func TestLoadConfigRefuses(t *testing.T) {
 	}
 }
 
+func TestLoadConfigWantsASecretKept(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		mode os.FileMode
+		ok   bool
+	}{
+		{"root-secret-access-key: 0123456789", 0o600, true},
+		{"root-secret-access-key: 0123456789", 0o640, true},
+		{"root-secret-access-key: 0123456789", 0o644, false},
+		{"root-secret-access-key: 0123456789", 0o602, false},
+		{"root-secret-access-key: \"\"", 0o644, true},
+		{"data: /d", 0o644, true},
+	} {
+		file := writeFile(t, c.text)
+		if err := os.Chmod(file, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		switch _, err := LoadConfig(file, nil); {
+		case c.ok && err != nil:
+			t.Errorf("%s, %04o: %v", c.text, c.mode, err)
+		case !c.ok && (err == nil || !strings.Contains(err.Error(), "chmod 600") || strings.Contains(err.Error(), "0123456789")):
+			t.Errorf("%s, %04o: got %v, want to be told to chmod", c.text, c.mode, err)
+		}
+	}
+}
+
 // Every field can be set from outside, or is listed here with the reason why not.
 func TestSettingsAreComplete(t *testing.T) {
 	notSettings := map[string]string{

@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -31,7 +30,7 @@ func LoadConfig(file string, environ []string) (Config, error) {
 }
 
 func (c *Config) loadFile(file string) error {
-	text, err := os.ReadFile(file)
+	text, mode, err := readWithMode(file)
 	if err != nil {
 		return copse.Errorf(copse.Invalid, "configuration file: %w", err)
 	}
@@ -55,6 +54,11 @@ func (c *Config) loadFile(file string) error {
 		seen[key.Value] = key.Line
 		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
 			return copse.Errorf(copse.Invalid, "%s:%d: %s needs one plain value", file, value.Line, key.Value)
+		}
+		// The group may read: that is how orchestrators hand files to a process that is not root.
+		if key.Value == rootSecretKey && value.Value != "" && mode&0o007 != 0 {
+			return copse.Errorf(copse.Invalid, "%s:%d: the file holds %s and has mode %04o, so everyone can reach it; run: chmod 600 %s",
+				file, key.Line, key.Value, mode, file)
 		}
 		if err := c.Set(key.Value, value.Value); err != nil {
 			return copse.Errorf(copse.Invalid, "%s:%d: %s: %s", file, key.Line, key.Value, detail(err))

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,11 +50,14 @@ func (s *Server) loadRootKey() (rootKey, error) {
 		return made, nil
 	}
 	file := filepath.Join(s.cfg.DataDir, rootKeyFile)
-	text, err := os.ReadFile(file)
+	text, mode, err := readWithMode(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return rootKey{}, copse.Errorf(copse.Invalid, "root key: %w", err)
+	case mode&0o077 != 0:
+		return rootKey{}, copse.Errorf(copse.Invalid,
+			"root key: %s has mode %04o, so others can reach it; run: chmod 600 %s, or remove it to have a new one made", file, mode, file)
 	default:
 		return parseRootKey(file, string(bytes.TrimSpace(text)))
 	}
@@ -65,6 +69,21 @@ func (s *Server) loadRootKey() (rootKey, error) {
 		s.cfg.OnRootKey(file, made.credential())
 	}
 	return made, nil
+}
+
+// readWithMode reads a whole file and tells who else can.
+func readWithMode(file string) (text []byte, mode fs.FileMode, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	text, err = io.ReadAll(f)
+	return text, info.Mode().Perm(), err
 }
 
 func parseRootKey(file, credential string) (rootKey, error) {

@@ -400,6 +400,22 @@ func TestRootKeyIsMadeOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	tryOpen := func() (*server.Server, error) {
+		cfg := server.DefaultConfig()
+		cfg.DataDir = dir
+		return server.Open(t.Context(), cfg)
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o620} {
+		if err := os.Chmod(filepath.Join(dir, "root.key"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if opened, err := tryOpen(); err == nil || !strings.Contains(err.Error(), "chmod 600") || strings.Contains(err.Error(), first) {
+			t.Errorf("root.key with mode %04o: %v, %v", mode, opened, err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "root.key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s = open(func(*server.Config) {})
 	if string(s.RootCredential()) != first || len(shown) != 2 {
 		t.Error("the second start made another root key")
