@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"time"
 )
 
 // TenantID names a customer of the SaaS. The operator chooses it; copse compares it as bytes: no
@@ -71,6 +72,9 @@ type DirectoryEntry struct {
 	State         TenantState
 	PolicyStoreID PolicyStoreID
 	Incarnation   Incarnation
+	// CreatedAt is when the tenant was made: what was issued to one of the same name before is not for
+	// this one.
+	CreatedAt time.Time
 }
 
 // Directory finds a tenant's policy store.

@@ -152,6 +152,9 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	if x.entry.State != copse.TenantActive {
 		return copse.Response{}, copse.Errorf(copse.Denied, "tenant %q is %s", verified.Tenant, x.entry.State)
 	}
+	if err := sameLife(verified, &x.entry); err != nil {
+		return copse.Response{}, err
+	}
 	if err := h.checkKey(x, r); err != nil {
 		return copse.Response{}, err
 	}
@@ -209,6 +212,19 @@ func sameTenant(r *http.Request, tenant copse.TenantID) error {
 		if named != string(tenant) {
 			return copse.Errorf(copse.Denied, "the token is for tenant %q, the query names another", tenant)
 		}
+	}
+	return nil
+}
+
+// clockSkew is how far an issuer's clock may be behind ours.
+const clockSkew = 30 * time.Second
+
+// sameLife refuses a token that was issued to users of a former tenant of the same name. One that does
+// not say when it was issued passes: not every issuer tells, and its expiry ends it too.
+func sameLife(v *token.Verified, entry *copse.DirectoryEntry) error {
+	if !v.IssuedAt.IsZero() && v.IssuedAt.Before(entry.CreatedAt.Add(-clockSkew)) {
+		return copse.Errorf(copse.Denied, "the token was issued at %s, before tenant %q was made at %s",
+			v.IssuedAt.UTC().Format(time.RFC3339), entry.Tenant, entry.CreatedAt.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -30,6 +30,8 @@ type fixture struct {
 	verify error
 	lookup error
 	state  copse.TenantState
+	made   time.Time
+	issued time.Time
 	key    access.Caller
 	keyErr error
 	decide error
@@ -45,7 +47,7 @@ func (f *fixture) Lookup(context.Context, copse.TenantID) (copse.DirectoryEntry,
 	if f.lookup != nil {
 		return copse.DirectoryEntry{}, f.lookup
 	}
-	return copse.DirectoryEntry{Tenant: "acme", State: f.state, PolicyStoreID: "PS1", Incarnation: copse.Incarnation{7}}, nil
+	return copse.DirectoryEntry{Tenant: "acme", State: f.state, PolicyStoreID: "PS1", Incarnation: copse.Incarnation{7}, CreatedAt: f.made}, nil
 }
 
 func (f *fixture) Decide(_ context.Context, req *copse.Request) (copse.Response, error) {
@@ -77,6 +79,7 @@ func newFixture() *fixture {
 				return nil, f.verify
 			}
 			v := verified
+			v.IssuedAt = f.issued
 			return &v, nil
 		},
 		Directory: f, Decider: f,
@@ -179,6 +182,27 @@ func TestKeyMustCover(t *testing.T) {
 	}
 }
 
+func TestTokenIsNotOlderThanItsTenant(t *testing.T) {
+	made := time.Now()
+	for name, c := range map[string]struct {
+		issued time.Time
+		status int
+	}{
+		"after":                      {made.Add(time.Second), 200},
+		"a clock behind":             {made.Add(-clockSkew), 200},
+		"before":                     {made.Add(-clockSkew - time.Second), 403},
+		"long before":                {time.Unix(0, 0), 403},
+		"before the years of clocks": {time.Time{}.Add(1), 403},
+		"not said":                   {time.Time{}, 200},
+	} {
+		f := newFixture()
+		f.made, f.issued = made, c.issued
+		if w := f.post(plainBody); w.Code != c.status || (len(f.asked) > 0) != (c.status == 200) {
+			t.Errorf("%s: got %d %s, want %d", name, w.Code, w.Body, c.status)
+		}
+	}
+}
+
 // Law 4: whatever is wrong with the tenant has one answer, byte for byte.
 func TestLaw4RefusalsAreOneAnswer(t *testing.T) {
 	var first *httptest.ResponseRecorder
@@ -192,6 +216,7 @@ func TestLaw4RefusalsAreOneAnswer(t *testing.T) {
 		{"unknown", func(f *fixture) { f.lookup = copse.NotFoundError(copse.ResourceTenant, "acme") }, nil},
 		{"suspended", func(f *fixture) { f.state = copse.TenantSuspended }, nil},
 		{"in a state from the future", func(f *fixture) { f.state = "OFFBOARDING" }, nil},
+		{"issued to a former tenant", func(f *fixture) { f.made, f.issued = time.Unix(1000, 0), time.Unix(900, 0) }, nil},
 		{"gone meanwhile", func(f *fixture) { f.decide = copse.NotFoundError(copse.ResourcePolicyStore, "PS1") }, nil},
 		{"the header disagrees", func(*fixture) {}, []string{HeaderTenant, "globex"}},
 		{"the key is another's", func(f *fixture) { f.key.Scope.Tenant = "globex" }, []string{HeaderKey, "copse_KEY_secret"}},

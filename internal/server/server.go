@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage"
@@ -103,10 +104,17 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.PolicyStores.Resume(ctx); err != nil {
 		return err
 	}
+	var verifier atomic.Pointer[token.Verifier] // made after the service that has news for it
 	fetch := token.FetchPolicy{AllowPrivate: s.cfg.AllowPrivateIssuers, AllowHTTP: s.cfg.AllowHTTPIssuers}
 	s.Tenants, err = tenant.New(tenant.Config{
 		Backend: s.backend, PolicyStores: s.PolicyStores,
-		CheckIssuerURL: fetch.CheckURL, Log: s.log, Metrics: s.registry,
+		CheckIssuerURL: fetch.CheckURL,
+		Changed: func(id copse.TenantID) {
+			if v := verifier.Load(); v != nil {
+				v.ForgetTenant(id)
+			}
+		},
+		Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
@@ -116,6 +124,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	verifier.Store(s.Verifier)
 	s.closers = append(s.closers, s.Verifier.Close)
 	return nil
 }

@@ -29,8 +29,11 @@ type Config struct {
 	PolicyStores *policystore.Service
 	// CheckIssuerURL refuses issuer URLs this server would not fetch keys from. nil: all but https.
 	CheckIssuerURL func(url string) error
-	Log            *slog.Logger
-	Metrics        prometheus.Registerer
+	// Changed is told that a tenant was made, suspended, resumed or deleted, before that is
+	// acknowledged. It must neither block nor call the service. nil: nobody.
+	Changed func(id copse.TenantID)
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Service is the directory, and implements copse.Directory.
@@ -39,6 +42,7 @@ type Service struct {
 	directory    copse.Incarnation // of the directory partition
 	policyStores *policystore.Service
 	checkURL     func(url string) error
+	changed      func(id copse.TenantID)
 	log          *slog.Logger
 
 	entries  *storage.Cache[copse.TenantID, copse.DirectoryEntry]
@@ -70,7 +74,10 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: head.Incarnation, policyStores: cfg.PolicyStores,
-		checkURL: cfg.CheckIssuerURL, log: cfg.Log,
+		checkURL: cfg.CheckIssuerURL, changed: cfg.Changed, log: cfg.Log,
+	}
+	if s.changed == nil {
+		s.changed = func(copse.TenantID) {}
 	}
 	if s.checkURL == nil {
 		s.checkURL = requireHTTPS
@@ -113,6 +120,7 @@ func (s *Service) follow(c storage.Change) {
 		switch k.Kind {
 		case kindTenant:
 			s.entries.Invalidate(copse.TenantID(k.ID))
+			s.changed(copse.TenantID(k.ID))
 		case kindIssuer:
 			s.issuers.Invalidate(k.ID)
 			s.known.dirty.mark(k.ID)
@@ -150,7 +158,7 @@ func (s *Service) loadEntry(ctx context.Context, id copse.TenantID) (copse.Direc
 		return copse.DirectoryEntry{}, &copse.Error{Kind: copse.Unavailable, Resource: copse.ResourceTenant, ID: string(id),
 			Detail: "the directory contradicts itself about this tenant"}
 	}
-	return copse.DirectoryEntry{Tenant: id, State: r.State, PolicyStoreID: r.PolicyStore, Incarnation: r.Incarnation}, nil
+	return copse.DirectoryEntry{Tenant: id, State: r.State, PolicyStoreID: r.PolicyStore, Incarnation: r.Incarnation, CreatedAt: r.CreatedAt}, nil
 }
 
 func (s *Service) commit(ctx context.Context, c access.Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {

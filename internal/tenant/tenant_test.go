@@ -339,3 +339,46 @@ func TestTwoTenantsOnOnePolicyStoreAreRefused(t *testing.T) {
 	wantKind(t, err, copse.Unavailable)
 	wantDecision(t, s, "acme", copse.Allow, "p")
 }
+
+// What is kept elsewhere about a tenant can be dropped before a change of it is acknowledged.
+func TestChangesAreTold(t *testing.T) {
+	backends(t, func(t *testing.T, b storage.Backend) {
+		ctx := context.Background()
+		p, err := policystore.New(policystore.Config{Backend: b})
+		must(t, err)
+		var mu sync.Mutex
+		var told []copse.TenantID
+		service, err := tenant.New(tenant.Config{Backend: b, PolicyStores: p, Changed: func(id copse.TenantID) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, id)
+		}})
+		must(t, err)
+		t.Cleanup(func() {
+			must(t, service.Close())
+			must(t, p.Close())
+		})
+		s := services{service, p}
+		want := func(what string, ids ...copse.TenantID) {
+			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
+			if diff := cmp.Diff(ids, told); diff != "" {
+				t.Fatal(what, diff)
+			}
+			told = nil
+		}
+		made := onboard(t, s, "acme", "p", permitAll)
+		want("made", "acme")
+		if entry, err := s.Lookup(ctx, "acme"); err != nil || !entry.CreatedAt.Equal(made.CreatedAt) || made.CreatedAt.IsZero() {
+			t.Fatal(entry, err)
+		}
+		add(t, s, issuer("https://idp.example.com", "acme"))
+		want("an issuer added")
+		_, err = s.SetState(ctx, root, "acme", copse.TenantSuspended)
+		must(t, err)
+		want("suspended", "acme")
+		must(t, s.Delete(ctx, root, "acme"))
+		want("deleted", "acme")
+	})
+}
