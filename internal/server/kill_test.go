@@ -33,7 +33,7 @@ const (
 // on what it left: nothing it had acknowledged is lost, nothing is half there, nothing deleted is back.
 func TestServerKilledInMidWrite(t *testing.T) {
 	t.Parallel() // most of its work is done by other processes
-	kills := 60
+	kills := 45
 	if os.Getenv("COPSE_LONG") == "1" {
 		kills = 300
 	}
