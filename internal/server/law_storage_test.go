@@ -131,6 +131,10 @@ func TestLaw8NothingIsLeftAfterOffboarding(t *testing.T) {
 	s.must(200, "PUT", "/v1/issuers/"+issuer.ID, issuer)
 	wantDecision(t, s.authorize(user, viewDoc), "DENY")
 	wantDecision(t, s.authorize(p.token(name, "bob"), viewDoc), "ALLOW")
+	// A token that says it is older than the tenant was made for the former one.
+	older := p.claims(name, "bob")
+	older["iat"] = time.Now().Add(-time.Hour).Unix()
+	wantStatus(t, s.authorize(p.key.token(t, nil, older), viewDoc), 403)
 }
 
 // Writers that are at it while the tenant is deleted bring nothing back, neither for the next reader
@@ -186,19 +190,23 @@ func TestLaw8WriteUnderWayBringsNothingBack(t *testing.T) {
 	}
 }
 
-// A reader sees the contents before a replacement or those after it. Bob may do nothing under either of
-// the two used here, and everything under half of the one and half of the other.
-func TestLaw10ReadersNeverSeeHalfOfAReplacement(t *testing.T) {
-	s, p := start(t), newIDP(t)
-	p.register(s, p.registration())
-	guarded := []api.PolicyText{
+// Bob may do nothing under either of these, and everything under the base of the one without the guard of
+// the same.
+var (
+	guarded = []api.PolicyText{
 		{Name: "base", Statement: `permit (principal, action, resource);`},
 		{Name: "guard", Statement: `forbid (principal == User::"bob", action, resource);`},
 	}
-	closed := []api.PolicyText{
+	closed = []api.PolicyText{
 		{Name: "base", Statement: `permit (principal == User::"nobody", action, resource);`},
 		{Name: "other", Statement: `permit (principal == User::"nobody either", action, resource);`},
 	}
+)
+
+// A reader sees the contents before a replacement or those after it.
+func TestLaw10ReadersNeverSeeHalfOfAReplacement(t *testing.T) {
+	s, p := start(t), newIDP(t)
+	p.register(s, p.registration())
 	tenant := decode[api.Tenant](t, s.must(201, "POST", "/v1/tenants", api.CreateTenantRequest{Tenant: "acme", Policies: guarded}))
 	contents := "/v1/policy-stores/" + tenant.PolicyStoreID + "/contents"
 	first := s.contents(tenant.PolicyStoreID).Revision
