@@ -12,9 +12,9 @@ import (
 )
 
 // MaxDecisionSteps is the budget of one decision: the nodes of all policies whose scope matches, each
-// times the size of the largest attribute of the request (see reader.size) or its largest number of
-// ancestors, whichever is more. It is computed before anything is evaluated, so that the same request
-// is over budget every time and on every machine. A step takes 100 ns or so at worst.
+// times the most values that one of them may have to go through (see decoded.reach). It is computed
+// before anything is evaluated, so that the same request is over budget every time and on every machine.
+// A step takes 100 ns or so at worst.
 const MaxDecisionSteps = 10_000_000
 
 const overBudget = "budget exceeded"
@@ -58,11 +58,43 @@ func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
 }
 
 func (s *Snapshot) steps(found []uint32, d *decoded) uint64 {
+	reach := d.reach(s.schema)
 	var total uint64
 	for _, i := range found {
-		total = plus(total, s.policies[i].cost)
+		cost := s.policies[i].cost
+		total = plus(total, times(cost.nodes, reach.of(cost)))
 	}
-	return times(total, uint64(max(d.largest, 1)))
+	return total
+}
+
+// reach is how many values of a request one operator goes through at most.
+type reach struct{ attribute, context, ancestors uint64 }
+
+// reach is the size of the largest attribute for most policies, of the whole context where a policy
+// speaks of that, and the number of parents to follow where it says `in`. Where sets of the request
+// clash, it is that many values more.
+func (d *decoded) reach(s *Schema) reach {
+	extra, factor := d.sets.extra(), d.sets.factor()
+	out := reach{
+		attribute: times(plus(max(d.largest, 1), extra), factor),
+		context:   times(plus(d.whole, extra), factor),
+		ancestors: uint64(d.hierarchy.longest),
+	}
+	if s != nil {
+		out.ancestors = max(out.ancestors, uint64(s.longestWalk))
+	}
+	return out
+}
+
+func (r reach) of(p policyCost) uint64 {
+	out := r.attribute
+	if p.context {
+		out = max(out, r.context)
+	}
+	if p.in {
+		out = max(out, r.ancestors)
+	}
+	return out
 }
 
 func (s *Snapshot) lookup(id types.PolicyID) *compiled {

@@ -130,7 +130,7 @@ func TestBudget(t *testing.T) {
 	for name, context := range map[string]string{
 		"a large set":  `{"a": [` + strings.Join(elements, ",") + `]}`,
 		"a long text":  `{"a": "` + strings.Repeat("x", 900_000) + `"}`,
-		"clashing set": `{"a": [` + strings.Repeat(`[1,4],[2,3],`, 495) + `[5]]}`,
+		"clashing set": `{"a": ` + clashingSets(100) + `}`,
 	} {
 		req.Context = cedarJSON(context)
 		for range 2 {
@@ -150,7 +150,7 @@ func TestBudget(t *testing.T) {
 		t.Errorf("an ordinary request: %+v %v", got, err)
 	}
 	// The budget is no obstacle to thousands of ordinary policies.
-	if cost := uint64(10_000) * s.policies[0].cost * 20; cost > MaxDecisionSteps {
+	if cost := uint64(10_000) * s.policies[0].cost.nodes * 20; cost > MaxDecisionSteps {
 		t.Errorf("10,000 policies and an attribute of 20 values cost %d", cost)
 	}
 }
@@ -162,9 +162,10 @@ func TestDecisionsWithinBudgetAreFast(t *testing.T) {
 		elements = append(elements, fmt.Sprint(i))
 	}
 	for what, test := range map[string]struct{ condition, context string }{
-		"sets":     {strings.TrimSuffix(strings.Repeat("context.a.containsAll(context.a) && ", 80), "&& "), `{"a": [` + strings.Join(elements, ",") + `]}`},
-		"patterns": {`context.a like "*` + strings.Repeat("a", 9000) + `b"`, `{"a": "` + strings.Repeat("a", 60_000) + `"}`},
-		"clashing": {strings.TrimSuffix(strings.Repeat("context.a == context.a && ", 15), "&& "), `{"a": [` + strings.Repeat(`[1,4],[2,3],`, 200) + `[5]]}`},
+		"sets":           {strings.TrimSuffix(strings.Repeat("context.a.containsAll(context.a) && ", 80), "&& "), `{"a": [` + strings.Join(elements, ",") + `]}`},
+		"patterns":       {`context.a like "*` + strings.Repeat("a", 9000) + `b"`, `{"a": "` + strings.Repeat("a", 60_000) + `"}`},
+		"clashing":       {strings.TrimSuffix(strings.Repeat("context.a == context.a && ", 15), "&& "), `{"a": ` + clashingSets(25) + `}`},
+		"clashing texts": {`context.a.containsAll(context.a)`, `{"a": ` + clashingTexts(8, 0) + `}`},
 	} {
 		s := compileText(t, nil, copse.Settings{}, "permit(principal, action, resource) when { "+test.condition+" };")
 		req := viewRequest()
@@ -175,6 +176,72 @@ func TestDecisionsWithinBudgetAreFast(t *testing.T) {
 				t.Errorf("%s: %v %+v", what, err, got)
 			}
 		})
+	}
+}
+
+// clashingSets are n sets of one length and sum.
+func clashingSets(n int) string {
+	sets := make([]string, n)
+	for i := range sets {
+		sets[i] = fmt.Sprintf("[%d,%d]", i, 2*n-i)
+	}
+	return "[" + strings.Join(sets, ",") + "]"
+}
+
+// The context as a whole is as large as all its members, and `in` follows the parents of parents: both
+// count where a policy uses them, and only there.
+func TestContextAndAncestorsAreCharged(t *testing.T) {
+	var members, entities []string
+	for i := range 5000 {
+		members = append(members, fmt.Sprintf(`"%d":1`, i))
+	}
+	for i := range 100 {
+		var parents []string
+		for j := range i {
+			parents = append(parents, fmt.Sprintf(`{"type":"G","id":"%d"}`, j))
+		}
+		id := fmt.Sprintf(`{"type":"G","id":"%d"}`, i)
+		if i == 99 {
+			id = `{"type":"User","id":"a"}`
+		}
+		entities = append(entities, fmt.Sprintf(`{"uid":%s,"attrs":{},"parents":[%s]}`, id, strings.Join(parents, ",")))
+	}
+	req := viewRequest()
+	req.Context = cedarJSON("{" + strings.Join(members, ",") + "}")
+	req.Entities = cedarJSON("[" + strings.Join(entities, ",") + "]")
+	d, err := decode(nil, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for policy, want := range map[string]uint64{
+		`permit(principal, action, resource) when { context["1"] == 1 && context has "2" };`: 8,
+		`permit(principal, action, resource) when { context == context };`:                   4 * 10_000,
+		`permit(principal, action, resource) when { {a: context} != {} };`:                   5 * 10_000,
+		`permit(principal, action, resource) when { principal in D::"x" };`:                  4 * 4950,
+		`permit(principal, action, resource) when { principal is User in D::"x" };`:          4 * 4950,
+		`permit(principal in G::"1", action, resource);`:                                     4950,
+		`permit(principal, action in [Action::"view"], resource);`:                           4950,
+		`permit(principal is User, action == Action::"view", resource);`:                     1,
+	} {
+		s := compileText(t, nil, copse.Settings{}, policy)
+		found := s.index.find(d)
+		if len(found) != 1 {
+			t.Fatalf("%s: found %v", policy, found)
+		}
+		if got := s.steps(found, d); got != want {
+			t.Errorf("%s: %d steps, want %d", policy, got, want)
+		}
+	}
+	// Actions have their parents from the schema.
+	schema := mustSchema(t, `action a; action b in a; action c in [a, b]; action d in [a, b, c];`)
+	s := compileText(t, schema, copse.Settings{}, `permit(principal, action in Action::"a", resource);`)
+	req = viewRequest()
+	req.Action = uid("Action", "d")
+	if d, err = decode(schema, req); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.steps(s.index.find(d), d); got != 6 {
+		t.Errorf("%d steps, want 6", got)
 	}
 }
 

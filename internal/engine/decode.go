@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -15,13 +14,15 @@ type decoded struct {
 	schema   *Schema // may be nil
 	request  types.Request
 	entities types.EntityMap
-	// ancestors of each entity of the request that has parents, itself not included.
-	ancestors map[types.EntityUID][]types.EntityUID
+	// hierarchy has the ancestors of each entity of the request that has parents.
+	hierarchy hierarchy
 	// fromServer are the entities copse itself defined, and serverContext the context members.
 	fromServer    map[types.EntityUID]bool
 	serverContext types.Record
-	// largest is the size of the largest attribute, or the largest number of ancestors.
-	largest int
+	sets          setCosts
+	// What operators may have to go through: largest is the size of the largest attribute, whole that of
+	// the context.
+	largest, whole uint64
 }
 
 // Get implements types.EntityGetter: the request's entities, then the schema's actions, which can't
@@ -40,7 +41,7 @@ func (d *decoded) Get(uid types.EntityUID) (types.Entity, bool) {
 
 // above lists the ancestors of an entity as the evaluator would find them.
 func (d *decoded) above(uid types.EntityUID) []types.EntityUID {
-	if of, ok := d.ancestors[uid]; ok {
+	if of, ok := d.hierarchy.above(uid); ok {
 		return of
 	}
 	if d.schema != nil {
@@ -128,7 +129,7 @@ func (d *decoded) entityData(s *Schema, member string, data copse.Data, allow fu
 		return types.EntityMap{}, nil
 	}
 	path, inText := dataPath(member, data.Format)
-	r := newReader(path, inText, data.Bytes)
+	r := newReader(path, inText, data.Bytes, &d.sets)
 	out := types.EntityMap{}
 	read := r.avpEntity
 	switch data.Format {
@@ -206,7 +207,7 @@ func (d *decoded) contextData(want *shape, member string, data copse.Data, allow
 		return types.Record{}, nil
 	}
 	path, inText := dataPath(member, data.Format)
-	r := newReader(path, inText, data.Bytes)
+	r := newReader(path, inText, data.Bytes, &d.sets)
 	r.allowMember = allow
 	var out types.Record
 	var err error
@@ -221,89 +222,20 @@ func (d *decoded) contextData(want *shape, member string, data copse.Data, allow
 	if err == nil {
 		err = r.end()
 	}
-	d.largest = max(d.largest, r.largest)
+	d.largest, d.whole = max(d.largest, r.largest), d.whole+r.total
 	return out, err
 }
 
 // closeOver finds the ancestors of every entity, and refuses cycles and crowds.
 func (d *decoded) closeOver() error {
-	walk := ancestry{d: d}
+	d.hierarchy.d = d
 	for uid, e := range d.entities {
 		if e.Parents.Len() == 0 {
 			continue
 		}
-		if walk.of == nil {
-			walk.state = map[types.EntityUID]visit{}
-			walk.of = map[types.EntityUID][]types.EntityUID{}
-		}
-		if err := walk.visit(uid); err != nil {
+		if err := d.hierarchy.add(uid); err != nil {
 			return err
 		}
 	}
-	d.ancestors = walk.of
-	for _, of := range walk.of {
-		d.largest = max(d.largest, len(of))
-	}
 	return nil
-}
-
-type visit uint8
-
-const (
-	unseen visit = iota
-	open
-	done
-)
-
-// ancestry computes the transitive parents of entities, each from its parents' ones.
-type ancestry struct {
-	d     *decoded
-	state map[types.EntityUID]visit
-	of    map[types.EntityUID][]types.EntityUID
-}
-
-func (a *ancestry) visit(uid types.EntityUID) error {
-	switch a.state[uid] {
-	case done:
-		return nil
-	case open:
-		return requestError("entities", "%s is its own ancestor: the parents of entities must not form a cycle", uid)
-	}
-	e, ok := a.d.Get(uid)
-	if !ok || e.Parents.Len() == 0 {
-		a.state[uid] = done
-		return nil
-	}
-	a.state[uid] = open
-	if n := e.Parents.Len(); n > copse.MaxParents {
-		return crowd(uid, n)
-	}
-	var all []types.EntityUID
-	for parent := range e.Parents.All() {
-		if err := a.visit(parent); err != nil {
-			return err
-		}
-		all = appendNew(all, parent)
-		for _, next := range a.of[parent] {
-			if all = appendNew(all, next); len(all) > copse.MaxParents {
-				return crowd(uid, len(all))
-			}
-		}
-	}
-	a.of[uid] = all
-	a.state[uid] = done
-	return nil
-}
-
-func crowd(uid types.EntityUID, n int) error {
-	return requestError("entities", "%s has %s parents, counting parents of parents; at most %d are allowed",
-		uid, fmt.Sprintf("%d or more", n), copse.MaxParents)
-}
-
-// appendNew keeps a list of at most MaxParents+1 uids free of repetitions.
-func appendNew(list []types.EntityUID, uid types.EntityUID) []types.EntityUID {
-	if slices.Contains(list, uid) {
-		return list
-	}
-	return append(list, uid)
 }

@@ -32,9 +32,10 @@
 //
 // [Snapshot.Decide] reads the request's entities and context token by token (decode.go, reader.go),
 // joins them with what the verified token said, refusing a caller who names any of that, finds the
-// ancestors of each entity, checks everything against the schema where that is switched on (check.go),
-// looks up the candidates, and lets cedar-go evaluate those (decide.go). Entities of actions come from
-// the schema. What a decision may cost is computed before it is evaluated; over the budget it is DENY.
+// ancestors of each entity (hierarchy.go), checks everything against the schema where that is switched on
+// (check.go), looks up the candidates, and lets cedar-go evaluate those (decide.go). Entities of actions
+// come from the schema. What a decision may cost is computed before it is evaluated, from the policies
+// (weigh.go), the values, and how those clash in cedar-go's sets (set_cost.go); over the budget it is DENY.
 //
 // # What a caller may rely on
 //

@@ -25,6 +25,16 @@ var kindNames = [...]string{"Bool", "Long", "String", "entity", "Set", "record",
 
 func (k kind) String() string { return kindNames[k] }
 
+// isNumber reports whether cedar-go hashes values of the kind to different numbers.
+func (k kind) isNumber() bool {
+	switch k {
+	case kindBool, kindLong, kindDecimal, kindDatetime, kindDuration:
+		return true
+	default:
+		return false
+	}
+}
+
 // constructor is the function that makes values of an extension type from text.
 func (k kind) constructor() string {
 	if k == kindIP {

@@ -17,7 +17,6 @@ type Policy struct {
 	at     position
 	parsed *cedar.Policy
 	tree   *ast.Policy
-	cost   int // see policyCost
 }
 
 // Scope is what a policy's head names; zero UIDs where it names no single entity.

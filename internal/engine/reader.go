@@ -18,11 +18,6 @@ import (
 // maxValueDepth is how deep sets and records may nest in entities and context.
 const maxValueDepth = 64
 
-// maxSetWork bounds the work of building sets whose elements are not all of one scalar type, the sum
-// of their squared lengths: cedar-go hashes a set to the sum of its elements' hashes and walks
-// collisions one by one, so that [[1,4],[2,3],...] costs the square of its length.
-const maxSetWork = 1_000_000
-
 // reader decodes one piece of request data token by token, strictly: duplicate member names, unknown
 // members and invalid UTF-8 are refused, and nothing is built before it is checked.
 type reader struct {
@@ -39,16 +34,15 @@ type reader struct {
 	// allowMember may refuse a member of a context by name.
 	allowMember func(*reader, types.String) error
 
-	depth   int
-	setWork int
-	// size counts what the attribute at hand is made of: one for each scalar, set and record, one more
-	// for each 16 bytes of text, and half the square of a set that cedar-go handles badly. largest is
-	// the largest so far: no operator of a policy touches more than that in one step.
-	size, largest int
+	depth int
+	sets  *setCosts
+	// size counts what is read: one for each scalar, set and record, and one for each 16 bytes of text.
+	// largest is the size of the largest attribute, total of all of them with their names.
+	size, largest, total uint64
 }
 
-func newReader(root string, inText bool, text []byte) *reader {
-	return &reader{dec: jsontext.NewDecoder(bytes.NewBuffer(text)), text: text, root: root, inText: inText}
+func newReader(root string, inText bool, text []byte, sets *setCosts) *reader {
+	return &reader{dec: jsontext.NewDecoder(bytes.NewBuffer(text)), text: text, root: root, inText: inText, sets: sets}
 }
 
 // fail makes the error for the value or name read last.
@@ -247,7 +241,7 @@ func (r *reader) detach() (*reader, error) {
 	return &reader{
 		dec: jsontext.NewDecoder(bytes.NewBuffer(bytes.Clone(raw))), text: r.text, root: r.root, inText: r.inText,
 		base: r.base + int(r.dec.InputOffset()) - len(raw), prefix: r.prefix + memberPath(r.dec.StackPointer()),
-		depth: r.depth,
+		depth: r.depth, sets: r.sets,
 	}, nil
 }
 
@@ -271,6 +265,7 @@ func (r *reader) attribute(name types.String, read func() (types.Value, error)) 
 	r.size = 0
 	v, err := read()
 	r.largest = max(r.largest, r.size)
+	r.total += 1 + r.size + textSize(len(name))
 	return v, err
 }
 
@@ -285,32 +280,11 @@ func (r *reader) leave() { r.depth-- }
 
 // set builds a set within the bounds of maxSetWork.
 func (r *reader) set(elements []types.Value) (types.Value, error) {
-	if !uniformScalars(elements) {
-		square := len(elements) * len(elements)
-		if r.setWork += square; r.setWork > maxSetWork {
-			return nil, r.fail("too many sets of sets, records or mixed types: the sum of their squared lengths is over %d", maxSetWork)
-		}
-		r.size += square / 2
+	if !r.sets.add(elements) {
+		return nil, r.fail("the values in the sets up to here clash: to tell them apart takes more than %d comparisons", maxSetWork)
 	}
 	r.size++
 	return types.NewSet(elements...), nil
-}
-
-// uniformScalars reports whether a set of these spreads well over cedar-go's hash.
-func uniformScalars(elements []types.Value) bool {
-	if len(elements) < 2 {
-		return true
-	}
-	first := kindOf(elements[0])
-	if first == kindSet || first == kindRecord {
-		return false
-	}
-	for _, e := range elements[1:] {
-		if kindOf(e) != first {
-			return false
-		}
-	}
-	return true
 }
 
 // uid checks an entity identifier that was read.
@@ -319,7 +293,7 @@ func (r *reader) uid(entityType, id string) (types.EntityUID, error) {
 	if message := checkUID(uid); message != "" {
 		return types.EntityUID{}, r.fail("%s", message)
 	}
-	r.size += 1 + len(id)/16
+	r.size += 1 + textSize(len(id))
 	return uid, nil
 }
 

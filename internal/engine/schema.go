@@ -39,8 +39,10 @@ type Schema struct {
 	typeAncestors map[types.EntityType]map[types.EntityType]bool
 	// actionAncestors are the groups each action is in, directly or not.
 	actionAncestors map[types.EntityUID][]types.EntityUID
-	costs           typeCosts
-	weight          int64
+	// longestWalk is the most parents that `in` may have to follow from an action.
+	longestWalk int
+	costs       typeCosts
+	weight      int64
 }
 
 // ParseSchema reads a schema. file names it in error positions.
@@ -165,6 +167,11 @@ func (s *Schema) closeAction(src *schemaSource, uid types.EntityUID) error {
 	if len(above) > 0 {
 		s.actionAncestors[uid] = above
 	}
+	walk := s.resolved.Actions[uid].Entity.Parents.Len()
+	for _, a := range above {
+		walk += s.resolved.Actions[a].Entity.Parents.Len()
+	}
+	s.longestWalk = max(s.longestWalk, walk)
 	return nil
 }
 
@@ -233,7 +240,7 @@ func (src *schemaSource) byteColumn(line, column int) int {
 // guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses,
 // and one thing that decoder overlooks.
 func (src *schemaSource) guardJSON() error {
-	r := newReader(src.file, true, src.text)
+	r := newReader(src.file, true, src.text, nil)
 	for {
 		tok, err := r.token()
 		if err != nil {

@@ -28,7 +28,7 @@ type Snapshot struct {
 type compiled struct {
 	ref     copse.PolicyRef
 	policy  *cedar.Policy
-	cost    uint64 // see evaluationCost
+	cost    policyCost
 	forbids bool
 }
 

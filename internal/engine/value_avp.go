@@ -27,7 +27,7 @@ func (r *reader) avpMember(name string) (types.Value, error) {
 	switch name {
 	case "string":
 		s, err := r.string("a string")
-		r.size += 1 + len(s)/16
+		r.size += 1 + textSize(len(s))
 		return types.String(s), err
 	case "boolean":
 		return r.boolean()
@@ -92,6 +92,7 @@ func (r *reader) avpRecord() (types.Value, error) {
 	defer r.leave()
 	var members recordMembers
 	err := r.object("a record", func(name string) error {
+		r.size += textSize(len(name))
 		v, err := r.avpValue()
 		return members.add(name, v, err)
 	})

@@ -16,7 +16,7 @@ func (r *reader) cedarValue(expected *shape) (types.Value, error) {
 		if expected != nil && expected.kind >= kindDecimal {
 			return r.extension(expected.kind.constructor(), text)
 		}
-		r.size += 1 + len(text)/16
+		r.size += 1 + textSize(len(text))
 		return types.String(text), nil
 	case 't', 'f':
 		return r.boolean()
@@ -65,6 +65,7 @@ func (r *reader) cedarObject(expected *shape) (types.Value, error) {
 	members := types.RecordMap{}
 	var escaped types.Value
 	err := r.object("an object", func(name string) error {
+		r.size += textSize(len(name))
 		var err error
 		switch {
 		case escaped != nil:
@@ -238,11 +239,10 @@ func (r *reader) cedarEntity(s *Schema) (types.Entity, error) {
 		return e, r.fail("the entity has no parents; write \"parents\": []")
 	}
 	for _, m := range late {
-		m.from.setWork = r.setWork
 		if err := m.from.cedarAttributes(s, &e, m.name); err != nil {
 			return e, err
 		}
-		r.setWork, r.largest = m.from.setWork, max(r.largest, m.from.largest)
+		r.largest = max(r.largest, m.from.largest)
 	}
 	return e, nil
 }

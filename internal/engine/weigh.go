@@ -169,22 +169,55 @@ func times(a, b uint64) uint64 {
 	return a * b
 }
 
-// evaluationCost is the nodes of a policy, more for a pattern, which is tried at each byte of the
+// policyCost is what evaluating a policy takes.
+type policyCost struct {
+	nodes   uint64
+	context bool // it speaks of the context as a whole
+	in      bool // it asks what is in what
+}
+
+// evaluationCost counts the nodes of a policy, more for a pattern, which is tried at each byte of the
 // text, and for a list that cedar-go builds by comparing each with each. Its scope costs one.
-func evaluationCost(p *ast.Policy) uint64 {
-	total := uint64(1)
+func evaluationCost(p *ast.Policy) policyCost {
+	out := policyCost{nodes: 1}
+	for _, scope := range []ast.IsScopeNode{p.Principal, p.Action, p.Resource} {
+		switch scope.(type) {
+		case ast.ScopeTypeIn, ast.ScopeTypeInSet, ast.ScopeTypeIsIn:
+			out.in = true
+		}
+	}
+	contexts := 0
 	for _, condition := range p.Conditions {
 		ast.Inspect(ast.NewNode(condition.Body), func(n ast.IsNode) bool {
-			total++
+			out.nodes++
 			switch n := n.(type) {
 			case ast.NodeTypeLike:
-				total += uint64(len(n.Value.MarshalCedar())) / 4
+				out.nodes += uint64(len(n.Value.MarshalCedar())) / 4
 			case ast.NodeTypeSet:
 				square := uint64(len(n.Elements)) * uint64(len(n.Elements))
-				total += square / 16
+				out.nodes += square / 16
+			case ast.NodeTypeIn, ast.NodeTypeIsIn:
+				out.in = true
+			case ast.NodeTypeVariable:
+				if n.Name == "context" {
+					contexts++
+				}
+			// One use of the context less: it is there to take a member out.
+			case ast.NodeTypeAccess:
+				contexts -= isContext(n.Arg)
+			case ast.NodeTypeHas:
+				contexts -= isContext(n.Arg)
 			}
 			return true
 		})
 	}
-	return total
+	out.context = contexts > 0
+	return out
+}
+
+func isContext(n ast.IsNode) int {
+	if v, ok := n.(ast.NodeTypeVariable); ok && v.Name == "context" {
+		return 1
+	}
+	return 0
 }
