@@ -10,7 +10,7 @@ import (
 
 // canonicalRequest is the text that the signature is over: method, path, query, the signed headers,
 // their names, the body's hash. ok is false when a signed header is not there.
-func canonicalRequest(r *http.Request, a *authorization, query string, body []byte, bodyHash [32]byte) (text []byte, ok bool) {
+func canonicalRequest(r *http.Request, a *authorization, query string, bodyLength int64, bodyHash [32]byte) (text []byte, ok bool) {
 	b := make([]byte, 0, 1024)
 	b = append(b, r.Method...)
 	b = append(b, '\n')
@@ -21,7 +21,7 @@ func canonicalRequest(r *http.Request, a *authorization, query string, body []by
 	for _, name := range a.signedHeaders {
 		b = append(b, name...)
 		b = append(b, ':')
-		if b, ok = appendHeader(b, r, name, len(body)); !ok {
+		if b, ok = appendHeader(b, r, name, bodyLength); !ok {
 			return nil, false
 		}
 		b = append(b, '\n')
@@ -119,12 +119,12 @@ func escapeQueryComponent(s string) (string, bool) {
 }
 
 // appendHeader appends the value of a signed header. net/http moves some headers out of the map.
-func appendHeader(b []byte, r *http.Request, name string, bodyLength int) ([]byte, bool) {
+func appendHeader(b []byte, r *http.Request, name string, bodyLength int64) ([]byte, bool) {
 	switch name {
 	case "host":
 		return appendTrimmed(b, r.Host), r.Host != ""
 	case "content-length":
-		return strconv.AppendInt(b, int64(bodyLength), 10), true
+		return strconv.AppendInt(b, bodyLength, 10), true
 	case "transfer-encoding":
 		return appendTrimmed(b, strings.Join(r.TransferEncoding, ",")), len(r.TransferEncoding) > 0
 	}

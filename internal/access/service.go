@@ -42,6 +42,8 @@ type Service struct {
 	keys     *storage.Cache[string, *record]
 	stop     func()
 	failures *prometheus.CounterVec
+
+	unverified intake
 }
 
 // New makes a Service. It follows the backend until Close. A master key that does not open what is

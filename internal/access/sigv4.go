@@ -36,14 +36,50 @@ func (s *Service) SigV4(ctx context.Context, r *http.Request, body []byte) (Call
 }
 
 // PrecheckSigV4 looks at the key id and the date, and at the form of everything else, before anything
-// of the body is read.
-func (s *Service) PrecheckSigV4(ctx context.Context, r *http.Request) error {
+// of the body is read. A request that says what its body hashes to (X-Amz-Content-Sha256, which is
+// always signed) has its signature verified already here: then verified is true, and c is who calls.
+// The body is still anybody's, until SigV4 has seen it.
+func (s *Service) PrecheckSigV4(ctx context.Context, r *http.Request) (c Caller, verified bool, err error) {
+	c, verified, err = s.precheck(ctx, r)
+	return c, verified, s.count(err)
+}
+
+func (s *Service) precheck(ctx context.Context, r *http.Request) (Caller, bool, error) {
 	now := time.Now()
 	req, err := s.readSigned(r, now)
-	if err == nil {
-		_, err = s.signer(ctx, &req, now)
+	if err != nil {
+		return Caller{}, false, err
 	}
-	return s.count(err)
+	rec, err := s.signer(ctx, &req, now)
+	if err != nil {
+		return Caller{}, false, err
+	}
+	claimed, ok := claimedHash(r)
+	if !ok || r.ContentLength < 0 && req.signs("content-length") {
+		return Caller{}, false, nil
+	}
+	matches, err := req.matches(rec, r, r.ContentLength, claimed)
+	switch {
+	case err != nil:
+		return Caller{}, false, err
+	case !matches:
+		return Caller{}, false, errNoMatch()
+	}
+	return rec.caller, true, nil
+}
+
+func errNoMatch() error {
+	return refuse(InvalidSignature, "the signature does not match this request: check the secret, and that nothing changes the request on its way (a proxy must keep the Host header)")
+}
+
+// claimedHash is what the request says its body hashes to, in the form that readSigned has checked.
+func claimedHash(r *http.Request) (hash [sha256.Size]byte, ok bool) {
+	sent := r.Header["X-Amz-Content-Sha256"]
+	if len(sent) != 1 {
+		return hash, false
+	}
+	_, err := hex.Decode(hash[:], []byte(sent[0]))
+	return hash, err == nil
 }
 
 // signer finds the key a request names; here an unknown one is an error, since AWS clients are told.
@@ -77,7 +113,7 @@ func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (Call
 	case err != nil:
 		return Caller{}, err
 	case !matches:
-		return Caller{}, refuse(InvalidSignature, "the signature does not match this request: check the secret, and that nothing changes the request on its way (a proxy must keep the Host header)")
+		return Caller{}, errNoMatch()
 	case rec.expired(now):
 		return Caller{}, refuse(ExpiredToken, "this access key has expired")
 	}
@@ -250,16 +286,17 @@ func checkPath(path string) error {
 // verify recomputes the signature, for the stand-in of an unknown key as well.
 func (req *signed) verify(rec *record, r *http.Request, body []byte) (bool, error) {
 	bodyHash := sha256.Sum256(body)
-	text, ok := canonicalRequest(r, &req.authorization, req.query, body, bodyHash)
+	if claimed, ok := claimedHash(r); ok && claimed != bodyHash {
+		return false, refuse(InvalidSignature, "X-Amz-Content-Sha256: it is not the hash of the body")
+	}
+	return req.matches(rec, r, int64(len(body)), bodyHash)
+}
+
+// matches recomputes the signature over a body that has this length and hash.
+func (req *signed) matches(rec *record, r *http.Request, bodyLength int64, bodyHash [sha256.Size]byte) (bool, error) {
+	text, ok := canonicalRequest(r, &req.authorization, req.query, bodyLength, bodyHash)
 	if !ok {
 		return false, refuse(IncompleteSignature, "Authorization: a signed header is not in the request")
-	}
-	if sent := r.Header["X-Amz-Content-Sha256"]; len(sent) == 1 {
-		var claimed [sha256.Size]byte
-		_, _ = hex.Decode(claimed[:], []byte(sent[0])) // isHash passed
-		if claimed != bodyHash {
-			return false, refuse(InvalidSignature, "X-Amz-Content-Sha256: it is not the hash of the body")
-		}
 	}
 	hash := sha256.Sum256(text)
 	toSign := make([]byte, 0, 256)

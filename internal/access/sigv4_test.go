@@ -28,7 +28,7 @@ import (
 func verifier(t *testing.T, s *Service) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.PrecheckSigV4(r.Context(), r); err != nil {
+		if _, _, err := s.PrecheckSigV4(r.Context(), r); err != nil {
 			answer(w, err, "precheck")
 			return
 		}
@@ -238,7 +238,7 @@ func TestSigV4WindowIsExact(t *testing.T) {
 			r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
 			signed := c.sign(t, "http://"+r.Host)
 			r.Header = signed.Header
-			if err := s.PrecheckSigV4(t.Context(), r); err != nil {
+			if _, _, err := s.PrecheckSigV4(t.Context(), r); err != nil {
 				return err
 			}
 			_, err := s.SigV4(t.Context(), r, []byte(c.body))
@@ -270,7 +270,7 @@ func TestSigV4RevokedAndExpiredKeys(t *testing.T) {
 	r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
 	r.Header = c.sign(t, "http://"+r.Host).Header
 	for range 2 {
-		if err := s.PrecheckSigV4(t.Context(), r); err != nil {
+		if _, _, err := s.PrecheckSigV4(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.SigV4(t.Context(), r, []byte(c.body)); err != nil {
@@ -282,7 +282,7 @@ func TestSigV4RevokedAndExpiredKeys(t *testing.T) {
 	}
 	_, err := s.SigV4(t.Context(), r, []byte(c.body))
 	wantReason(t, err, UnrecognizedClient)
-	wantReason(t, s.PrecheckSigV4(t.Context(), r), UnrecognizedClient)
+	wantReason(t, errOfPrecheck(t, s, r), UnrecognizedClient)
 	wantKind(t, err, copse.Unauthenticated)
 }
 
@@ -317,7 +317,7 @@ func TestSigV4NamesTheSkew(t *testing.T) {
 	c.at = time.Now().Add(-time.Hour)
 	r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
 	r.Header = c.sign(t, "http://"+r.Host).Header
-	err := s.PrecheckSigV4(t.Context(), r)
+	_, _, err := s.PrecheckSigV4(t.Context(), r)
 	// AWS clients read their clock skew from this wording.
 	if err == nil || !strings.HasPrefix(err.Error(), "Signature expired: "+r.Header.Get("X-Amz-Date")+" is now earlier than ") {
 		t.Errorf("%v", err)
@@ -327,10 +327,10 @@ func TestSigV4NamesTheSkew(t *testing.T) {
 func TestNothingOfTheBodyIsReadBeforeThePrecheck(t *testing.T) {
 	s := newService(t)
 	r := httptest.NewRequest("POST", "/", failingBody{})
-	wantReason(t, s.PrecheckSigV4(t.Context(), r), MissingAuthenticationToken)
+	wantReason(t, errOfPrecheck(t, s, r), MissingAuthenticationToken)
 	signed := newCall(newKeyID(), newSecret()).sign(t, "http://"+r.Host)
 	r.Header = signed.Header
-	wantReason(t, s.PrecheckSigV4(t.Context(), r), UnrecognizedClient)
+	wantReason(t, errOfPrecheck(t, s, r), UnrecognizedClient)
 }
 
 type failingBody struct{}
@@ -348,11 +348,17 @@ func BenchmarkSigV4(b *testing.B) {
 	body := []byte(c.body)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := s.PrecheckSigV4(b.Context(), r); err != nil {
+		if _, _, err := s.PrecheckSigV4(b.Context(), r); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := s.SigV4(b.Context(), r, body); err != nil {
 			b.Fatal(err)
 		}
 	}
+}
+
+func errOfPrecheck(t *testing.T, s *Service, r *http.Request) error {
+	t.Helper()
+	_, _, err := s.PrecheckSigV4(t.Context(), r)
+	return err
 }

@@ -71,8 +71,8 @@ func tamperedContent() map[string]tampering {
 		"body and hash changed": {withHash, func(_ *testing.T, r *http.Request) {
 			setBody(r, "x")
 			r.Header.Set("X-Amz-Content-Sha256", hashOf("x"))
-		}, InvalidSignature, signature},
-		"hash of another body signed":  {func(c *call) { c.header.Set("X-Amz-Content-Sha256", hashOf("other")) }, nil, InvalidSignature, signature},
+		}, InvalidSignature, precheck},
+		"hash of another body signed":  {func(c *call) { c.header.Set("X-Amz-Content-Sha256", hashOf("other")) }, nil, InvalidSignature, precheck},
 		"hash added":                   {nil, header("X-Amz-Content-Sha256", hashOf(newCall("", "").body)), IncompleteSignature, precheck},
 		"operation changed":            {nil, header("X-Amz-Target", "VerifiedPermissions.DeletePolicyStore"), InvalidSignature, signature},
 		"operation sent twice":         {nil, header("X-Amz-Target", "VerifiedPermissions.GetPolicyStore", "VerifiedPermissions.DeletePolicyStore"), IncompleteSignature, precheck},

@@ -27,9 +27,10 @@ func (ad *adapter) ServeHTTP(w http.ResponseWriter, r *http.Request) { ad.api.Se
 
 func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
 	a := ad.api
+	needs, _ := op.Metadata[needsKey].(need)
 	a.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		id := requestID(w)
-		caller, body, err := a.authenticate(r, op.MaxBodyBytes-1)
+		caller, body, err := a.authenticate(r, op.MaxBodyBytes-1, needs)
 		if err == nil {
 			err = checkForm(op, r, body)
 		}
@@ -93,9 +94,9 @@ func requestID(w http.ResponseWriter) string {
 	return id
 }
 
-// authenticate verifies the credential and reads the body: nothing of it before the credential is
-// known as far as that is possible, and never more than the limit.
-func (a *API) authenticate(r *http.Request, limit int64) (access.Caller, []byte, error) {
+// authenticate verifies the credential, refuses what its key can't do at all, and reads the body:
+// nothing of it before all that as far as it is possible, and never more than the limit.
+func (a *API) authenticate(r *http.Request, limit int64, needs need) (access.Caller, []byte, error) {
 	ctx := r.Context()
 	values := r.Header["Authorization"]
 	if len(values) > 1 {
@@ -107,15 +108,7 @@ func (a *API) authenticate(r *http.Request, limit int64) (access.Caller, []byte,
 		scheme, rest, _ = strings.Cut(values[0], " ")
 	}
 	if scheme == "AWS4-HMAC-SHA256" {
-		if err := a.access.PrecheckSigV4(ctx, r); err != nil {
-			return access.Caller{}, nil, err
-		}
-		body, err := readBody(r, limit)
-		if err != nil {
-			return access.Caller{}, nil, err
-		}
-		caller, err := a.access.SigV4(ctx, r, body)
-		return caller, body, err
+		return a.authenticateSigned(r, limit, needs)
 	}
 	if !strings.EqualFold(scheme, "Bearer") || rest == "" {
 		return access.Caller{}, nil, copse.Errorf(copse.Unauthenticated,
@@ -125,29 +118,51 @@ func (a *API) authenticate(r *http.Request, limit int64) (access.Caller, []byte,
 	if err != nil {
 		return access.Caller{}, nil, err
 	}
-	body, err := readBody(r, limit)
-	return caller, body, err
+	if err := needs.check(caller, r); err != nil {
+		return access.Caller{}, nil, err
+	}
+	body, release, err := a.access.ReadBody(r, limit, true)
+	release()
+	return caller, body, tooLarge(err, limit)
 }
 
-func readBody(r *http.Request, limit int64) ([]byte, error) {
-	tooLarge := &refusal{status: http.StatusRequestEntityTooLarge,
-		err: copse.Errorf(copse.Invalid, "the body is larger than %d bytes", limit)}
-	if r.ContentLength > limit {
-		return nil, tooLarge
+// authenticateSigned reads large bodies only of requests whose signature can be verified first: for the
+// others it takes no more than an access key's id, which is no secret, to have them read.
+func (a *API) authenticateSigned(r *http.Request, limit int64, needs need) (access.Caller, []byte, error) {
+	caller, verified, err := a.access.PrecheckSigV4(r.Context(), r)
+	if err != nil {
+		return access.Caller{}, nil, err
 	}
-	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	if verified {
+		if err := needs.check(caller, r); err != nil {
+			return access.Caller{}, nil, err
+		}
 	}
-	// One byte more than the limit tells a body that fits from one that does not.
-	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
-	if _, over := errors.AsType[*http.MaxBytesError](err); over || int64(buf.Len()) > limit {
-		return nil, tooLarge
+	most := limit
+	if !verified {
+		most = min(limit, copse.MaxRequestBytes)
+	}
+	body, release, err := a.access.ReadBody(r, most, verified)
+	defer release()
+	if most < limit && errors.Is(err, access.ErrBodyTooLarge) {
+		return access.Caller{}, nil, copse.Errorf(copse.Unauthenticated,
+			"a signed request with a body of more than %d bytes needs the header X-Amz-Content-Sha256: without it the signature can't be verified before the body is read", most)
 	}
 	if err != nil {
-		return nil, copse.Errorf(copse.Invalid, "the body could not be read to its end: %w", err)
+		return access.Caller{}, nil, tooLarge(err, limit)
 	}
-	return buf.Bytes(), nil
+	if caller, err = a.access.SigV4(r.Context(), r, body); err != nil {
+		return access.Caller{}, nil, err
+	}
+	return caller, body, needs.check(caller, r)
+}
+
+func tooLarge(err error, limit int64) error {
+	if errors.Is(err, access.ErrBodyTooLarge) {
+		return &refusal{status: http.StatusRequestEntityTooLarge,
+			err: copse.Errorf(copse.Invalid, "the body is larger than %d bytes", limit)}
+	}
+	return err
 }
 
 // checkForm refuses what could be read two ways, or would be ignored: a parameter given twice, a

@@ -91,7 +91,7 @@ func (a *API) serveDocument(w http.ResponseWriter, _ *http.Request) {
 // about what there is.
 func (a *API) nowhere(w http.ResponseWriter, r *http.Request) {
 	id := requestID(w)
-	if _, _, err := a.authenticate(r, copse.MaxRequestBytes); err != nil {
+	if _, _, err := a.authenticate(r, copse.MaxRequestBytes, need{}); err != nil {
 		a.refuse(w, r, id, err)
 		return
 	}
@@ -119,7 +119,8 @@ type route struct {
 	summary      string
 	description  string
 	tag          string
-	status       int   // of a success
+	status       int // of a success
+	needs        need
 	limit        int64 // of the body; 0: copse.MaxRequestBytes
 	errors       []int // besides those every operation has
 }
@@ -139,6 +140,7 @@ func register[I, O any](a *API, h huma.API, rt route, do func(*API, context.Cont
 		RejectUnknownQueryParameters: true,
 		Responses:                    errorResponses(a.schemas, append(slices.Clone(everyError), rt.errors...)),
 		Security:                     keySecurity(),
+		Metadata:                     map[string]any{needsKey: rt.needs},
 	}
 	a.routes = append(a.routes, Route{Method: rt.method, Path: rt.path})
 	huma.Register(h, op, func(ctx context.Context, in *I) (*O, error) {

@@ -38,7 +38,7 @@ func (a *API) humaConfig(version string) huma.Config {
 					securityBearer: {Type: "http", Scheme: "bearer", BearerFormat: "copse_<id>_<secret>",
 						Description: "An access key's id and secret as one credential."},
 					securitySigV4: {Type: "apiKey", In: "header", Name: "Authorization",
-						Description: "AWS Signature Version 4 with an access key's id and secret, service verifiedpermissions."},
+						Description: "AWS Signature Version 4 with an access key's id and secret, service verifiedpermissions. A body of more than 1 MB needs the header X-Amz-Content-Sha256."},
 					securityUser: {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 						Description: "The user's token, from an issuer that is registered for the user's tenant."},
 				},

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -96,6 +95,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x, body := describe(err)
 		status, thrown, answer = x.Status, x.Type, body.marshal()
 		header["X-Amzn-Errortype"] = []string{x.Type}
+		if status == http.StatusServiceUnavailable {
+			header["Retry-After"] = []string{"1"}
+		}
 		if status >= http.StatusInternalServerError {
 			h.log.LogAttrs(r.Context(), slog.LevelError, "AVP operation failed",
 				slog.String("requestId", requestID), slog.String("operation", name), slog.Any("error", cause(err)))
@@ -136,52 +138,33 @@ func (h *handler) authenticate(ctx context.Context, r *http.Request) (access.Cal
 		return access.Caller{}, nil, &protocolError{exception{"IncompleteSignatureException", http.StatusBadRequest},
 			"there is more than one Authorization header"}
 	}
-	bearer, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	bearer, verified := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	signed := !verified
 	var caller access.Caller
 	var err error
-	if isBearer {
-		caller, err = h.access.Bearer(ctx, bearer)
+	if signed {
+		caller, verified, err = h.access.PrecheckSigV4(ctx, r)
 	} else {
-		err = h.access.PrecheckSigV4(ctx, r)
+		caller, err = h.access.Bearer(ctx, bearer)
 	}
 	if err != nil {
 		return access.Caller{}, nil, credentialError(err)
 	}
-	body, err := readBody(r)
+	body, release, err := h.access.ReadBody(r, copse.MaxRequestBytes, verified)
+	defer release()
+	if errors.Is(err, access.ErrBodyTooLarge) {
+		err = &protocolError{exception{"ValidationException", http.StatusRequestEntityTooLarge},
+			"the request is larger than " + strconv.Itoa(copse.MaxRequestBytes) + " bytes"}
+	}
 	if err != nil {
 		return access.Caller{}, nil, err
 	}
-	if !isBearer {
+	if signed {
 		if caller, err = h.access.SigV4(ctx, r, body); err != nil {
 			return access.Caller{}, nil, credentialError(err)
 		}
 	}
 	return caller, body, nil
-}
-
-func readBody(r *http.Request) ([]byte, error) {
-	const limit = copse.MaxRequestBytes
-	tooLarge := &protocolError{exception{"ValidationException", http.StatusRequestEntityTooLarge},
-		"the request is larger than " + strconv.Itoa(limit) + " bytes"}
-	if r.ContentLength > limit {
-		return nil, tooLarge
-	}
-	body := make([]byte, 0, max(r.ContentLength, 0)+512)
-	// One byte more than the limit tells a body that fits from one that does not.
-	for in := io.LimitReader(r.Body, limit+1); ; {
-		n, err := in.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		if len(body) > limit {
-			return nil, tooLarge
-		}
-		if errors.Is(err, io.EOF) {
-			return body, nil
-		}
-		if err != nil {
-			return nil, copse.Errorf(copse.Invalid, "the body could not be read to its end: %w", err)
-		}
-		body = slices.Grow(body, 512)
-	}
 }
 
 var unknownOperation = exception{"UnknownOperationException", http.StatusBadRequest}

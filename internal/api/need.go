@@ -1,0 +1,46 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+)
+
+// need is what an operation needs a key to be able to do at the least. The services check everything;
+// this spares reading and decoding the body of a request that none of them would grant. It refuses
+// only what they refuse, in their words.
+type need struct {
+	// admin is the service's answer to a key that may not administer; empty when the operation does
+	// not need Admin everywhere.
+	admin string
+	// policyStore is the verb on the policy store that the path names. None: any key may ask.
+	policyStore access.Verb
+}
+
+var (
+	adminOfTenants = need{admin: "this key may not administer tenants and issuers: that needs admin, everywhere"}
+	adminOfKeys    = need{admin: "access keys need a credential with the verb admin and the scope all"}
+)
+
+// needsKey is where an operation's need is in its metadata.
+const needsKey = "copse.needs"
+
+func (n need) check(c access.Caller, r *http.Request) error {
+	if n.admin != "" && !c.MayEverywhere(access.Admin) {
+		return &copse.Error{Kind: copse.Denied, Detail: n.admin}
+	}
+	if n.policyStore == 0 {
+		return nil
+	}
+	id := copse.PolicyStoreID(r.PathValue("id"))
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	// Whose it is takes a look at the directory, which the service takes; a key of a tenant gets the
+	// benefit of the doubt. What is refused here is refused whether or not the policy store exists.
+	if !c.May(n.policyStore, id, c.Scope.Tenant) {
+		return copse.NotFoundError(copse.ResourcePolicyStore, string(id))
+	}
+	return nil
+}
