@@ -34,6 +34,9 @@ func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
 		if err == nil {
 			err = checkForm(op, r, body)
 		}
+		if err == nil {
+			err = checkSize(body)
+		}
 		if err != nil {
 			a.refuse(w, r, id, err)
 			return

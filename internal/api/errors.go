@@ -118,11 +118,7 @@ func fromHuma(m *huma.ErrorModel) *refusal {
 	}
 	e := &copse.Error{Kind: copse.Invalid, Detail: m.Detail}
 	for _, d := range m.Errors[:min(len(m.Errors), maxFields)] {
-		const mostBytes = 300
-		path := strings.TrimPrefix(d.Location, "body.")
-		if len(path) > mostBytes {
-			path = strings.ToValidUTF8(path[:mostBytes], "") + "..."
-		}
+		path := shorten(strings.TrimPrefix(d.Location, "body."))
 		e.Fields = append(e.Fields, copse.Field{Path: path, Message: d.Message})
 	}
 	switch len(e.Fields) {

@@ -57,11 +57,7 @@ func jsonProblem(body []byte, err error) string {
 		}
 	}
 	line, column := position(body, offset)
-	where := string(pointer)
-	const most = 300
-	if len(where) > most {
-		where = strings.ToValidUTF8(where[:most], "") + "..."
-	}
+	where := shorten(string(pointer))
 	if where == "" {
 		where = "the body"
 	}

@@ -11,19 +11,19 @@ import (
 )
 
 func registerIssuers(a *API, h huma.API) {
-	register(a, h, route{method: http.MethodPost, path: "/v1/issuers", id: "addIssuer", tag: tagIssuers, status: http.StatusCreated,
+	register(a, h, route{method: http.MethodPost, path: "/v1/issuers", id: "addIssuer", tag: tagIssuers, status: http.StatusCreated, needs: adminOfTenants,
 		summary:     "Trust an issuer",
 		description: "An issuer speaks only for the tenants bound to it. A second issuer for a tenant needs another prefix, or a principal type and a group type of its own, or an explicit sameSubjects.",
 		errors:      []int{http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).addIssuer)
-	register(a, h, route{method: http.MethodGet, path: "/v1/issuers", id: "listIssuers", tag: tagIssuers, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/issuers", id: "listIssuers", tag: tagIssuers, status: http.StatusOK, needs: adminOfTenants,
 		summary: "List the issuers"}, (*API).listIssuers)
-	register(a, h, route{method: http.MethodGet, path: "/v1/issuers/{id}", id: "getIssuer", tag: tagIssuers, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/issuers/{id}", id: "getIssuer", tag: tagIssuers, status: http.StatusOK, needs: adminOfTenants,
 		summary: "Get an issuer", errors: []int{http.StatusNotFound}}, (*API).getIssuer)
-	register(a, h, route{method: http.MethodPut, path: "/v1/issuers/{id}", id: "updateIssuer", tag: tagIssuers, status: http.StatusOK,
+	register(a, h, route{method: http.MethodPut, path: "/v1/issuers/{id}", id: "updateIssuer", tag: tagIssuers, status: http.StatusOK, needs: adminOfTenants,
 		summary:     "Replace an issuer's registration",
 		description: "All of it but the URL. Effective for every token that is verified after the answer.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).updateIssuer)
-	register(a, h, route{method: http.MethodDelete, path: "/v1/issuers/{id}", id: "removeIssuer", tag: tagIssuers, status: http.StatusNoContent,
+	register(a, h, route{method: http.MethodDelete, path: "/v1/issuers/{id}", id: "removeIssuer", tag: tagIssuers, status: http.StatusNoContent, needs: adminOfTenants,
 		summary:     "Stop trusting an issuer",
 		description: "Its tokens are refused from the answer on.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).removeIssuer)
@@ -31,6 +31,7 @@ func registerIssuers(a *API, h huma.API) {
 
 type issuerOutput struct{ Body Issuer }
 
+// IssuerPath is exported for the same reason as [Paging].
 type IssuerPath struct {
 	ID string `path:"id" maxLength:"200" doc:"The issuer's id, as addIssuer returned it."`
 }

@@ -11,13 +11,13 @@ import (
 )
 
 func registerKeys(a *API, h huma.API) {
-	register(a, h, route{method: http.MethodPost, path: "/v1/keys", id: "createKey", tag: tagKeys, status: http.StatusCreated,
+	register(a, h, route{method: http.MethodPost, path: "/v1/keys", id: "createKey", tag: tagKeys, status: http.StatusCreated, needs: adminOfKeys,
 		summary:     "Make an access key",
 		description: "The secret is in this answer only.",
 		errors:      []int{http.StatusConflict}}, (*API).createKey)
-	register(a, h, route{method: http.MethodGet, path: "/v1/keys", id: "listKeys", tag: tagKeys, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/keys", id: "listKeys", tag: tagKeys, status: http.StatusOK, needs: adminOfKeys,
 		summary: "List the access keys, without secrets"}, (*API).listKeys)
-	register(a, h, route{method: http.MethodDelete, path: "/v1/keys/{id}", id: "revokeKey", tag: tagKeys, status: http.StatusNoContent,
+	register(a, h, route{method: http.MethodDelete, path: "/v1/keys/{id}", id: "revokeKey", tag: tagKeys, status: http.StatusNoContent, needs: adminOfKeys,
 		summary:     "Revoke an access key",
 		description: "It is refused from the answer on.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).revokeKey)

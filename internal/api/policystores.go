@@ -18,27 +18,28 @@ import (
 func registerPolicyStores(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores", id: "listPolicyStores", tag: tagPolicyStores, status: http.StatusOK,
 		summary: "List the policy stores the key covers"}, (*API).listPolicyStores)
-	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}", id: "getPolicyStore", tag: tagPolicyStores, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}", id: "getPolicyStore", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary: "Get a policy store", errors: []int{http.StatusNotFound}}, (*API).getPolicyStore)
-	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/contents", id: "getContents", tag: tagPolicyStores, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/contents", id: "getContents", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary:     "Get schema and policies",
 		description: "All of it at one revision, which is the ETag.",
 		errors:      []int{http.StatusNotFound}}, (*API).getContents)
-	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/contents", id: "putContents", tag: tagPolicyStores, status: http.StatusOK,
+	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/contents", id: "putContents", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Write},
 		summary: "Replace schema and named policies",
 		description: "One validated commit, effective before the answer: there is no moment with only a part of it, nor one without a forbid. " +
 			"The same name keeps its policy id. Policies without a name stay, and are deleted only with prune. The body is at most 16 MiB.",
 		limit: copse.MaxContentsBytes,
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired,
 			http.StatusUnprocessableEntity}}, (*API).putContents)
-	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/schema", id: "getSchema", tag: tagPolicyStores, status: http.StatusOK,
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/schema", id: "getSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary: "Get the schema", errors: []int{http.StatusNotFound}}, (*API).getSchema)
-	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/schema", id: "putSchema", tag: tagPolicyStores, status: http.StatusOK,
+	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/schema", id: "putSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Write},
 		summary:     "Replace the schema",
 		description: "Stored policies are not checked against it again; each is when it is next written.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).putSchema)
 }
 
+// PolicyStorePath is exported for the same reason as [Paging].
 type PolicyStorePath struct {
 	ID string `path:"id" maxLength:"200" doc:"The policy store's id." example:"C7v5xMplfFH3i3e4Jrzb1a"`
 }

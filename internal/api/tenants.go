@@ -13,7 +13,7 @@ import (
 )
 
 func registerTenants(a *API, h huma.API) {
-	register(a, h, route{method: http.MethodPost, path: "/v1/tenants", id: "createTenant", tag: tagTenants, status: http.StatusCreated,
+	register(a, h, route{method: http.MethodPost, path: "/v1/tenants", id: "createTenant", tag: tagTenants, status: http.StatusCreated, needs: adminOfTenants,
 		summary:     "Onboard a tenant",
 		description: "Makes the tenant and its policy store with schema and policies in one moment: either all of it exists, or nothing. The body is at most 16 MiB.",
 		limit:       copse.MaxContentsBytes,
@@ -22,13 +22,13 @@ func registerTenants(a *API, h huma.API) {
 		summary: "List the tenants the key covers"}, (*API).listTenants)
 	register(a, h, route{method: http.MethodGet, path: "/v1/tenants/{tenant}", id: "getTenant", tag: tagTenants, status: http.StatusOK,
 		summary: "Get a tenant", errors: []int{http.StatusNotFound}}, (*API).getTenant)
-	register(a, h, route{method: http.MethodPost, path: "/v1/tenants/{tenant}/suspend", id: "suspendTenant", tag: tagTenants, status: http.StatusOK,
+	register(a, h, route{method: http.MethodPost, path: "/v1/tenants/{tenant}/suspend", id: "suspendTenant", tag: tagTenants, status: http.StatusOK, needs: adminOfTenants,
 		summary:     "Suspend a tenant",
 		description: "Every decision for its users that starts after the answer is refused. Suspending a suspended tenant changes nothing.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).suspendTenant)
-	register(a, h, route{method: http.MethodPost, path: "/v1/tenants/{tenant}/resume", id: "resumeTenant", tag: tagTenants, status: http.StatusOK,
+	register(a, h, route{method: http.MethodPost, path: "/v1/tenants/{tenant}/resume", id: "resumeTenant", tag: tagTenants, status: http.StatusOK, needs: adminOfTenants,
 		summary: "Resume a suspended tenant", errors: []int{http.StatusNotFound, http.StatusConflict}}, (*API).resumeTenant)
-	register(a, h, route{method: http.MethodDelete, path: "/v1/tenants/{tenant}", id: "deleteTenant", tag: tagTenants, status: http.StatusNoContent,
+	register(a, h, route{method: http.MethodDelete, path: "/v1/tenants/{tenant}", id: "deleteTenant", tag: tagTenants, status: http.StatusNoContent, needs: adminOfTenants,
 		summary:     "Offboard a tenant",
 		description: "Removes the tenant, its policy store and their history. It can't be undone.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).deleteTenant)
@@ -61,6 +61,7 @@ func (a *API) next(list string, c access.Caller, more bool, last string) string 
 
 type tenantOutput struct{ Body Tenant }
 
+// TenantPath is exported for the same reason as [Paging].
 type TenantPath struct {
 	Tenant string `path:"tenant" maxLength:"128" doc:"The tenant's id." example:"acme"`
 }

@@ -134,6 +134,7 @@ func kindName(k jsontext.Kind) string {
 		return "object"
 	case '[', ']':
 		return "array"
+	default:
+		return "unknown"
 	}
-	return "unknown"
 }
