@@ -150,6 +150,7 @@ func (p *population) change(r *room, step int) error {
 		_, err = p.admin(204, "DELETE", "/v1/tenants/"+r.name, nil)
 	case 3:
 		r.gone, r.generation = false, r.generation+1
+		r.token = p.idp.token(r.name, "alice") // the former one was for the former tenant
 		err = p.create(r)
 	}
 	if err != nil {
