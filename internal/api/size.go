@@ -38,6 +38,7 @@ func checkSize(body []byte) error {
 				return tooMany("", "is nested to a depth of more than %d", maxNesting)
 			}
 			in, length = dec.StackIndex(depth - 1)
+		default: // a value by itself: counted below where it stands
 		}
 		if in == '{' && length%2 == 1 {
 			continue // a member's name
