@@ -15,5 +15,8 @@ const (
 	MaxActionIDBytes       = 512
 	MaxEntityTypeBytes     = 200
 	MaxDescriptionBytes    = 150
-	MaxTokenBytes          = 16 << 10 // a user's token, before it is parsed
+	MaxKeysPerScope        = 100       // access keys of one tenant, and of one policy store
+	MaxIssuersPerTenant    = 32        // issuers that list one tenant
+	MaxIssuerBytes         = 256 << 10 // an issuer's registration as it is stored
+	MaxTokenBytes          = 16 << 10  // a user's token, before it is parsed
 )

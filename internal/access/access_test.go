@@ -41,8 +41,10 @@ func newService(t *testing.T, adjust ...func(*Config)) *Service {
 
 func over(b storage.Backend) func(*Config) { return func(c *Config) { c.Backend = b } }
 
+// createKey makes a key, and what it is of if that is not there.
 func createKey(t *testing.T, s *Service, k Key) (Key, Secret) {
 	t.Helper()
+	stand(t, s, k.Scope)
 	made, secret, err := s.CreateKey(t.Context(), System(), k)
 	if err != nil {
 		t.Fatal(err)

@@ -118,8 +118,12 @@ func validateKey(k Key, now time.Time) error {
 	return nil
 }
 
+// maxAttempts bounds how often a change is computed again because another writer was faster.
+const maxAttempts = 10
+
 // CreateKey makes a key; the secret is returned once and can't be read again. Needs Admin everywhere.
-// Of k, id and creation time are ignored.
+// Of k, id and creation time are ignored. NotFound when the tenant or policy store of its scope does
+// not exist, QuotaExceeded when that has too many keys.
 func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, error) {
 	if err := requireAdmin(c); err != nil {
 		return Key{}, "", err
@@ -139,7 +143,18 @@ func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, 
 		return Key{}, "", fmt.Errorf("access: %w", err)
 	}
 	write := storage.Write{Key: storage.Key{Kind: keyKind, ID: k.ID}, Body: body, Expect: storage.Absent()}
-	if err := s.commit(ctx, c, "CreateKey", write); err != nil {
+	for range maxAttempts {
+		var require []storage.Requirement
+		var writes []storage.Write
+		if require, writes, err = s.admit(ctx, k); err != nil {
+			break
+		}
+		err = s.commit(ctx, c, "CreateKey", require, append(writes, write)...)
+		if !errors.Is(err, storage.ErrConflict) {
+			break
+		}
+	}
+	if err != nil {
 		return Key{}, "", err
 	}
 	return k, secret, nil
@@ -196,67 +211,47 @@ func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
 	return nil
 }
 
-// RevokeScope revokes every key of exactly this scope and returns how many there were. Offboarding
-// needs it: a key of a tenant that is gone must not open a later tenant of the same name.
-func (s *Service) RevokeScope(ctx context.Context, c Caller, scope Scope) (int, error) {
-	if err := requireAdmin(c); err != nil {
-		return 0, err
-	}
-	const page = 1000
-	count, after := 0, ""
-	for {
-		items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, after, page)
-		if err != nil {
-			return count, storageError(err)
-		}
-		for _, item := range items {
-			after = item.ID
-			k, _, err := parseStored(item)
-			if err != nil {
-				return count, err
-			}
-			if k.Scope != scope {
-				continue
-			}
-			revoked, err := s.remove(ctx, c, k.ID)
-			if err != nil {
-				return count, err
-			}
-			if revoked {
-				count++
-			}
-		}
-		if len(items) < page {
-			return count, nil
-		}
-	}
-}
-
-func (s *Service) remove(ctx context.Context, c Caller, id string) (bool, error) {
+func (s *Service) remove(ctx context.Context, c Caller, id string) (revoked bool, err error) {
 	key := storage.Key{Kind: keyKind, ID: id}
-	_, err := s.backend.Get(ctx, storage.Directory(), key)
-	present := err == nil
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return false, storageError(err)
-	}
-	if present {
-		// A key is never changed, only made and removed, so whatever is there is what is meant.
-		if err := s.commit(ctx, c, "RevokeKey", storage.Write{Key: key, Expect: storage.Any()}); err != nil {
-			return false, err
+	for range maxAttempts {
+		if revoked, err = s.removeOnce(ctx, c, key); !errors.Is(err, storage.ErrConflict) {
+			break
 		}
+	}
+	if err != nil {
+		return false, err
 	}
 	if err := s.backend.Forget(ctx, storage.Directory(), key, 0); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return present, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
+		return revoked, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
 	}
-	return present, nil
+	return revoked, nil
+}
+
+func (s *Service) removeOnce(ctx context.Context, c Caller, key storage.Key) (bool, error) {
+	item, err := s.backend.Get(ctx, storage.Directory(), key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, storageError(err)
+	}
+	writes, err := s.dismiss(ctx, item)
+	if err != nil {
+		return false, err
+	}
+	writes = append(writes, storage.Write{Key: key, Expect: storage.Version(item.Version)})
+	if err := s.commit(ctx, c, "RevokeKey", nil, writes...); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // commit writes to the directory partition, which the first writer makes.
-func (s *Service) commit(ctx context.Context, c Caller, operation string, write storage.Write) error {
+func (s *Service) commit(ctx context.Context, c Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {
 	const attempts = 3 // another writer may make the directory between our two steps
 	var err error
 	for range attempts {
-		commit := storage.Commit{Partition: storage.Directory(), Writes: []storage.Write{write}, Actor: c.KeyID, Operation: operation}
+		commit := storage.Commit{Partition: storage.Directory(), Require: require, Writes: writes, Actor: c.KeyID, Operation: operation}
 		var head storage.Head
 		switch head, err = s.backend.Head(ctx, storage.Directory()); {
 		case err == nil:

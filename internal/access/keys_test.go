@@ -176,8 +176,6 @@ func TestOnlyAdministratorsHandleKeys(t *testing.T) {
 			_, _, err = s.ListKeys(t.Context(), c, "", 10)
 			wantKind(t, err, copse.Denied)
 			wantKind(t, s.RevokeKey(t.Context(), c, made.ID), copse.Denied)
-			_, err = s.RevokeScope(t.Context(), c, Scope{Tenant: "acme"})
-			wantKind(t, err, copse.Denied)
 		})
 	}
 	if err := s.RevokeKey(t.Context(), System(), made.ID); err != nil {
@@ -249,22 +247,6 @@ func TestRootKeyWins(t *testing.T) {
 	_, err = s.Bearer(t.Context(), string(FormatBearer(made.ID, secret)))
 	wantReason(t, err, InvalidCredential)
 	wantKind(t, s.RevokeKey(t.Context(), System(), made.ID), copse.InvalidState)
-}
-
-func TestRevokeScope(t *testing.T) {
-	s := newService(t)
-	gone, secretGone := createKey(t, s, Key{Scope: Scope{Tenant: "acme"}, Verbs: Read})
-	kept, secretKept := createKey(t, s, Key{Scope: Scope{Tenant: "acme2"}, Verbs: Read})
-	createKey(t, s, Key{Scope: Scope{Tenant: "acme"}, Verbs: Decide})
-	n, err := s.RevokeScope(t.Context(), System(), Scope{Tenant: "acme"})
-	if err != nil || n != 2 {
-		t.Fatalf("revoked %d, %v; want 2", n, err)
-	}
-	_, err = s.Bearer(t.Context(), string(FormatBearer(gone.ID, secretGone)))
-	wantReason(t, err, InvalidCredential)
-	if _, err := s.Bearer(t.Context(), string(FormatBearer(kept.ID, secretKept))); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestBearer(t *testing.T) {

@@ -70,7 +70,7 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
 		forget: []storage.Key{rowKey(id)},
 	}
-	if u.Writes, err = s.withKeys(ctx, u.Writes, id, r); err != nil {
+	if u, err = s.withKeys(ctx, u, id, r); err != nil {
 		return err
 	}
 	for _, w := range u.Writes {
@@ -97,21 +97,17 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 }
 
 // withKeys adds the removal of access keys that cover nothing else: a key of a tenant must not open a
-// later tenant of the same name.
-func (s *Service) withKeys(ctx context.Context, writes []storage.Write, id copse.PolicyStoreID, r row) ([]storage.Write, error) {
+// later tenant of the same name, and neither must one that is being made just now.
+func (s *Service) withKeys(ctx context.Context, u Unbind, id copse.PolicyStoreID, r row) (Unbind, error) {
 	scopes := []access.Scope{{PolicyStore: id}}
 	if r.tenant != "" {
 		scopes = append(scopes, access.Scope{Tenant: r.tenant})
 	}
-	keys, err := access.KeysOf(ctx, s.backend, scopes...)
+	require, writes, err := access.RemoveKeysOf(ctx, s.backend, scopes...)
 	if err != nil {
-		return nil, err
+		return Unbind{}, err
 	}
-	writes = slices.Clone(writes)
-	for _, item := range keys {
-		writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Any()})
-	}
-	return writes, nil
+	return Unbind{Require: slices.Concat(u.Require, require), Writes: slices.Concat(u.Writes, writes)}, nil
 }
 
 // Erasing in the foreground is limited to this; a tenant of usual size is gone before the answer.

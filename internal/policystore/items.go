@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/storage"
 )
 
@@ -19,8 +20,8 @@ const (
 	kindPolicy   storage.Kind = "policy"   // id = policy id
 	kindName     storage.Kind = "name"     // id = name; makes names unique
 
-	kindPolicyStore storage.Kind = "policy-store" // it exists when, and only when, this row does
-	kindErasure     storage.Kind = "erasure"      // id random: what it says is forgotten with it
+	kindPolicyStore              = access.PolicyStoreKind // it exists when, and only when, this row does
+	kindErasure     storage.Kind = "erasure"              // id random: what it says is forgotten with it
 )
 
 var (

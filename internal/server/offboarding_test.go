@@ -3,6 +3,8 @@ package server_test
 import (
 	"testing"
 	"time"
+
+	"github.com/copse-authz/copse/internal/api"
 )
 
 const anyQuestion = `{"action":{"id":"view"},"resource":{"type":"Doc","id":"1"}}`
@@ -64,4 +66,23 @@ func TestSecondIssuerCannotNameTheFirstOnesGroups(t *testing.T) {
 	ps[1].register(s, partner)
 	wantDecision(t, s.authorize(ps[1].token("acme", "eve", "admin"), anyQuestion), "DENY")
 	wantDecision(t, s.authorize(ps[0].token("acme", "alice", "admin"), anyQuestion), "ALLOW")
+}
+
+// A key made for a name without a tenant would open whatever tenant comes under it.
+func TestKeyNeedsItsTenant(t *testing.T) {
+	s := start(t)
+	for _, scope := range []api.KeyScope{{Tenant: "acme"}, {PolicyStoreID: "acme"}} {
+		s.must(404, "POST", "/v1/keys", api.CreateKeyRequest{Scope: scope, Verbs: []string{"read"}})
+	}
+	one := s.onboard("acme", permitAll)
+	keys := []string{s.key(api.KeyScope{Tenant: "acme"}, "read"), s.key(api.KeyScope{PolicyStoreID: one.PolicyStoreID}, "read")}
+	for _, key := range keys {
+		wantStatus(t, s.as(key, "GET", "/v1/policy-stores/"+one.PolicyStoreID, nil), 200)
+	}
+	s.must(204, "DELETE", "/v1/tenants/acme", nil)
+	s.must(404, "POST", "/v1/keys", api.CreateKeyRequest{Scope: api.KeyScope{PolicyStoreID: one.PolicyStoreID}, Verbs: []string{"read"}})
+	two := s.onboard("acme", permitAll)
+	for _, key := range keys {
+		wantStatus(t, s.as(key, "GET", "/v1/policy-stores/"+two.PolicyStoreID, nil), 401)
+	}
 }

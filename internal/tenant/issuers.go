@@ -190,6 +190,9 @@ func (s *Service) changeIssuer(ctx context.Context, c access.Caller, operation, 
 			if write.Body, err = encode(next.body()); err != nil {
 				return copse.Issuer{}, err
 			}
+			if err := known.room(next, write.Body); err != nil {
+				return copse.Issuer{}, err
+			}
 		}
 		revision, err := s.commitIssuer(ctx, c, operation, known, require, write)
 		if errors.Is(err, storage.ErrConflict) {

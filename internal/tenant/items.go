@@ -10,13 +10,14 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/storage"
 )
 
 // Kinds of directory items.
 const (
-	kindTenant storage.Kind = "tenant" // id = tenant id
-	kindIssuer storage.Kind = "issuer" // id = issuerID of the URL
+	kindTenant              = access.TenantKind // id = tenant id
+	kindIssuer storage.Kind = "issuer"          // id = issuerID of the URL
 	// kindRules has one item, written with every change of an issuer: what is expected of it is
 	// expected of all issuers.
 	kindRules storage.Kind = "issuer-rules"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/memory"
@@ -119,6 +121,117 @@ func TestOffboardingUnderRace(t *testing.T) {
 			t.Fatalf("listed %d times, %d gone", listed.Load(), gone.Load())
 		}
 	})
+}
+
+// Keys of a tenant are made while it leaves. None may be left for the next tenant of that name.
+func TestKeysAreNotMadeForATenantThatLeaves(t *testing.T) {
+	backends(t, func(t *testing.T, b storage.Backend) {
+		ctx, s := context.Background(), newServices(t, b)
+		keys, err := access.New(access.Config{Backend: b, MasterKey: masterKey(t)})
+		must(t, err)
+		t.Cleanup(func() { must(t, keys.Close()) })
+		made, rounds := 0, 5
+		for range rounds {
+			p := onboard(t, s, "acme", "p", permitAll)
+			scopes := []access.Scope{{Tenant: "acme"}, {PolicyStore: p.PolicyStoreID}}
+			started, counts := make(chan struct{}, len(scopes)), make([]int, len(scopes))
+			var wg sync.WaitGroup
+			for n, scope := range scopes {
+				wg.Go(func() {
+					for {
+						_, _, err := keys.CreateKey(ctx, root, access.Key{Scope: scope, Verbs: access.Read})
+						if err == nil {
+							if counts[n]++; counts[n] == 1 {
+								started <- struct{}{}
+							}
+							continue
+						}
+						switch copse.KindOf(err) {
+						case copse.NotFound, copse.QuotaExceeded:
+							return
+						case copse.Conflict:
+						default:
+							t.Error(describe(err))
+							started <- struct{}{}
+							return
+						}
+					}
+				})
+			}
+			for range scopes {
+				<-started
+			}
+			for {
+				err := s.Delete(ctx, root, "acme")
+				if err == nil {
+					break
+				}
+				wantKind(t, err, copse.Conflict)
+			}
+			wg.Wait()
+			left, _, err := keys.ListKeys(ctx, root, "", 10)
+			must(t, err)
+			if len(left) > 0 {
+				t.Fatalf("left after offboarding: %+v", left)
+			}
+			made += counts[0] + counts[1]
+		}
+		if left := traces(t, b, "acme"); len(left) > 0 {
+			t.Fatalf("left after offboarding: %q", left)
+		}
+		if made < 2*rounds {
+			t.Fatalf("only %d keys were made", made)
+		}
+	})
+}
+
+// At every limit a tenant can still be deleted: that is one commit.
+func TestTheLargestTenantCanLeave(t *testing.T) {
+	ctx, b := context.Background(), memory.New()
+	s := newServices(t, b)
+	keys, err := access.New(access.Config{Backend: b, MasterKey: masterKey(t)})
+	must(t, err)
+	t.Cleanup(func() { must(t, keys.Close()) })
+	p := onboard(t, s, "acme", "p", permitAll)
+	for range copse.MaxKeysPerScope {
+		for _, scope := range []access.Scope{{Tenant: "acme"}, {PolicyStore: p.PolicyStoreID}} {
+			_, _, err := keys.CreateKey(ctx, root, access.Key{Scope: scope, Verbs: access.Read, Description: strings.Repeat("x", copse.MaxDescriptionBytes)})
+			must(t, err)
+		}
+	}
+	large := func(n int) copse.Issuer {
+		in := issuer(fmt.Sprintf("https://idp%d.example.com", n), "acme")
+		for c := range 1000 {
+			in.ClientIDs = append(in.ClientIDs, fmt.Sprintf("%0254d", c))
+		}
+		return in
+	}
+	for n := range copse.MaxIssuersPerTenant {
+		add(t, s, large(n))
+	}
+	_, err = s.AddIssuer(ctx, root, issuer("https://more.example.com", "acme"))
+	wantKind(t, err, copse.QuotaExceeded, `32 issuers list tenant "acme"`)
+	all := issuer("https://all.example.com")
+	all.AllTenants = true
+	add(t, s, all)
+	first, err := s.Issuer(ctx, "https://idp0.example.com")
+	must(t, err)
+	_, err = s.UpdateIssuer(ctx, root, first) // it is one of the 32
+	must(t, err)
+	tooLarge := large(0)
+	tooLarge.URL, tooLarge.Tenants = "https://large.example.com", nil
+	for d := range 1000 {
+		tooLarge.EmailDomains = append(tooLarge.EmailDomains, fmt.Sprintf("d%d.example.com", d))
+	}
+	_, err = s.AddIssuer(ctx, root, tooLarge)
+	wantKind(t, err, copse.QuotaExceeded, "at most 262144")
+	must(t, s.Delete(ctx, root, "acme"))
+	left, _, err := keys.ListKeys(ctx, root, "", 10)
+	must(t, err)
+	if len(left) > 0 {
+		t.Fatalf("%d keys left", len(left))
+	}
+	eventually(t, "no trace", func() bool { return len(traces(t, b, "acme")) == 0 })
 }
 
 // errPulled is what a backend answers after the plug was pulled.

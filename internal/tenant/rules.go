@@ -227,6 +227,23 @@ func (r *registry) sharing(c claims) map[string]bool {
 	return out
 }
 
+// room holds the limits that let a tenant be deleted in one commit, which rewrites all issuers that list
+// it and removes its keys.
+func (r *registry) room(next *registration, body []byte) error {
+	if len(body) > copse.MaxIssuerBytes {
+		return &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceIssuer, ID: next.ID, Detail: fmt.Sprintf(
+			"the registration has %d bytes, at most %d are allowed; list fewer tenants, or register it for all", len(body), copse.MaxIssuerBytes)}
+	}
+	for _, t := range next.Tenants {
+		listing := r.tenants[t]
+		if len(listing) >= copse.MaxIssuersPerTenant && !listing[next.ID] {
+			return &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceIssuer, ID: next.ID, Detail: fmt.Sprintf(
+				"%d issuers list tenant %q already, at most %d are allowed", len(listing), string(t), copse.MaxIssuersPerTenant)}
+		}
+	}
+	return nil
+}
+
 // check holds a registration against all others. former is what it replaces.
 func (r *registry) check(next, former *registration) error {
 	c := next.claims()

@@ -1,0 +1,153 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Kinds of the directory's rows that say a tenant or a policy store exists, for the packages that own
+// them. Keys need them too: a key of what is not there yet would open whatever comes under that name.
+const (
+	TenantKind      storage.Kind = "tenant"       // id = tenant id
+	PolicyStoreKind storage.Kind = "policy-store" // id = policy store id
+)
+
+// ofKind has an item for each tenant and policy store that keys were made for, with the ids of those
+// there are. It is written with every such key, so whoever removes them all in the commit that removes
+// the tenant is told of a key he did not see, and needs no walk over everybody's keys. It stays when
+// the last key goes, so that what history says of it is found and forgotten with the tenant.
+const ofKind storage.Kind = "access-keys-of"
+
+type ofBody struct {
+	V    int      `json:"v"`
+	Keys []string `json:"keys"`
+}
+
+const ofVersion = 1
+
+// row is the directory row that keys of the scope stand and fall with; false for all.
+func (s Scope) row() (storage.Key, bool) {
+	switch {
+	case s.Tenant != "":
+		return storage.Key{Kind: TenantKind, ID: string(s.Tenant)}, true
+	case s.PolicyStore != "":
+		return storage.Key{Kind: PolicyStoreKind, ID: string(s.PolicyStore)}, true
+	}
+	return storage.Key{}, false
+}
+
+func (s Scope) notFound() error {
+	if s.Tenant != "" {
+		return copse.NotFoundError(copse.ResourceTenant, string(s.Tenant))
+	}
+	return copse.NotFoundError(copse.ResourcePolicyStore, string(s.PolicyStore))
+}
+
+// keysOf is what is stored of a row's keys.
+type keysOf struct {
+	key    storage.Key
+	ids    []string
+	expect storage.Expectation
+	exists bool
+}
+
+func readKeysOf(ctx context.Context, backend storage.Backend, row storage.Key) (keysOf, error) {
+	of := keysOf{key: storage.Key{Kind: ofKind, ID: string(row.Kind) + "/" + row.ID}, expect: storage.Absent()}
+	item, err := backend.Get(ctx, storage.Directory(), of.key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return of, nil
+	}
+	if err != nil {
+		return keysOf{}, storageError(err)
+	}
+	var b ofBody
+	if err := json.Unmarshal(item.Body, &b, json.RejectUnknownMembers(true)); err != nil {
+		return keysOf{}, storageError(fmt.Errorf("%s %q: %w", item.Kind, item.ID, err))
+	}
+	if b.V != ofVersion {
+		return keysOf{}, storageError(fmt.Errorf("%s %q: body version %d, this copse knows %d", item.Kind, item.ID, b.V, ofVersion))
+	}
+	of.ids, of.expect, of.exists = b.Keys, storage.Version(item.Version), true
+	return of, nil
+}
+
+func (of *keysOf) write(ids []string) (storage.Write, error) {
+	body, err := json.Marshal(ofBody{V: ofVersion, Keys: ids})
+	if err != nil {
+		return storage.Write{}, fmt.Errorf("access: %w", err)
+	}
+	return storage.Write{Key: of.key, Body: body, Expect: of.expect}, nil
+}
+
+// admit is what goes with the making of a key: the tenant or policy store it is for must be there in the
+// moment of the commit, and have room for one more.
+func (s *Service) admit(ctx context.Context, k Key) ([]storage.Requirement, []storage.Write, error) {
+	row, ok := k.Scope.row()
+	if !ok {
+		return nil, nil, nil
+	}
+	item, err := s.backend.Get(ctx, storage.Directory(), row)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil, k.Scope.notFound()
+	}
+	if err != nil {
+		return nil, nil, storageError(err)
+	}
+	of, err := readKeysOf(ctx, s.backend, row)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(of.ids) >= copse.MaxKeysPerScope {
+		return nil, nil, &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceAccessKey,
+			Detail: fmt.Sprintf("there are %d access keys of %s %q, at most %d are allowed; revoke one first", len(of.ids), row.Kind, row.ID, copse.MaxKeysPerScope)}
+	}
+	write, err := of.write(append(slices.Clone(of.ids), k.ID))
+	return []storage.Requirement{{Key: row, Expect: storage.Version(item.Version)}}, []storage.Write{write}, err
+}
+
+// dismiss is what goes with the removal of a key.
+func (s *Service) dismiss(ctx context.Context, item storage.Item) ([]storage.Write, error) {
+	k, _, err := parseStored(item)
+	row, ok := k.Scope.row()
+	if err != nil || !ok {
+		return nil, nil // a key that can't be read must go all the same
+	}
+	of, err := readKeysOf(ctx, s.backend, row)
+	if err != nil || !slices.Contains(of.ids, k.ID) {
+		return nil, err
+	}
+	write, err := of.write(slices.DeleteFunc(of.ids, func(id string) bool { return id == k.ID }))
+	return []storage.Write{write}, err
+}
+
+// RemoveKeysOf is what removes all keys of exactly these scopes, for the commit that removes what they
+// are of: a key of a tenant that is gone must not open a later tenant of the same name. The commit
+// conflicts when a key was made or revoked since. History of everything written must be forgotten.
+func RemoveKeysOf(ctx context.Context, backend storage.Backend, scopes ...Scope) (require []storage.Requirement, writes []storage.Write, err error) {
+	for _, scope := range scopes {
+		row, ok := scope.row()
+		if !ok {
+			continue
+		}
+		of, err := readKeysOf(ctx, backend, row)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !of.exists {
+			require = append(require, storage.Requirement{Key: of.key, Expect: of.expect})
+			continue
+		}
+		writes = append(writes, storage.Write{Key: of.key, Expect: of.expect})
+		for _, id := range of.ids {
+			writes = append(writes, storage.Write{Key: storage.Key{Kind: keyKind, ID: id}, Expect: storage.Any()})
+		}
+	}
+	return require, writes, nil
+}
