@@ -26,8 +26,8 @@ const accessAdmin = access.Admin | access.Read
 
 func accessSystem() access.Caller { return access.System() }
 
-func policyText(statement string) policystore.PolicyText {
-	return policystore.PolicyText{Statement: statement}
+func policyText(statement string) policystore.NewPolicy {
+	return policystore.NewPolicy{Statement: statement}
 }
 
 func marshal(t *testing.T, v any) string {

@@ -13,6 +13,8 @@
 //   - Every client error is 400, as in AVP's reference, except for those of the credential (403), a
 //     body over the limit (413) and a content type that is not awsJson1_0 (415). An answer that can't
 //     be known now is 503 ServiceUnavailableException, which every SDK retries.
+//   - A client token is remembered for eight hours, by operation and policy store, in the commit that made the
+//     thing. Deleting a policy store forgets its token with it.
 //   - maxResults over 50 is taken as 50. A page may be short while nextToken is set.
 //
 // The package decodes no Cedar value: entities and context are cut out of the message and handed to

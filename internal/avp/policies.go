@@ -81,12 +81,15 @@ func headOf(policyStoreID string, p *policystore.Policy) policyHead {
 }
 
 func (h *handler) createPolicy(ctx context.Context, c access.Caller, in *createPolicyInput) (policyHead, error) {
-	text := policystore.PolicyText{Statement: in.Definition.Static.Statement}
+	text := policystore.NewPolicy{Statement: in.Definition.Static.Statement}
 	if d := in.Definition.Static.Description; d != nil {
 		text.Description = *d
 	}
 	if in.Name != nil {
 		text.Name = strings.TrimPrefix(*in.Name, namePrefix)
+	}
+	if in.ClientToken != nil {
+		text.ClientToken = *in.ClientToken
 	}
 	p, err := h.policyStores.CreatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), text)
 	if err != nil {
@@ -229,16 +232,13 @@ func (p *policyFilter) matchesNothing() bool {
 
 type listPoliciesInput struct {
 	policyStoreInput
-	Filter     *policyFilter `json:"filter"`
-	MaxResults *int          `json:"maxResults"`
-	NextToken  *string       `json:"nextToken"`
-
-	limit int
+	pageInput
+	Filter *policyFilter `json:"filter"`
 }
 
 func (in *listPoliciesInput) validate(f *findings) {
 	in.policyStoreInput.validate(f)
-	in.limit = f.page(in.MaxResults, in.NextToken)
+	in.pageInput.validate(f)
 	if in.Filter == nil {
 		in.Filter = &policyFilter{}
 	}
@@ -280,16 +280,17 @@ func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPol
 	if err != nil {
 		return out, err
 	}
-	call := "ListPolicies " + c.KeyID + " " + in.PolicyStoreID + " " + string(filter)
-	after, err := h.openPage(call, in.NextToken)
+	list := h.list("ListPolicies", c, in.PolicyStoreID, string(filter))
+	limit := in.size(defaultResults)
+	after, err := list.start(&in.pageInput)
 	if err != nil {
 		return out, err
 	}
 	more := true
-	for scanned := 0; more && scanned < maxScan && len(out.Policies) < in.limit; {
+	for scanned := 0; more && scanned < maxScan && len(out.Policies) < limit; {
 		var page []policystore.Policy
 		page, more, err = h.policyStores.ListPolicies(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
-			copse.PolicyID(after), in.limit-len(out.Policies))
+			copse.PolicyID(after), limit-len(out.Policies))
 		if err != nil {
 			return out, err
 		}
@@ -306,8 +307,6 @@ func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPol
 		scanned += len(page)
 		more = more && !in.Filter.matchesNothing()
 	}
-	if more {
-		out.NextToken = h.access.SealPage(call, after)
-	}
+	out.NextToken = list.next(more, after)
 	return out, nil
 }

@@ -68,6 +68,9 @@ func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *cr
 	if in.Description != nil {
 		made.Description = *in.Description
 	}
+	if in.ClientToken != nil {
+		made.ClientToken = *in.ClientToken
+	}
 	ps, err := h.policyStores.Create(ctx, c, made)
 	if err != nil {
 		return policyStoreCreated{}, err
@@ -120,16 +123,7 @@ func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPo
 	}, nil
 }
 
-type listPolicyStoresInput struct {
-	MaxResults *int    `json:"maxResults"`
-	NextToken  *string `json:"nextToken"`
-
-	limit int
-}
-
-func (in *listPolicyStoresInput) validate(f *findings) {
-	in.limit = f.page(in.MaxResults, in.NextToken)
-}
+type listPolicyStoresInput struct{ pageInput }
 
 type listPolicyStoresOutput struct {
 	PolicyStores []policyStoreItem `json:"policyStores"`
@@ -145,12 +139,12 @@ type policyStoreItem struct {
 }
 
 func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *listPolicyStoresInput) (listPolicyStoresOutput, error) {
-	call := "ListPolicyStores " + c.KeyID
-	after, err := h.openPage(call, in.NextToken)
+	list := h.list("ListPolicyStores", c)
+	after, err := list.start(&in.pageInput)
 	if err != nil {
 		return listPolicyStoresOutput{}, err
 	}
-	page, more, err := h.policyStores.List(ctx, c, copse.PolicyStoreID(after), in.limit)
+	page, more, err := h.policyStores.List(ctx, c, copse.PolicyStoreID(after), in.size(defaultResults))
 	if err != nil {
 		return listPolicyStoresOutput{}, err
 	}
@@ -161,24 +155,10 @@ func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *lis
 			CreatedDate: timestamp(ps.CreatedAt), LastUpdatedDate: timestamp(ps.UpdatedAt),
 		}
 	}
-	if more && len(page) > 0 {
-		out.NextToken = h.access.SealPage(call, string(page[len(page)-1].ID))
+	if len(page) > 0 {
+		out.NextToken = list.next(more, string(page[len(page)-1].ID))
 	}
 	return out, nil
-}
-
-// openPage returns the position a token stands for; no token is the start.
-func (h *handler) openPage(call string, token *string) (string, error) {
-	if token == nil {
-		return "", nil
-	}
-	position, err := h.access.OpenPage(call, *token)
-	if err != nil && copse.KindOf(err) == copse.Invalid {
-		var f findings
-		f.add("nextToken", "the token was not issued for this call; start again without one")
-		return "", f.err()
-	}
-	return position, err
 }
 
 func (h *handler) deletePolicyStore(ctx context.Context, c access.Caller, in *policyStoreInput) (empty, error) {

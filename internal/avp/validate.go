@@ -68,8 +68,7 @@ func onlyIDChars(s string) bool {
 	return true
 }
 
-// clientToken checks the form of an idempotency token. It is not remembered yet: repeating a call
-// that took effect makes a second resource, as with a fresh token.
+// clientToken checks the form of an idempotency token.
 func (f *findings) clientToken(value *string) {
 	if value == nil {
 		return
@@ -148,24 +147,4 @@ func (f *findings) bytes(path, value string, most int) {
 	case len(value) > most:
 		f.add(path, "Member must have length between 1 and %d, has %d bytes", most, len(value))
 	}
-}
-
-// Paging of lists: AVP's default and its most.
-const (
-	defaultResults = 10
-	maxResults     = 50
-)
-
-// page checks the paging members and returns the page's size.
-func (f *findings) page(max *int, token *string) int {
-	if token != nil {
-		f.text("nextToken", *token, 1, 8000)
-	}
-	if max == nil {
-		return defaultResults
-	}
-	if *max < 1 {
-		f.add("maxResults", "Member must be greater than or equal to 1")
-	}
-	return min(*max, maxResults)
 }

@@ -21,7 +21,7 @@ func TestPutContents(t *testing.T) {
 		ctx, s := context.Background(), newService(t, b)
 		text := schema(schemaText)
 		id := create(t, s, policystore.NewPolicyStore{Schema: &text, Policies: named("keep", permitView, "change", permitView, "drop", forbidAll)}).ID
-		unnamed, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: ownersView})
+		unnamed, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: ownersView})
 		must(t, err)
 		before := byName(t, s, id)
 
@@ -170,7 +170,7 @@ func TestReadYourWrites(t *testing.T) {
 		id := create(t, s, policystore.NewPolicyStore{Policies: named("p", permitAll)}).ID
 		for i := range 50 {
 			wantDecision(t, s, id, copse.Allow, "p")
-			stop, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Name: "stop", Statement: forbidAll})
+			stop, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Name: "stop", Statement: forbidAll})
 			must(t, err)
 			wantDecision(t, s, id, copse.Deny, "stop")
 			p, err := s.Get(ctx, root, id)

@@ -347,7 +347,7 @@ func TestFailingStorage(t *testing.T) {
 		s := newService(t, b)
 		p := create(t, s, policystore.NewPolicyStore{Policies: named("p", permitAll)})
 		b.err.Store(&tt.err)
-		_, err := s.CreatePolicy(ctx, root, p.ID, policystore.PolicyText{Statement: permitAll})
+		_, err := s.CreatePolicy(ctx, root, p.ID, policystore.NewPolicy{Statement: permitAll})
 		wantKind(t, err, tt.write)
 		out, err := s.Decider().Decide(ctx, view(p.ID))
 		wantKind(t, err, tt.decides)

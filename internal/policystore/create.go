@@ -17,19 +17,42 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	if !c.MayEverywhere(access.Admin) {
 		return PolicyStore{}, denied("create policy stores")
 	}
+	o, err := newOnce("CreatePolicyStore", copse.ResourcePolicyStore, in.ClientToken, in)
+	if err != nil {
+		return PolicyStore{}, err
+	}
 	at := now()
 	out := PolicyStore{
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
 		Settings: in.Settings, Description: in.Description, Revision: 1, Policies: len(in.Policies),
 		CreatedAt: at, UpdatedAt: at,
 	}
-	writes, err := s.firstContents(in, at)
+	directory := storage.Directory()
+	var former PolicyStore
+	if done, err := s.recall(ctx, directory, o, &former); done || err != nil {
+		return former, fromStorage(err, "")
+	}
+	err = s.create(ctx, c, in, &out, o)
+	if errors.Is(err, storage.ErrConflict) {
+		// The same call, sent twice at once: this one came second.
+		if done, again := s.recall(ctx, directory, o, &former); done || again != nil {
+			return former, fromStorage(again, "")
+		}
+	}
 	if err != nil {
 		return PolicyStore{}, err
 	}
-	rows, err := newRows(out, in.Bind)
+	return out, nil
+}
+
+func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore, out *PolicyStore, o *once) error {
+	writes, err := s.firstContents(in, out.CreatedAt)
 	if err != nil {
-		return PolicyStore{}, err
+		return err
+	}
+	rows, err := s.newRows(ctx, *out, in.Bind, o)
+	if err != nil {
+		return err
 	}
 	// From here to the row the partition looks like one a crash left behind; the sweep asks here.
 	s.creating.Store(out.ID, nil)
@@ -39,17 +62,17 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 		Writes: writes, Actor: c.KeyID, Operation: "CreatePolicyStore",
 	})
 	if err != nil {
-		s.undo(ctx, out, err)
-		return PolicyStore{}, fromStorage(err, out.ID)
+		s.undo(ctx, *out, err)
+		return fromStorage(err, out.ID)
 	}
 	_, err = s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory,
 		Writes: rows, Actor: c.KeyID, Operation: "CreatePolicyStore",
 	})
-	if err != nil && !s.undo(ctx, out, err) {
-		return PolicyStore{}, fromStorage(err, out.ID)
+	if err != nil && !s.undo(ctx, *out, err) {
+		return fromStorage(err, out.ID)
 	}
-	return out, nil
+	return nil
 }
 
 func denied(what string) error {
@@ -118,8 +141,9 @@ func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Writ
 	return writes, checkCommit(writes)
 }
 
-func newRows(p PolicyStore, bind func(PolicyStore) []storage.Write) ([]storage.Write, error) {
-	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt})
+// newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
+func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
+	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, ClientToken: o.key.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +151,15 @@ func newRows(p PolicyStore, bind func(PolicyStore) []storage.Write) ([]storage.W
 	if bind != nil {
 		rows = append(rows, bind(p)...)
 	}
-	return rows, nil
+	token, err := o.write(string(p.ID), p, p.CreatedAt)
+	if err != nil {
+		return nil, err
+	}
+	swept, err := s.sweepDirectory(ctx, o)
+	if err != nil {
+		return nil, fromStorage(err, p.ID)
+	}
+	return append(append(rows, token...), swept...), nil
 }
 
 // cleanUpTime bounds what is done after a failure, when the caller may have gone.

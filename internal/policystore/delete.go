@@ -73,6 +73,10 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	if u, err = s.withKeys(ctx, u, id, r); err != nil {
 		return err
 	}
+	if r.clientToken != "" {
+		token := storage.Key{Kind: kindClientToken, ID: r.clientToken}
+		u.Writes = append(slices.Clone(u.Writes), storage.Write{Key: token, Expect: storage.Any()})
+	}
 	for _, w := range u.Writes {
 		e.forget = append(e.forget, w.Key)
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// Kinds of items. The first four live in a policy store's own partition, the rest in the directory.
+// Kinds of items. The first four live in a policy store's own partition, the rest in the directory;
+// [kindClientToken] in both.
 const (
 	kindSettings storage.Kind = "settings" // id ""
 	kindSchema   storage.Kind = "schema"   // id ""
@@ -135,6 +136,8 @@ type rowBody struct {
 	Tenant      copse.TenantID    `json:"tenant,omitzero"`
 	Incarnation copse.Incarnation `json:"incarnation"`
 	CreatedAt   time.Time         `json:"createdAt"`
+	// ClientToken is the id of the item that remembers the making; see once.
+	ClientToken string `json:"clientToken,omitzero"`
 }
 
 // erasureBody is all that a restart needs to finish an erasure.
@@ -179,6 +182,8 @@ func decode(item storage.Item, into any) error {
 	case *rowBody:
 		version = b.V
 	case *erasureBody:
+		version = b.V
+	case *tokenBody:
 		version = b.V
 	}
 	if version != bodyVersion {

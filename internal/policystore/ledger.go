@@ -1,9 +1,11 @@
 package policystore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -27,6 +29,7 @@ type ledger struct {
 	parseErr        error
 	scopes          map[scopeKey]int // bytes of policy text by the resource the policies name
 	weight          int64            // at least what the snapshot and the text weigh
+	tokens          []tokenMark      // client tokens, oldest first
 }
 
 // scopeKey stands for a resource in a ledger: ledgers outlive requests, and should be small.
@@ -98,11 +101,14 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 			c.scopes[newScopeKey(p.body.Resource.uid())] += len(p.body.Statement)
 		case kindName:
 			c.names[item.ID] = item.Version
+		case kindClientToken:
+			c.tokens = append(c.tokens, tokenMark{id: item.ID, version: item.Version})
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
+	slices.SortFunc(c.tokens, func(a, b tokenMark) int { return cmp.Compare(a.version, b.version) })
 	return c, nil
 }
 
@@ -144,7 +150,7 @@ func (l *ledger) entries() int {
 	if l == nil {
 		return 0
 	}
-	n := 10 + len(l.scopes)
+	n := 10 + len(l.scopes) + len(l.tokens)
 	if l.schemaBody != nil {
 		n += len(l.schemaBody.JSON) / 4
 	}

@@ -23,15 +23,15 @@ func TestScopeLimit(t *testing.T) {
 	var last policystore.Policy
 	for range copse.MaxPolicyBytesPerScope / len(bulky("1")) {
 		var err error
-		last, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+		last, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 		must(t, err)
 	}
-	_, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+	_, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 	wantKind(t, err, copse.QuotaExceeded, `Doc::"1"`, "200000")
 	// Other resources, and none, have their own limit.
-	_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("2")})
+	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("2")})
 	must(t, err)
-	_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: permitAll})
+	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: permitAll})
 	must(t, err)
 	// An update counts the difference; a fresh service counts the same from what is stored.
 	more := bulky("1") + strings.Repeat(" ", 300)
@@ -40,9 +40,9 @@ func TestScopeLimit(t *testing.T) {
 	less := `permit (principal, action, resource == Doc::"1");`
 	_, err = s.UpdatePolicy(ctx, root, id, last.ID, policystore.PolicyUpdate{Statement: &less})
 	must(t, err)
-	_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 	must(t, err)
-	_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 	wantKind(t, err, copse.QuotaExceeded)
 	must(t, s.DeletePolicy(ctx, root, id, last.ID))
 
@@ -62,11 +62,11 @@ func TestScopeLimitIsCountedFromStorage(t *testing.T) {
 	id := create(t, a, policystore.NewPolicyStore{}).ID
 	// Two nodes taking turns: each must see what the other used.
 	for i := range copse.MaxPolicyBytesPerScope / len(bulky("1")) {
-		_, err := []*policystore.Service{a, z}[i%2].CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+		_, err := []*policystore.Service{a, z}[i%2].CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 		must(t, err)
 	}
 	for _, s := range []*policystore.Service{a, z} {
-		_, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: bulky("1")})
+		_, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: bulky("1")})
 		wantKind(t, err, copse.QuotaExceeded)
 	}
 }
@@ -116,7 +116,7 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	taken := 0
 	var refused error
 	for refused == nil && taken < 2000 {
-		if _, refused = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: statement(taken)}); refused == nil {
+		if _, refused = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)}); refused == nil {
 			taken++
 		}
 	}
@@ -130,7 +130,7 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	}
 	// Other ways in, and a service that has to count from storage.
 	fresh := newServiceFrom(t, policystore.Config{Backend: b, MaxWeight: limit})
-	_, err := fresh.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: statement(taken)})
+	_, err := fresh.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)})
 	wantKind(t, err, copse.QuotaExceeded)
 	var all []policystore.PolicyText
 	for i := range taken + 1 {
@@ -144,7 +144,7 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	page, _, err := s.ListPolicies(ctx, root, id, "", 2)
 	must(t, err)
 	must(t, s.DeletePolicy(ctx, root, id, page[0].ID))
-	_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: statement(taken)})
+	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)})
 	must(t, err)
 }
 
@@ -161,7 +161,7 @@ func TestTextIsCharged(t *testing.T) {
 	taken := 0
 	var refused error
 	for refused == nil && taken < 200 {
-		if _, refused = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: statement(taken)}); refused == nil {
+		if _, refused = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)}); refused == nil {
 			taken++
 		}
 	}
@@ -174,7 +174,7 @@ func TestTextIsCharged(t *testing.T) {
 		all = append(all, policystore.PolicyText{Name: fmt.Sprint(i), Statement: statement(i)})
 	}
 	for _, service := range []*policystore.Service{s, newServiceFrom(t, policystore.Config{Backend: b, MaxWeight: limit})} {
-		_, err := service.CreatePolicy(ctx, root, id, all[taken])
+		_, err := service.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)})
 		wantKind(t, err, copse.QuotaExceeded)
 		_, err = service.PutContents(ctx, root, id, policystore.NewContents{Policies: all, Prune: true})
 		wantKind(t, err, copse.QuotaExceeded)

@@ -16,7 +16,8 @@ import (
 const namePrefix = "name/"
 
 // CreatePolicy adds a policy. Conflict when the name is taken. Needs Write.
-func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text PolicyText) (Policy, error) {
+func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewPolicy) (Policy, error) {
+	text := in.text()
 	r, err := s.find(ctx, c, access.Write, id)
 	if err != nil {
 		return Policy{}, err
@@ -33,27 +34,47 @@ func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err != nil {
 		return Policy{}, err
 	}
+	o, err := newOnce("CreatePolicy", copse.ResourcePolicy, in.ClientToken, in)
+	if err != nil {
+		return Policy{}, err
+	}
 	policyID := copse.PolicyID(copse.NewID())
-	var body policyBody
+	var made madePolicy
 	_, err = s.apply(ctx, operation{"CreatePolicy", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, id, r.incarnation)
 		if err != nil {
 			return change{}, err
 		}
+		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
+			return change{base: l}, err
+		}
 		at := now()
-		body = newPolicyBody(text, parsed, at, at)
-		p := posting{id: policyID, body: body, policy: parsed}
+		p := posting{id: policyID, body: newPolicyBody(text, parsed, at, at), policy: parsed}
+		made = madePolicy{ID: policyID, Body: p.body}
 		if text.Name != "" {
 			if p.names, err = s.takeName(ctx, id, policyID, text.Name); err != nil {
 				return change{}, err
 			}
 		}
-		return s.post(ctx, id, l, p)
+		posted, err := s.post(ctx, id, l, p)
+		if err != nil {
+			return change{}, err
+		}
+		answer := made
+		answer.Body.Statement = "" // a repeated call has it
+		return s.remember(ctx, id, posted, o, string(policyID), answer)
 	})
 	if err != nil {
 		return Policy{}, err
 	}
-	return body.policy(policyID), nil
+	made.Body.Statement = in.Statement
+	return made.Body.policy(made.ID), nil
+}
+
+// madePolicy is what a client token remembers of CreatePolicy.
+type madePolicy struct {
+	ID   copse.PolicyID `json:"id"`
+	Body policyBody     `json:"body"`
 }
 
 // posting is one policy to be written: new, or in place of former.

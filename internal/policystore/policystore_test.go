@@ -41,7 +41,7 @@ func TestCreateGetDelete(t *testing.T) {
 		wantKind(t, err, copse.NotFound)
 		_, err = s.Decider().Decide(ctx, view(p.ID))
 		wantKind(t, err, copse.NotFound)
-		_, err = s.CreatePolicy(ctx, root, p.ID, policystore.PolicyText{Statement: permitAll})
+		_, err = s.CreatePolicy(ctx, root, p.ID, policystore.NewPolicy{Statement: permitAll})
 		wantKind(t, err, copse.NotFound)
 		if left := traces(t, b, string(p.ID), "all-view", "resource.owner"); len(left) > 0 {
 			t.Fatalf("left after deletion: %q", left)
@@ -115,7 +115,7 @@ func TestPolicyLifeCycle(t *testing.T) {
 		text := schema(schemaText)
 		id := create(t, s, policystore.NewPolicyStore{Schema: &text}).ID
 
-		made, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{
+		made, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{
 			Name: "own/one", Description: "d", Statement: `forbid (principal == User::"a", action in [Action::"view", Action::"edit"], resource == Doc::"1");`,
 		})
 		must(t, err)
@@ -129,7 +129,7 @@ func TestPolicyLifeCycle(t *testing.T) {
 				t.Fatal(diff)
 			}
 		}
-		_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Name: "own/one", Statement: permitAll})
+		_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Name: "own/one", Statement: permitAll})
 		wantKind(t, err, copse.Conflict, "own/one")
 
 		// Everything that may change, at once.
@@ -143,7 +143,7 @@ func TestPolicyLifeCycle(t *testing.T) {
 		_, err = s.GetPolicy(ctx, root, id, "name/own/one")
 		wantKind(t, err, copse.NotFound)
 		// The name is free again, and another's is not.
-		_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Name: "own/one", Statement: permitView})
+		_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Name: "own/one", Statement: permitView})
 		must(t, err)
 		_, err = s.UpdatePolicy(ctx, root, id, "name/two", policystore.PolicyUpdate{Name: &[]string{"own/one"}[0]})
 		wantKind(t, err, copse.Conflict)
@@ -159,7 +159,7 @@ func TestPolicyLifeCycle(t *testing.T) {
 		must(t, s.DeletePolicy(ctx, root, id, "name/own/one"))
 		must(t, s.DeletePolicy(ctx, root, id, "name/own/one"))
 		must(t, s.DeletePolicy(ctx, root, id, "absent"))
-		_, err = s.CreatePolicy(ctx, root, id, policystore.PolicyText{Name: "own/one", Statement: permitView})
+		_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Name: "own/one", Statement: permitView})
 		must(t, err)
 	})
 }
@@ -168,7 +168,7 @@ func TestUpdatePolicyKeepsItsTarget(t *testing.T) {
 	ctx, s := context.Background(), newService(t, memory.New())
 	id := create(t, s, policystore.NewPolicyStore{}).ID
 	const before = `permit (principal == User::"a", action == Action::"view", resource in Folder::"f") when { true };`
-	p, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: before})
+	p, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: before})
 	must(t, err)
 	for _, after := range []string{
 		`forbid (principal == User::"a", action == Action::"view", resource in Folder::"f");`,
@@ -195,20 +195,20 @@ func TestStrictAndOff(t *testing.T) {
 	strict := create(t, s, policystore.NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationStrict}}).ID
 	off := create(t, s, policystore.NewPolicyStore{}).ID
 
-	_, err := s.CreatePolicy(ctx, root, strict, policystore.PolicyText{Statement: permitAll})
+	_, err := s.CreatePolicy(ctx, root, strict, policystore.NewPolicy{Statement: permitAll})
 	wantKind(t, err, copse.Invalid, "no schema")
 	wantField(t, err, "definition.static.statement", 0)
-	_, err = s.CreatePolicy(ctx, root, off, policystore.PolicyText{Statement: levelView})
+	_, err = s.CreatePolicy(ctx, root, off, policystore.NewPolicy{Statement: levelView})
 	must(t, err)
-	_, err = s.CreatePolicy(ctx, root, off, policystore.PolicyText{Statement: "permit"})
+	_, err = s.CreatePolicy(ctx, root, off, policystore.NewPolicy{Statement: "permit"})
 	wantKind(t, err, copse.Invalid)
 	wantField(t, err, "definition.static.statement", 1)
 
 	_, err = s.PutSchema(ctx, root, strict, schema(schemaText))
 	must(t, err)
-	p, err := s.CreatePolicy(ctx, root, strict, policystore.PolicyText{Statement: ownersView})
+	p, err := s.CreatePolicy(ctx, root, strict, policystore.NewPolicy{Statement: ownersView})
 	must(t, err)
-	_, err = s.CreatePolicy(ctx, root, strict, policystore.PolicyText{Statement: levelView})
+	_, err = s.CreatePolicy(ctx, root, strict, policystore.NewPolicy{Statement: levelView})
 	wantKind(t, err, copse.Invalid)
 	// A schema that stored policies break is taken, and they are checked when they are next updated.
 	_, err = s.PutSchema(ctx, root, strict, schema(otherSchema))
@@ -279,7 +279,7 @@ func TestListing(t *testing.T) {
 
 		seen := map[copse.PolicyID]bool{}
 		for range 5 {
-			p, err := s.CreatePolicy(ctx, root, last, policystore.PolicyText{Statement: permitAll})
+			p, err := s.CreatePolicy(ctx, root, last, policystore.NewPolicy{Statement: permitAll})
 			must(t, err)
 			seen[p.ID] = true
 		}
@@ -333,11 +333,11 @@ func TestNotCoveredIsNotFound(t *testing.T) {
 			return err
 		}},
 		"CreatePolicy": {access.Write, func(c access.Caller, id copse.PolicyStoreID) error {
-			_, err := s.CreatePolicy(ctx, c, id, policystore.PolicyText{Statement: permitAll})
+			_, err := s.CreatePolicy(ctx, c, id, policystore.NewPolicy{Statement: permitAll})
 			return err
 		}},
 		"CreatePolicy, bad": {0, func(c access.Caller, id copse.PolicyStoreID) error {
-			_, err := s.CreatePolicy(ctx, c, id, policystore.PolicyText{Statement: "nonsense"})
+			_, err := s.CreatePolicy(ctx, c, id, policystore.NewPolicy{Statement: "nonsense"})
 			return err
 		}},
 		"UpdatePolicy": {access.Write, func(c access.Caller, id copse.PolicyStoreID) error {

@@ -46,7 +46,7 @@ func TestSchemaChangeNeverLetsAnUnvalidatedPolicyIn(t *testing.T) {
 					if n == 2 {
 						_, err = s.PutContents(ctx, root, p.ID, policystore.NewContents{Policies: named("contents", fmt.Sprintf(`@i("%d") %s`, i, statement))})
 					} else {
-						_, err = s.CreatePolicy(ctx, root, p.ID, policystore.PolicyText{Statement: statement})
+						_, err = s.CreatePolicy(ctx, root, p.ID, policystore.NewPolicy{Statement: statement})
 					}
 					switch {
 					case err == nil:
@@ -136,7 +136,7 @@ func TestNamesStayUniqueUnderRace(t *testing.T) {
 		var won atomic.Int64
 		for _, s := range append(services, services...) {
 			wg.Go(func() {
-				_, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Name: fmt.Sprint("n", i), Statement: permitAll})
+				_, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Name: fmt.Sprint("n", i), Statement: permitAll})
 				if err == nil {
 					won.Add(1)
 				} else if copse.KindOf(err) != copse.Conflict {
@@ -164,7 +164,7 @@ func TestConcurrentWritersAllGetThrough(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for range 25 {
-					_, err := s.CreatePolicy(ctx, root, id, policystore.PolicyText{Statement: permitAll})
+					_, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: permitAll})
 					if err == nil {
 						made.Add(1)
 					} else if copse.KindOf(err) != copse.Conflict {
@@ -198,7 +198,7 @@ func TestDeletedPolicyStoreStaysDeleted(t *testing.T) {
 						var err error
 						switch (n + j) % 4 {
 						case 0:
-							_, err = s.CreatePolicy(ctx, root, p.ID, policystore.PolicyText{Statement: permitAll})
+							_, err = s.CreatePolicy(ctx, root, p.ID, policystore.NewPolicy{Statement: permitAll})
 						case 1:
 							_, err = s.PutSchema(ctx, root, p.ID, text)
 						case 2:

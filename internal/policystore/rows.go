@@ -15,6 +15,7 @@ type row struct {
 	tenant      copse.TenantID
 	incarnation copse.Incarnation
 	createdAt   time.Time
+	clientToken string // see rowBody
 	version     uint64
 }
 
@@ -34,7 +35,8 @@ func decodeRow(item storage.Item) (row, error) {
 	if err := decode(item, &body); err != nil {
 		return row{}, err
 	}
-	return row{tenant: body.Tenant, incarnation: body.Incarnation, createdAt: body.CreatedAt, version: item.Version}, nil
+	return row{tenant: body.Tenant, incarnation: body.Incarnation, createdAt: body.CreatedAt,
+		clientToken: body.ClientToken, version: item.Version}, nil
 }
 
 // find is the access check of every method that names a policy store: absent and not covered are the

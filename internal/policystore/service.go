@@ -54,6 +54,7 @@ type Service struct {
 	unfollow  func()
 
 	creating sync.Map // copse.PolicyStoreID: partitions of this process that have no row yet
+	hand     hand
 	eraser   *eraser
 }
 

@@ -58,6 +58,20 @@ type PolicyText struct {
 	Description string
 }
 
+// NewPolicy asks for a policy.
+type NewPolicy struct {
+	Name        string
+	Statement   string
+	Description string
+	// ClientToken makes the call one that can be repeated: within eight hours the same token with the
+	// same parameters gets the same answer and makes nothing; with others it is a Conflict.
+	ClientToken string `json:"-"`
+}
+
+func (p *NewPolicy) text() PolicyText {
+	return PolicyText{Name: p.Name, Statement: p.Statement, Description: p.Description}
+}
+
 // NewPolicyStore asks for a policy store, with contents committed in the same moment as the policy
 // store itself.
 type NewPolicyStore struct {
@@ -68,7 +82,9 @@ type NewPolicyStore struct {
 	Policies    []PolicyText
 	// Bind are further directory rows, committed together with the policy store's own row: the
 	// tenant and its policy store appear in one moment.
-	Bind func(PolicyStore) []storage.Write
+	Bind func(PolicyStore) []storage.Write `json:"-"`
+	// ClientToken is as in [NewPolicy]. Every other member is one of the parameters that must be the same.
+	ClientToken string `json:"-"`
 }
 
 // PolicyUpdate changes a policy: nil members stay as they are; an empty Name clears it.
