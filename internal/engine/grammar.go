@@ -23,6 +23,7 @@ const (
 type policySpan struct {
 	start int // its first token
 	end   int // behind its semicolon
+	slots slotPlaces
 }
 
 // grammar reads the text of policies as Cedar's grammar has it, builds nothing, and reports the first
@@ -33,7 +34,8 @@ type grammar struct {
 	tok     token
 	prevEnd int
 	depth   int
-	nodes   int // of the policy at hand, see maxPolicyNodes
+	nodes   int        // of the policy at hand, see maxPolicyNodes
+	slots   slotPlaces // of the policy at hand
 }
 
 // checkPolicies finds the policies of a document and its faults. Faults and spans may both be there:
@@ -52,7 +54,7 @@ func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
 		start := g.tok.start
 		f := g.policy()
 		if f == nil {
-			spans = append(spans, policySpan{start: start, end: g.prevEnd})
+			spans = append(spans, policySpan{start: start, end: g.prevEnd, slots: g.slots})
 			continue
 		}
 		faults = append(faults, f)
@@ -90,7 +92,7 @@ func (g *grammar) advance() *syntaxFault {
 
 func (g *grammar) fault(format string, args ...any) *syntaxFault {
 	if g.tok.is("?") {
-		return faultAt(g.tok.start, "templates are not supported yet: ?principal and ?resource can't be used")
+		return faultAt(g.tok.start, "a slot can't stand here: ?principal belongs behind == or in of the principal's scope, ?resource behind those of the resource's")
 	}
 	return faultAt(g.tok.start, format, args...)
 }
@@ -125,7 +127,7 @@ func (g *grammar) stringLiteral(what string, pattern bool) *syntaxFault {
 }
 
 func (g *grammar) policy() *syntaxFault {
-	g.nodes = 0
+	g.nodes, g.slots = 0, slotPlaces{}
 	if f := g.annotations(); f != nil {
 		return f
 	}
@@ -244,8 +246,28 @@ func (g *grammar) scopeEntity(variable string) *syntaxFault {
 	if g.tok.is("[") {
 		return g.fault("only action can be in a list of entities; test %s in [...] in when { }", variable)
 	}
+	if g.tok.is("?") {
+		return g.slot(variable)
+	}
 	_, f := g.entity()
 	return f
+}
+
+// slot reads ?principal or ?resource in the scope of that variable.
+func (g *grammar) slot(variable string) *syntaxFault {
+	start := g.tok.start
+	if f := g.advance(); f != nil {
+		return f
+	}
+	if g.tok.kind != tokName || g.tok.start != start+1 || g.tok.text != variable {
+		return faultAt(start, "the slot of the %s's scope is written ?%s", variable, variable)
+	}
+	if variable == "principal" {
+		g.slots.principal = start
+	} else {
+		g.slots.resource = start
+	}
+	return g.advance()
 }
 
 func (g *grammar) actionScope() *syntaxFault {

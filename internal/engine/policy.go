@@ -4,19 +4,21 @@ import (
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
+	publicast "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
 	"github.com/copse-authz/copse"
 )
 
-// Policy is one static policy that parsed.
+// Policy is one policy that parsed: a static one, or a template with its slots filled.
 type Policy struct {
-	text   string
-	path   string
-	at     position
-	parsed *cedar.Policy
-	tree   *ast.Policy
+	text     string
+	path     string
+	at       position
+	parsed   *cedar.Policy // nil for a link
+	tree     *ast.Policy
+	template *Template // of a link, which shares everything of it but slots
 }
 
 // Scope is what a policy's head names; zero UIDs where it names no single entity.
@@ -28,27 +30,65 @@ type Scope struct {
 // ParsePolicy reads exactly one policy. path names it in the Fields of an error: a file name or a
 // member path.
 func ParsePolicy(path string, text []byte) (*Policy, error) {
-	policies, err := parsePolicies(path, text, copse.MaxPolicyBytes)
+	parsed, err := parseOne(path, text)
 	if err != nil {
 		return nil, err
 	}
-	switch len(policies) {
+	if err := parsed.refuseSlots(path, text); err != nil {
+		return nil, err
+	}
+	return parsed.Policy, nil
+}
+
+// parseOne reads exactly one policy or template.
+func parseOne(path string, text []byte) (parsedText, error) {
+	parsed, err := parseTexts(path, text, copse.MaxPolicyBytes)
+	if err != nil {
+		return parsedText{}, err
+	}
+	switch len(parsed) {
 	case 0:
-		return nil, policyError(position{1, 1}.field(path, "there is no policy here: expected permit or forbid"))
+		return parsedText{}, policyError(position{1, 1}.field(path, "there is no policy here: expected permit or forbid"))
 	case 1:
-		policies[0].text = string(text)
-		return policies[0], nil
+		parsed[0].text = string(text)
+		return parsed[0], nil
 	default:
-		return nil, policyError(policies[1].at.field(path, "expected exactly one policy, but a second one starts here"))
+		return parsedText{}, policyError(parsed[1].at.field(path, "expected exactly one policy, but a second one starts here"))
 	}
 }
 
 // ParsePolicies reads a document of any number of policies.
 func ParsePolicies(path string, text []byte) ([]*Policy, error) {
-	return parsePolicies(path, text, copse.MaxContentsBytes)
+	parsed, err := parseTexts(path, text, copse.MaxContentsBytes)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*Policy, len(parsed))
+	for i, p := range parsed {
+		if err := p.refuseSlots(path, text); err != nil {
+			return nil, err
+		}
+		out[i] = p.Policy
+	}
+	return out, nil
 }
 
-func parsePolicies(path string, text []byte, limit int) ([]*Policy, error) {
+// parsedText is a policy, or a template if it has slots: then the zero UID stands in their place,
+// which no text can name.
+type parsedText struct {
+	*Policy
+	slots slotPlaces
+}
+
+func (p parsedText) refuseSlots(path string, text []byte) error {
+	name, offset, has := p.slots.first()
+	if !has {
+		return nil
+	}
+	return policyError(positionAt(text, offset).field(path, "this is a template, for it has the slot %s: make a policy template of it, and a template-linked policy that says what stands there; or name an entity here", name))
+}
+
+func parseTexts(path string, text []byte, limit int) ([]parsedText, error) {
 	if len(text) > limit {
 		return nil, sizeError(copse.ResourcePolicy, path, len(text), limit)
 	}
@@ -61,7 +101,7 @@ func parsePolicies(path string, text []byte, limit int) ([]*Policy, error) {
 		return nil, policyError(positionAt(text, spans[copse.MaxContentsWrites].start).field(path,
 			"a document has at most %d policies, this one has %d", copse.MaxContentsWrites, len(spans)))
 	}
-	out := make([]*Policy, 0, len(spans))
+	out := make([]parsedText, 0, len(spans))
 	from := 0
 	at, counted := position{1, 1}, 0
 	for i, span := range spans {
@@ -77,10 +117,10 @@ func parsePolicies(path string, text []byte, limit int) ([]*Policy, error) {
 			err.Fields[0].Line, err.Fields[0].Column = p.at.line, p.at.column
 			return nil, err
 		}
-		if err := p.build(text[span.start:span.end]); err != nil {
+		if err := p.build(source, span); err != nil {
 			return nil, policyError(p.at.field(path, "%s", err))
 		}
-		out = append(out, p)
+		out = append(out, parsedText{p, span.slots})
 		from = to
 	}
 	return out, nil
@@ -98,16 +138,42 @@ func endOfPolicy(source string, end int) int {
 
 // build hands the text of exactly one sound policy to cedar-go. It fails only where the grammar here
 // is laxer than cedar-go's parser, which would be a defect, but not a reason to panic.
-func (p *Policy) build(text []byte) error {
+//
+// cedar-go does not know slots. It is shown an entity in the place of each, and the tree then gets the
+// zero UID there. What is a slot is known from where the grammar found it, never from a name in the
+// tree, so no name in a policy can be taken for one.
+func (p *Policy) build(source string, span policySpan) error {
+	text := []byte(source[span.start:span.end])
+	for name, at := range span.slots.all() {
+		copy(text[at-span.start:][:len(name)], `A::""     `)
+	}
 	p.parsed = new(cedar.Policy)
 	if err := p.parsed.UnmarshalCedar(text); err != nil {
 		return err
 	}
 	p.tree = (*ast.Policy)(p.parsed.AST())
+	if span.slots != (slotPlaces{}) {
+		tree := *p.tree
+		if span.slots.principal > 0 {
+			tree.Principal = withEntity(tree.Principal, types.EntityUID{}).(ast.IsPrincipalScopeNode)
+		}
+		if span.slots.resource > 0 {
+			tree.Resource = withEntity(tree.Resource, types.EntityUID{}).(ast.IsResourceScopeNode)
+		}
+		p.tree, p.parsed = &tree, nil
+	}
 	return nil
 }
 
-// Text is the policy's source, comments included.
+// evaluator is the policy as cedar-go evaluates it.
+func (p *Policy) evaluator() *cedar.Policy {
+	if p.parsed != nil {
+		return p.parsed
+	}
+	return cedar.NewPolicyFromAST((*publicast.Policy)(p.tree))
+}
+
+// Text is the policy's source, comments included; of a link, its template's.
 func (p *Policy) Text() string { return p.text }
 
 // Forbids reports the effect.

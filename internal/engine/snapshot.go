@@ -37,7 +37,7 @@ type compiled struct {
 func Compile(schema *Schema, settings copse.Settings, policies []Source) (*Snapshot, error) {
 	s := &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(policies))}
 	for i, p := range policies {
-		s.policies[i] = compiled{ref: p.Ref, policy: p.Policy.parsed, cost: evaluationCost(p.Policy.tree), forbids: p.Policy.Forbids()}
+		s.policies[i] = compiled{ref: p.Ref, policy: p.Policy.evaluator(), cost: evaluationCost(p.Policy.tree), forbids: p.Policy.Forbids()}
 	}
 	slices.SortFunc(s.policies, func(a, b compiled) int { return strings.Compare(string(a.ref.ID), string(b.ref.ID)) })
 	for i := 1; i < len(s.policies); i++ {

@@ -21,31 +21,58 @@ const (
 	maxTotalValidationSteps = 50_000_000 // one call of Validate
 )
 
-// Validate checks policies as STRICT demands. The error is a *copse.Error of kind Invalid with a
-// Field for each finding, its Path the Path the policy was parsed with.
+// Validate checks policies as STRICT demands; of a link only its head, for what its template says was
+// checked with the template. The error is a *copse.Error of kind Invalid with a Field for each finding,
+// its Path the Path the policy was parsed with.
 func (s *Schema) Validate(policies ...*Policy) error {
-	var fields []copse.Field
-	var total uint64
+	v := validation{schema: s}
 	for _, p := range policies {
-		check := &policyCheck{s: s, p: p}
-		if err := check.run(); err != nil {
-			return err
-		}
-		for _, message := range check.messages {
-			fields = append(fields, p.at.field(p.path, "%s", message))
-		}
-		if total += check.steps; total > maxTotalValidationSteps {
-			fields = append(fields, p.at.field(p.path, "validating these policies together takes more than %d steps (nodes x request environments); send fewer at a time, or name actions and types in their heads", maxTotalValidationSteps))
-			break
-		}
-		if len(fields) > 2*maxFindings {
-			break
+		if more, err := v.policy(p); err != nil || !more {
+			return v.result(err)
 		}
 	}
-	if len(fields) > 0 {
-		return policyError(fields...)
+	return v.result(nil)
+}
+
+// ValidateTemplates checks templates as Validate does policies: for any entity that a slot may take.
+func (s *Schema) ValidateTemplates(templates ...*Template) error {
+	v := validation{schema: s}
+	for _, t := range templates {
+		if more, err := v.policy(t.source); err != nil || !more {
+			return v.result(err)
+		}
 	}
-	return nil
+	return v.result(nil)
+}
+
+// validation is one call that checks policies.
+type validation struct {
+	schema *Schema
+	fields []copse.Field
+	steps  uint64
+}
+
+// policy checks one policy, or a template, and reports whether the call may go on.
+func (v *validation) policy(p *Policy) (bool, error) {
+	check := &policyCheck{s: v.schema, p: p}
+	if err := check.run(); err != nil {
+		return false, err
+	}
+	for _, message := range check.messages {
+		v.fields = append(v.fields, p.at.field(p.path, "%s", message))
+	}
+	if v.steps += check.steps; v.steps > maxTotalValidationSteps {
+		v.fields = append(v.fields, p.at.field(p.path, "validating these policies together takes more than %d steps (nodes x request environments); send fewer at a time, or name actions and types in their heads", maxTotalValidationSteps))
+		return false, nil
+	}
+	return len(v.fields) <= 2*maxFindings, nil
+}
+
+func (v *validation) result(err error) error {
+	if err == nil && len(v.fields) > 0 {
+		return policyError(v.fields...)
+	}
+	return err
 }
 
 // policyCheck validates one policy. It settles the head itself and gives cedar-go's typechecker a
@@ -77,7 +104,7 @@ func (c *policyCheck) run() (err error) {
 	actions := c.scopeActions()
 	resources := c.scopeTypes(c.p.tree.Resource)
 	c.checkApplication(principals, actions, resources)
-	if len(c.p.tree.Conditions) == 0 {
+	if len(c.p.tree.Conditions) == 0 || c.p.template != nil {
 		return nil
 	}
 	c.checkEnums()
@@ -149,8 +176,14 @@ func (c constraint) cut(list []types.EntityType) []types.EntityType {
 func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
 	switch n := scope.(type) {
 	case ast.ScopeTypeEq:
+		if isSlot(n.Entity) {
+			return constraint{free: true}
+		}
 		return c.entityType(n.Entity)
 	case ast.ScopeTypeIn:
+		if isSlot(n.Entity) {
+			return constraint{free: true}
+		}
 		if known := c.entityType(n.Entity); len(known.types) == 0 {
 			return known
 		}
@@ -159,6 +192,9 @@ func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
 		return c.knownType(n.Type)
 	case ast.ScopeTypeIsIn:
 		known := c.knownType(n.Type)
+		if isSlot(n.Entity) {
+			return known
+		}
 		if len(known.types) == 0 || len(c.entityType(n.Entity).types) == 0 || !c.typesIn(n.Entity.Type)[n.Type] {
 			return constraint{}
 		}
@@ -167,6 +203,9 @@ func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
 		return constraint{free: true}
 	}
 }
+
+// isSlot recognises what stands for a slot in the tree of a template.
+func isSlot(uid types.EntityUID) bool { return uid == types.EntityUID{} }
 
 func (c *policyCheck) entityType(uid types.EntityUID) constraint {
 	c.add(c.s.enumViolation(uid))
