@@ -49,6 +49,13 @@ var imports = map[string]string{
 	"copsetest":            ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
 	"cmd/copse":            ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite json cobra", // the engine, to check policies without a server
 	"examples/payments":    "",
+
+	// The tenant that pep has verified, for rls to read: a context key that nothing else can name.
+	"internal/bound": ".",
+	// The database's side of the chain; the only importer of pgx. The command line goes through it.
+	"rls": ". internal/bound pgx",
+	// Test support: real PostgreSQL and PgBouncer servers. Driven by psql, so that it knows no driver.
+	"internal/pgtest": "",
 }
 
 // testImports is what test files may import on top of their package's row.
@@ -68,10 +75,11 @@ var testImports = map[string]string{
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
 	"internal/engine":         "",
-	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt",
+	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls",
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
-	"cmd/copse":               "",
+	"cmd/copse":               "internal/pgtest",
+	"rls":                     "internal/pgtest",
 }
 
 // external gives the module paths behind a word of the tables.
@@ -87,6 +95,7 @@ var external = map[string][]string{
 	"jwt":         {"github.com/golang-jwt/jwt/v5"},
 	"jwks":        {"github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"},
 	"huma":        {"github.com/danielgtaylor/huma/v2"},
+	"pgx":         {"github.com/jackc/pgx/v5"},
 	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"yaml":        {"go.yaml.in/yaml/v3"},
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
@@ -205,6 +214,9 @@ func TestImportRulesBite(t *testing.T) {
 		{module + "/internal/engine", "internal/authorizer", false},
 		{module + "/internal/api", "internal/avp", false},
 		{"github.com/aws/aws-sdk-go-v2/aws", "internal/access", false},
+		{"github.com/jackc/pgx/v5/pgxpool", "rls", true},
+		{"github.com/jackc/pgx/v5", "cmd/copse", false},
+		{module + "/internal/token", "rls", false},
 		{"net/http", "internal/engine", true},
 	} {
 		if got := importAllowed(c.imported, strings.Fields(imports[c.pkg])); got != c.want {
