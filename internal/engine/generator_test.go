@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,21 +17,23 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// What the random run must have covered, or it proves nothing.
+// What a random run must have covered, or it proves nothing.
 const (
-	randomStores         = 800
+	pairsPerRun          = 25_000
+	pairsInLongRun       = 1_000_000 // with COPSE_LONG=1
 	requestsPerStore     = 30
-	leastPairs           = 20_000
 	leastAllowPercent    = 25
 	leastErrorPercent    = 10
 	leastCandidates      = 3
-	leastOperatorSamples = 2_000 // two encodings of each request: 1,000 requests
+	leastLinkPercent     = 5     // of the candidates
+	leastOperatorSamples = 1_500 // two encodings of each request: 750 requests
 )
 
 var operators = strings.Fields(`&& || == != < <= > >= + - * ! negate if in is like has access set record
 	contains containsAll containsAny isEmpty hasTag getTag ip decimal datetime duration
 	isIpv4 isIpv6 isLoopback isMulticast isInRange lessThan lessThanOrEqual greaterThan greaterThanOrEqual
-	offset durationSince toDate toTime toDays toHours toMinutes toSeconds toMilliseconds when unless`)
+	offset durationSince toDate toTime toDays toHours toMinutes toSeconds toMilliseconds when unless
+	permit forbid link enum ?principal ?resource`)
 
 var operatorsOfSeveralWords = []string{
 	"in set", "is in", "extended has",
@@ -39,165 +42,183 @@ var operatorsOfSeveralWords = []string{
 	"action any", "action ==", "action in", "action in []",
 }
 
+// Kinds of evaluation error, by words of the messages that have them.
+var errorKinds = []string{"overflow", "type error", "does not have the attribute", "does not have the tag", "does not exist", "error parsing"}
+
+// coverage counts what a random run met.
+type coverage struct {
+	pairs, allows, failing, candidates, refused int
+	seen                                        map[string]int // operators of the policies that were evaluated
+	kinds                                       map[string]int // kinds of error
+	graphs                                      map[string]int
+}
+
 func TestEngineAgreesWithTheJudge(t *testing.T) {
-	const seed = 20261123
+	pairs, seed := pairsPerRun, uint64(20261123)
+	if os.Getenv("COPSE_LONG") != "" {
+		pairs, seed = pairsInLongRun, 20261124
+	}
 	g := &grove{r: rand.New(rand.NewPCG(seed, 0))}
-	var pairs, allows, withErrors, considered, mismatches int
-	seen := map[string]int{}
-	for store := range randomStores {
-		g.plant()
-		texts := map[string]string{}
-		ops := map[string]map[string]int{}
-		for i := range g.r.IntN(40) {
-			id := fmt.Sprintf("p%02d", i)
-			texts[id] = g.policy()
-			ops[id] = g.ops
-		}
-		snapshot, set := compileRandom(t, g, texts)
-		written := g.lists()
-		heads := cedar.PolicyMap{}
-		for id, p := range set.All() {
-			heads[id] = headOnly(p)
-		}
-		for range requestsPerStore {
-			request := g.request()
-			want := judgeSet(set, g.entities, request)
-			for _, req := range g.encodings(written, request) {
-				got, err := snapshot.Decide(&req)
-				if err != nil {
-					t.Fatalf("policy store %d, %+v: %v", store, request, err)
-				}
-				if verdict := verdictOf(got); verdict.String() != want.String() {
-					if mismatches++; mismatches < 10 {
-						t.Errorf("policy store %d, %v: got %v, the judge says %v", store, request, verdict, want)
-					}
-				}
-				considered += got.Considered
-				if matched := g.countEvaluated(heads, request, ops, seen); got.Considered != matched {
-					t.Fatalf("policy store %d: %d policies considered, %d heads match", store, got.Considered, matched)
-				}
-			}
-			pairs++
-			if want.decision == copse.Allow {
-				allows++
-			}
-			if len(want.errors) > 0 {
-				withErrors++
+	c := &coverage{seen: map[string]int{}, kinds: map[string]int{}, graphs: map[string]int{}}
+	mismatches := 0
+	for store := 0; c.pairs < pairs; store++ {
+		for _, difference := range g.compareStore(t, c) {
+			if mismatches++; mismatches < 10 {
+				t.Errorf("policy store %d of seed %d: %s", store, seed, difference)
 			}
 		}
 	}
-	candidates := float64(considered) / float64(2*pairs)
-	t.Logf("%d pairs, %d ALLOW, %d with errors, %.2f candidates, %d mismatches", pairs, allows, withErrors, candidates, mismatches)
-	if pairs < leastPairs || allows*100 < pairs*leastAllowPercent || withErrors*100 < pairs*leastErrorPercent || candidates < leastCandidates {
-		t.Errorf("the run is too narrow: %d pairs, %d ALLOW, %d with errors, %.2f candidates", pairs, allows, withErrors, candidates)
+	t.Logf("%d mismatches; %+v", mismatches, *c)
+	c.assertBreadth(t)
+}
+
+func (c *coverage) assertBreadth(t *testing.T) {
+	t.Helper()
+	perRequest := float64(c.candidates) / float64(2*c.pairs)
+	if c.pairs < pairsPerRun || c.allows*100 < c.pairs*leastAllowPercent || c.allows*100 > c.pairs*75 ||
+		c.failing*100 < c.pairs*leastErrorPercent || perRequest < leastCandidates {
+		t.Errorf("the run is too narrow: %d pairs, %d ALLOW, %d with errors, %.2f candidates", c.pairs, c.allows, c.failing, perRequest)
+	}
+	if c.seen["link"]*100 < c.candidates*leastLinkPercent {
+		t.Errorf("%d of %d candidates were links", c.seen["link"], c.candidates)
+	}
+	if c.refused < 500 {
+		t.Errorf("%d requests that disagree with their schema were refused", c.refused)
 	}
 	for _, op := range append(slices.Clone(operators), operatorsOfSeveralWords...) {
-		if seen[op] < leastOperatorSamples {
-			t.Errorf("%q was in an evaluated policy %d times only", op, seen[op])
+		if c.seen[op] < leastOperatorSamples {
+			t.Errorf("%q was in an evaluated policy %d times only", op, c.seen[op])
+		}
+	}
+	for _, kind := range errorKinds {
+		if c.kinds[kind] < 200 {
+			t.Errorf("%d errors of the kind %q", c.kinds[kind], kind)
+		}
+	}
+	for _, graph := range []string{"bushy", "deep", "wide"} {
+		if c.graphs[graph] < 50 {
+			t.Errorf("%d policy stores have a %s hierarchy", c.graphs[graph], graph)
 		}
 	}
 }
 
-func compileRandom(t *testing.T, g *grove, texts map[string]string) (*Snapshot, *cedar.PolicySet) {
+// compareStore makes a policy store, asks it and the judge the same requests, and returns where they differ.
+func (g *grove) compareStore(t *testing.T, c *coverage) (differences []string) {
+	t.Helper()
+	g.plant()
+	c.graphs[g.graph]++
+	policies := map[string]written{}
+	for i := range g.r.IntN(40) {
+		policies[fmt.Sprintf("p%02d", i)] = g.policy(3)
+	}
+	snapshot, set := compileRandom(t, g, policies)
+	heads := cedar.PolicyMap{}
+	for id, p := range set.All() {
+		heads[id] = headOnly(p)
+	}
+	entities := g.lists()
+	for range requestsPerStore {
+		request := g.request()
+		want := judgeSet(set, g.entities, request)
+		matching := g.matching(heads, request)
+		for _, req := range g.encodings(entities, request) {
+			got, err := snapshot.Decide(&req)
+			if err != nil {
+				t.Fatalf("%+v: %v", request, err)
+			}
+			if verdict := verdictOf(got); verdict.String() != want.String() || got.Considered != len(matching) {
+				differences = append(differences, fmt.Sprintf("%v: got %v of %d, the judge says %v of %d", request, verdict, got.Considered, want, len(matching)))
+			}
+			c.candidates += got.Considered
+			for _, id := range matching {
+				for op := range policies[id].ops {
+					c.seen[op]++
+				}
+			}
+		}
+		c.count(want)
+		if g.declared != nil && g.chance(10) {
+			differences = append(differences, g.mustRefuse(c, snapshot, entities, request)...)
+		}
+	}
+	return differences
+}
+
+func (c *coverage) count(want judged) {
+	c.pairs++
+	if want.decision == copse.Allow {
+		c.allows++
+	}
+	if len(want.errors) > 0 {
+		c.failing++
+	}
+	for _, message := range want.errors {
+		for _, kind := range errorKinds {
+			if strings.Contains(message, kind) {
+				c.kinds[kind]++
+			}
+		}
+	}
+}
+
+// mustRefuse breaks a request in a way that a schema forbids. All of them must be refused.
+func (g *grove) mustRefuse(c *coverage, snapshot *Snapshot, entities lists, request types.Request) (differences []string) {
+	broken, how := g.violation(request)
+	for _, req := range g.encodings(entities, broken)[:1] {
+		if got, err := snapshot.Decide(&req); copse.KindOf(err) != copse.Invalid || err == nil {
+			differences = append(differences, fmt.Sprintf("%s in %v: got %+v %v, want a refusal", how, broken, got, err))
+		}
+		c.refused++
+	}
+	return differences
+}
+
+func compileRandom(t *testing.T, g *grove, policies map[string]written) (*Snapshot, *cedar.PolicySet) {
 	t.Helper()
 	var schema *Schema
 	if g.schema != "" {
 		var err error
 		if schema, err = ParseSchema("schema", []byte(g.schema), SyntaxJSON); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", g.schema, err)
 		}
 	}
 	set := cedar.NewPolicySet()
 	var sources []Source
-	for _, id := range slices.Sorted(maps.Keys(texts)) {
-		p, err := ParsePolicy("p", []byte(texts[id]))
-		if err != nil {
-			t.Fatalf("%s: %v", texts[id], err)
-		}
-		sources = append(sources, Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: p})
+	for _, id := range slices.Sorted(maps.Keys(policies)) {
+		source := Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: mustWrite(t, policies[id])}
+		sources = append(sources, source)
 		judges := new(cedar.Policy)
-		if err := judges.UnmarshalCedar([]byte(texts[id])); err != nil {
+		if err := judges.UnmarshalCedar([]byte(policies[id].materialised())); err != nil {
 			t.Fatal(err)
 		}
 		set.Add(types.PolicyID(id), judges)
 	}
 	// The order policies come in must not matter.
 	g.r.Shuffle(len(sources), func(i, j int) { sources[i], sources[j] = sources[j], sources[i] })
-	snapshot, err := Compile(schema, copse.Settings{}, sources)
+	// Requests are checked where they agree with the schema by making.
+	snapshot, err := Compile(schema, copse.Settings{CheckRequests: g.declared != nil}, sources)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return snapshot, set
 }
 
-func (g *grove) request() types.Request {
-	return types.Request{
-		Principal: pick(g, g.uids), Action: pick(g, g.actions), Resource: pick(g, g.uids),
-		Context: g.record(attributes, 75),
+// mustWrite is the policy as the engine reads it.
+func mustWrite(t *testing.T, w written) *Policy {
+	t.Helper()
+	p, err := ParsePolicy("p", []byte(w.materialised()))
+	if err != nil {
+		t.Fatalf("%s: %v", w.materialised(), err)
 	}
+	return p
 }
 
-// lists are the entities of a policy store, written out once.
-type lists struct {
-	all            string
-	caller, server map[types.EntityType]string // with the entities of that type taken out, or only them
-}
-
-func (g *grove) lists() lists {
-	out := lists{caller: map[types.EntityType]string{}, server: map[types.EntityType]string{}}
-	var all []types.Entity
-	for _, e := range g.entities {
-		if !isActionType(e.UID.Type) {
-			all = append(all, e)
-		}
-	}
-	out.all = avpListJSON(all)
-	for _, t := range randomTypes {
-		var caller, server []types.Entity
-		for _, e := range all {
-			if e.UID.Type == t {
-				server = append(server, e)
-			} else {
-				caller = append(caller, e)
-			}
-		}
-		out.caller[t], out.server[t] = cedarListJSON(caller), cedarListJSON(server)
-	}
-	return out
-}
-
-// encodings writes a request in both formats; the second as if a token had defined a part of it.
-func (g *grove) encodings(written lists, request types.Request) []copse.Request {
-	base := copse.Request{Principal: request.Principal, Action: request.Action, Resource: request.Resource}
-	avp, byToken := base, base
-	avp.Entities = copse.Data{Format: copse.FormatAVPList, Bytes: []byte(written.all)}
-	avp.Context = copse.Data{Format: copse.FormatAVPMap, Bytes: []byte(avpMapJSON(request.Context))}
-
-	mine, theirs := types.RecordMap{}, types.RecordMap{}
-	for name, v := range request.Context.All() {
-		if g.chance(50) {
-			mine[name] = v
-		} else {
-			theirs[name] = v
-		}
-	}
-	reserved := request.Principal.Type
-	byToken.ReservedTypes = []types.EntityType{reserved}
-	byToken.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(written.caller[reserved])}
-	byToken.ServerEntities = copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(written.server[reserved])}
-	byToken.Context = copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(cedarRecordJSON(types.NewRecord(theirs)))}
-	byToken.ServerContext = copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(cedarRecordJSON(types.NewRecord(mine)))}
-	return []copse.Request{avp, byToken}
-}
-
-// countEvaluated counts the operators of the policies whose scope matched. Which those are, it finds
-// without the index: the heads are the policies as permits without conditions.
-func (g *grove) countEvaluated(heads cedar.PolicyMap, request types.Request, ops map[string]map[string]int, seen map[string]int) int {
+// matching finds the policies whose scope matches, without the index: the heads are the policies as
+// permits without conditions.
+func (g *grove) matching(heads cedar.PolicyMap, request types.Request) (ids []string) {
 	_, diagnostic := cedar.Authorize(heads, g.entities, request)
 	for _, reason := range diagnostic.Reasons {
-		for op := range ops[string(reason.PolicyID)] {
-			seen[op]++
-		}
+		ids = append(ids, string(reason.PolicyID))
 	}
-	return len(diagnostic.Reasons)
+	return ids
 }

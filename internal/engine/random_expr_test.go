@@ -112,13 +112,16 @@ func (g *grove) text(depth int) string {
 }
 
 func (g *grove) entity() string {
-	switch g.r.IntN(6) {
+	switch g.r.IntN(8) {
 	case 0:
 		return g.access("owner")
 	case 1:
 		return literal(pick(g, g.uids))
 	case 2:
 		return "action"
+	case 3:
+		g.use("enum")
+		return pick(g, []string{g.access("color"), literal(types.NewEntityUID(enumType, pick(g, enumIDs)))})
 	default:
 		return pick(g, []string{"principal", "resource"})
 	}
@@ -166,7 +169,7 @@ func (g *grove) membership() string {
 }
 
 func (g *grove) typeTest() string {
-	t := string(pick(g, randomTypes))
+	t := string(pick(g, g.types))
 	if g.chance(50) {
 		g.use("is")
 		return "(" + g.entity() + " is " + t + ")"
