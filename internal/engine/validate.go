@@ -119,12 +119,34 @@ func (c *policyCheck) run() (err error) {
 	if environments == 0 {
 		return nil
 	}
-	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: c.p.tree.Conditions}
+	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: conjoined(c.p.tree.Conditions)}
 	found := validate.New(slice, validate.WithStrict()).Policy("", body)
 	for _, message := range messagesOf(found) {
 		c.add(message)
 	}
 	return nil
+}
+
+// conjoined makes one condition of several, as the reference does: where one can't be met, those after it
+// are not looked at. cedar-go's typechecker would take each for itself, and refuse
+// `when { resource is Doc } when { resource.owner == principal }`.
+func conjoined(conditions []ast.ConditionType) []ast.ConditionType {
+	if len(conditions) < 2 {
+		return conditions
+	}
+	var all ast.IsNode
+	for _, c := range conditions {
+		body := c.Body
+		if c.Condition == ast.ConditionUnless {
+			body = ast.NodeTypeNot{UnaryNode: ast.UnaryNode{Arg: body}}
+		}
+		if all == nil {
+			all = body
+		} else {
+			all = ast.NodeTypeAnd{BinaryNode: ast.BinaryNode{Left: all, Right: body}}
+		}
+	}
+	return []ast.ConditionType{{Condition: ast.ConditionWhen, Body: all}}
 }
 
 // messagesOf lists the joined errors of the validator. It walks maps, so their order means nothing.
