@@ -206,9 +206,19 @@ func compileRandom(t *testing.T, g *grove, policies map[string]written) (*Snapsh
 // mustWrite is the policy as the engine reads it.
 func mustWrite(t *testing.T, w written) *Policy {
 	t.Helper()
-	p, err := ParsePolicy("p", []byte(w.materialised()))
+	if !w.isLink() {
+		return mustPolicies(t, "p", w.text)[0]
+	}
+	var principal, resource types.EntityUID
+	if w.principal != nil {
+		principal = *w.principal
+	}
+	if w.resource != nil {
+		resource = *w.resource
+	}
+	p, err := mustTemplate(t, w.text).Link("p", principal, resource)
 	if err != nil {
-		t.Fatalf("%s: %v", w.materialised(), err)
+		t.Fatalf("%s: %v", w.text, err)
 	}
 	return p
 }

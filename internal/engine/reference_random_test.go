@@ -129,7 +129,7 @@ const (
 func TestReferenceValidates(t *testing.T) {
 	r := startReference(t)
 	g := &grove{r: rand.New(rand.NewPCG(20261126, 0))}
-	var valid, invalid, mismatches, reworded int
+	var valid, invalid, templates, mismatches, reworded int
 	for range referenceSchemas {
 		for g.plant(); g.declared == nil; {
 			g.plant()
@@ -142,37 +142,40 @@ func TestReferenceValidates(t *testing.T) {
 		for i := range referencePolicies {
 			policies[fmt.Sprintf("p%02d", i)] = g.policy(1)
 		}
-		texts := map[string]string{}
-		for id, w := range policies {
-			texts[id] = w.materialised()
-		}
 		var want referenceVerdict
-		r.ask(t, "validate", fmt.Sprintf(`{"schema":%s,"policies":{"staticPolicies":%s}}`, g.schema, textsJSON(texts)), &want)
+		r.ask(t, "validate", fmt.Sprintf(`{"schema":%s,"policies":%s}`, g.schema, policySetJSON(policies)), &want)
 		if want.refused() {
 			t.Fatalf("%+v", want.Errors)
 		}
 		for id, w := range policies {
-			findings := want.findings(id)
-			if len(findings) > 0 {
-				invalid++
-			} else {
-				valid++
+			// Of a link only the head is looked at; the rest was its template's.
+			checks := map[string]error{id: schema.Validate(mustWrite(t, w))}
+			if w.isLink() {
+				templates++
+				checks["template "+id] = schema.ValidateTemplates(mustTemplate(t, w.text))
 			}
-			got := schema.Validate(mustWrite(t, w))
-			switch err := sameFindings(got, findings); {
-			case err == nil || knownToFindMore(w, got, findings):
-			case (got != nil) != (len(findings) > 0):
-				if mismatches++; mismatches < 10 {
-					t.Errorf("%s: %v", texts[id], err)
+			for id, got := range checks {
+				findings := want.findings(id)
+				if len(findings) > 0 {
+					invalid++
+				} else {
+					valid++
 				}
-			default:
-				reworded++
+				switch err := sameFindings(got, findings); {
+				case err == nil || knownToFindMore(w, got, findings):
+				case (got != nil) != (len(findings) > 0):
+					if mismatches++; mismatches < 10 {
+						t.Errorf("%s, %s: %v", id, w.materialised(), err)
+					}
+				default:
+					reworded++
+				}
 			}
 		}
 	}
-	t.Logf("%d valid, %d invalid, %d mismatches, %d with other findings", valid, invalid, mismatches, reworded)
+	t.Logf("%d valid, %d invalid, %d of templates, %d mismatches, %d with other findings", valid, invalid, templates, mismatches, reworded)
 	// After a wrong operand of &&, and in what order types are named, the two are not always alike.
-	if valid < 300 || invalid < 300 || reworded > 20 {
+	if valid < 500 || invalid < 500 || templates < 200 || reworded > 20 {
 		t.Error("the run is too narrow")
 	}
 }
