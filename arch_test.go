@@ -35,7 +35,7 @@ var imports = map[string]string{
 	"internal/storage/storagetest":               ". internal/storage internal/storage/memory cmp", // memory is the model
 	"internal/access":                            ". internal/storage prometheus json",
 	"internal/token":                             ". cedar-types prometheus json jwt jwks otter sync",
-	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync",
+	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync rate",
 	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/policystore prometheus json",
 	"internal/api":                               ". internal/access internal/policystore internal/tenant prometheus json huma",
@@ -91,6 +91,7 @@ var external = map[string][]string{
 	"sqlite":      {"modernc.org/sqlite"},
 	"sys":         {"golang.org/x/sys"},
 	"sync":        {"golang.org/x/sync"},
+	"rate":        {"golang.org/x/time/rate"},
 	"prometheus":  {"github.com/prometheus/client_golang", "github.com/prometheus/client_model"},
 	"jwt":         {"github.com/golang-jwt/jwt/v5"},
 	"jwks":        {"github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"},

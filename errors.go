@@ -51,14 +51,16 @@ func (k Kind) String() string {
 // ResourceType names what an error is about, in AVP's words.
 type ResourceType string
 
-// The resources errors speak of. Tenant, issuer and access key are copse's own.
+// The resources errors speak of. Tenant, issuer, access key and plan are copse's own.
 const (
 	ResourcePolicyStore ResourceType = "POLICY_STORE"
+	ResourceAlias       ResourceType = "POLICY_STORE_ALIAS"
 	ResourcePolicy      ResourceType = "POLICY"
 	ResourceSchema      ResourceType = "SCHEMA"
 	ResourceTenant      ResourceType = "TENANT"
 	ResourceIssuer      ResourceType = "ISSUER"
 	ResourceAccessKey   ResourceType = "ACCESS_KEY"
+	ResourcePlan        ResourceType = "PLAN"
 )
 
 // Field is one finding about a request: where and what.

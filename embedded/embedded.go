@@ -73,6 +73,7 @@ func Load(fsys fs.FS, options Options) (*PDP, error) {
 func (o Options) config() server.Config {
 	cfg := server.DefaultConfig()
 	cfg.Log = o.Log
+	cfg.NoRates = true // they are for callers on a network
 	if o.CacheBytes != 0 {
 		cfg.SnapshotCacheBytes = o.CacheBytes
 	}

@@ -16,7 +16,7 @@ import (
 
 // GetContents needs Read.
 func (s *Service) GetContents(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (Contents, error) {
-	r, err := s.find(ctx, c, access.Read, id)
+	r, err := s.admit(ctx, c, access.Read, "GetContents", id)
 	if err != nil {
 		return Contents{}, err
 	}
@@ -45,7 +45,7 @@ func (s *Service) GetContents(ctx context.Context, c access.Caller, id copse.Pol
 // Policies that have no name, and stay, are not validated again: like PutSchema, this checks what it
 // is given.
 func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewContents) (ContentsResult, error) {
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "PutContents", id)
 	if err != nil {
 		return ContentsResult{}, err
 	}

@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -26,6 +27,11 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
 		Settings: in.Settings, Description: in.Description, Revision: 1, Policies: len(in.Policies),
 		CreatedAt: at, UpdatedAt: at,
+	}
+	if out.Plan = cmp.Or(in.Plan, s.defaultPlan); in.Plan != "" {
+		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {
+			return PolicyStore{}, err
+		}
 	}
 	directory := storage.Directory()
 	var former PolicyStore
@@ -143,7 +149,7 @@ func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Writ
 
 // newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
 func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
-	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, ClientToken: o.key.ID})
+	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, Plan: p.Plan, ClientToken: o.key.ID})
 	if err != nil {
 		return nil, err
 	}

@@ -94,13 +94,23 @@ func (s *Service) Decider() copse.Decider { return decider{s} }
 type decider struct{ s *Service }
 
 func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	r, err := d.s.rows.Get(ctx, req.PolicyStoreID)
+	if err == nil {
+		err = d.s.charge(ctx, req.PolicyStoreID, r, access.Decide, "IsAuthorizedWithToken", 1)
+	} else {
+		err = unknowable(err, req.PolicyStoreID)
+	}
+	if err != nil {
+		d.s.metrics.failed(err)
+		return copse.Response{}, err
+	}
 	return d.s.decide(ctx, req)
 }
 
 // DecideAs decides for a caller whose key must cover the policy store with Decide. Denied while the
 // policy store's tenant is suspended: a key must not be a way around that.
 func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Request) (copse.Response, error) {
-	r, err := s.find(ctx, c, access.Decide, req.PolicyStoreID)
+	r, err := s.admit(ctx, c, access.Decide, "IsAuthorized", req.PolicyStoreID)
 	if err != nil && copse.KindOf(err) == copse.Internal {
 		err = unknowable(err, req.PolicyStoreID)
 	}

@@ -23,6 +23,7 @@ const (
 
 	kindPolicyStore              = access.PolicyStoreKind // it exists when, and only when, this row does
 	kindErasure     storage.Kind = "erasure"              // id random: what it says is forgotten with it
+	kindPlan        storage.Kind = "plan"                 // id = name
 )
 
 var (
@@ -35,6 +36,8 @@ func nameKey(name string) storage.Key         { return storage.Key{Kind: kindNam
 func rowKey(id copse.PolicyStoreID) storage.Key {
 	return storage.Key{Kind: kindPolicyStore, ID: string(id)}
 }
+
+func planKey(name string) storage.Key { return storage.Key{Kind: kindPlan, ID: name} }
 
 // bodyVersion is in every body. A higher one was written by a newer copse, and is refused rather than
 // half understood.
@@ -136,8 +139,29 @@ type rowBody struct {
 	Tenant      copse.TenantID    `json:"tenant,omitzero"`
 	Incarnation copse.Incarnation `json:"incarnation"`
 	CreatedAt   time.Time         `json:"createdAt"`
+	Plan        string            `json:"plan,omitzero"` // empty: default
 	// ClientToken is the id of the item that remembers the making; see once.
 	ClientToken string `json:"clientToken,omitzero"`
+}
+
+type planBody struct {
+	V           int        `json:"v"`
+	Description string     `json:"description,omitzero"`
+	Quotas      quotasBody `json:"quotas"`
+	UpdatedAt   time.Time  `json:"updatedAt"`
+}
+
+type quotasBody struct {
+	Templates          int            `json:"templates"`
+	Aliases            int            `json:"aliases"`
+	IdentitySources    int            `json:"identitySources"`
+	Namespaces         int            `json:"namespaces"`
+	PolicyBytes        int            `json:"policyBytes"`
+	SchemaBytes        int            `json:"schemaBytes"`
+	ScopeBytes         int            `json:"scopeBytes"`
+	DecisionsPerSecond int            `json:"decisionsPerSecond"`
+	WritesPerSecond    int            `json:"writesPerSecond"`
+	Operations         map[string]int `json:"operations,omitempty"`
 }
 
 // erasureBody is all that a restart needs to finish an erasure.
@@ -184,6 +208,8 @@ func decode(item storage.Item, into any) error {
 	case *erasureBody:
 		version = b.V
 	case *tokenBody:
+		version = b.V
+	case *planBody:
 		version = b.V
 	}
 	if version != bodyVersion {

@@ -58,7 +58,7 @@ func TestMetrics(t *testing.T) {
 		"copse_forbid_errors_total":                 3,
 		"copse_over_budget_total":                   0,
 		"copse_snapshot_cache_hits_total":           3,
-		"copse_snapshot_cache_misses_total":         3,
+		"copse_snapshot_cache_misses_total":         2,
 		"copse_snapshot_cache_entries":              2,
 		"copse_decision_errors_total Unavailable":   0,
 		"copse_decision_errors_total QuotaExceeded": 0,

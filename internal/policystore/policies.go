@@ -18,7 +18,7 @@ const namePrefix = "name/"
 // CreatePolicy adds a policy. Conflict when the name is taken. Needs Write.
 func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewPolicy) (Policy, error) {
 	text := in.text()
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "CreatePolicy", id)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -210,7 +210,7 @@ func (s *Service) GetPolicy(ctx context.Context, c access.Caller, id copse.Polic
 	if err := policy.Validate(); err != nil {
 		return Policy{}, err
 	}
-	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+	if _, err := s.admit(ctx, c, access.Read, "GetPolicy", id); err != nil {
 		return Policy{}, err
 	}
 	// Between the two reads of a lookup by name the policy can be deleted and another take the name;
@@ -233,7 +233,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err := policy.Validate(); err != nil {
 		return Policy{}, err
 	}
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "UpdatePolicy", id)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -326,7 +326,7 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err := policy.Validate(); err != nil {
 		return err
 	}
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "DeletePolicy", id)
 	if err != nil {
 		return err
 	}
@@ -359,7 +359,7 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 // ListPolicies returns up to limit policies with ids after a given one, and whether there are more.
 // Needs Read.
 func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.PolicyStoreID, after copse.PolicyID, limit int) ([]Policy, bool, error) {
-	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+	if _, err := s.admit(ctx, c, access.Read, "ListPolicies", id); err != nil {
 		return nil, false, err
 	}
 	limit = pageSize(limit)

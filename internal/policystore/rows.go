@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -16,6 +17,7 @@ type row struct {
 	incarnation copse.Incarnation
 	createdAt   time.Time
 	clientToken string // see rowBody
+	plan        string
 	version     uint64
 }
 
@@ -36,7 +38,7 @@ func decodeRow(item storage.Item) (row, error) {
 		return row{}, err
 	}
 	return row{tenant: body.Tenant, incarnation: body.Incarnation, createdAt: body.CreatedAt,
-		clientToken: body.ClientToken, version: item.Version}, nil
+		clientToken: body.ClientToken, plan: body.Plan, version: item.Version}, nil
 }
 
 // find is the access check of every method that names a policy store: absent and not covered are the
@@ -97,7 +99,7 @@ func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summ
 
 // Get needs Read. NotFound also when the caller's key does not cover it.
 func (s *Service) Get(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (PolicyStore, error) {
-	r, err := s.find(ctx, c, access.Read, id)
+	r, err := s.admit(ctx, c, access.Read, "GetPolicyStore", id)
 	if err != nil {
 		return PolicyStore{}, err
 	}
@@ -114,7 +116,7 @@ func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (
 	}
 	return PolicyStore{
 		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(),
-		Description: sum.settings.Description, Revision: sum.revision, Policies: sum.policies,
+		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Revision: sum.revision, Policies: sum.policies,
 		CreatedAt: r.createdAt, UpdatedAt: sum.settings.UpdatedAt,
 	}, nil
 }

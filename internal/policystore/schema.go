@@ -11,7 +11,7 @@ import (
 
 // PutSchema replaces the schema. Stored policies are not checked again. Needs Write.
 func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text SchemaText) (Schema, error) {
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "PutSchema", id)
 	if err != nil {
 		return Schema{}, err
 	}
@@ -69,7 +69,7 @@ func (s *Service) sourcesAt(ctx context.Context, id copse.PolicyStoreID, l *ledg
 
 // GetSchema needs Read; NotFound (SCHEMA) when there is none.
 func (s *Service) GetSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (Schema, error) {
-	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+	if _, err := s.admit(ctx, c, access.Read, "GetSchema", id); err != nil {
 		return Schema{}, err
 	}
 	item, err := s.backend.Get(ctx, storage.PolicyStore(id), schemaKey)

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,24 +32,30 @@ import (
 
 // Config is what a Service is made of.
 type Config struct {
-	Backend    storage.Backend
-	CacheBytes int64 // snapshots kept compiled; 0 = 256 MiB
-	MaxWeight  int64 // what one policy store may weigh compiled; 0 = copse.MaxPolicyStoreWeight
-	Log        *slog.Logger
-	Metrics    prometheus.Registerer
+	Backend     storage.Backend
+	CacheBytes  int64  // snapshots kept compiled; 0 = 256 MiB
+	MaxWeight   int64  // what one policy store may weigh compiled; 0 = copse.MaxPolicyStoreWeight
+	DefaultPlan string // of new policy stores; empty: PlanUnmetered
+	NoRates     bool   // the rates of all plans are left aside
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
 }
 
 // Service administers policy stores and decides from them.
 type Service struct {
-	backend   storage.Backend
-	directory copse.Incarnation // of the directory partition
-	maxWeight int64
-	log       *slog.Logger
-	metrics   *metrics
+	backend     storage.Backend
+	directory   copse.Incarnation // of the directory partition
+	maxWeight   int64
+	defaultPlan string
+	noRates     bool
+	log         *slog.Logger
+	metrics     *metrics
 
 	rows      *storage.Cache[copse.PolicyStoreID, row]
 	summaries *storage.Cache[copse.PolicyStoreID, summary]
 	snapshots *storage.Cache[copse.PolicyStoreID, *compiled]
+	plans     *storage.Cache[string, *Plan]
+	meters    meters
 	desks     desks
 	tenants   atomic.Pointer[copse.Directory]
 	unfollow  func()
@@ -62,6 +69,7 @@ type Service struct {
 const (
 	maxRows      = 100_000
 	maxSummaries = 20_000
+	negativeTTL  = 5 * time.Second // how long an absence is believed, unless what was absent is made
 )
 
 // New makes a Service. It follows the backend until Close.
@@ -74,7 +82,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, log: cfg.Log,
+		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
 		desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
@@ -92,6 +100,13 @@ func New(cfg Config) (*Service, error) {
 		Load: s.loadSnapshot, MaxWeight: cfg.CacheBytes,
 		Weigh: func(_ copse.PolicyStoreID, e *compiled) int64 { return e.weight() },
 	})
+	s.plans = storage.NewCache(storage.CacheConfig[string, *Plan]{Load: s.loadPlan, MaxWeight: 10 * maxPlans, NegativeTTL: negativeTTL})
+	if s.defaultPlan = cfg.DefaultPlan; s.defaultPlan == "" {
+		s.defaultPlan = PlanUnmetered
+	}
+	if err := s.knownPlan(context.Background(), "default-plan", s.defaultPlan); err != nil {
+		return nil, err
+	}
 	if s.metrics, err = newMetrics(cfg.Metrics, s.snapshots.Stats); err != nil {
 		return nil, err
 	}
@@ -120,21 +135,26 @@ func (s *Service) follow(c storage.Change) {
 		s.snapshots.Invalidate(id)
 		if c.Fenced {
 			s.desks.forget(id)
+			s.meters.drop(id)
 		}
 		return
 	}
 	if c.Keys == nil {
 		s.rows.InvalidateAll()
+		s.plans.InvalidateAll()
 		s.summaries.InvalidateAll()
 		s.snapshots.InvalidateAll()
 		return
 	}
 	for _, k := range c.Keys {
-		if k.Kind == kindPolicyStore {
+		switch k.Kind {
+		case kindPolicyStore:
 			id := copse.PolicyStoreID(k.ID)
 			s.rows.Invalidate(id)
 			s.summaries.Invalidate(id)
 			s.snapshots.Invalidate(id)
+		case kindPlan:
+			s.plans.Invalidate(k.ID)
 		}
 	}
 }

@@ -16,6 +16,7 @@ type PolicyStore struct {
 	Incarnation copse.Incarnation
 	Settings    copse.Settings
 	Description string
+	Plan        string
 	Revision    uint64
 	Policies    int
 	CreatedAt   time.Time
@@ -78,6 +79,7 @@ type NewPolicyStore struct {
 	Tenant      copse.TenantID
 	Settings    copse.Settings
 	Description string
+	Plan        string // empty: the service's default
 	Schema      *SchemaText
 	Policies    []PolicyText
 	// Bind are further directory rows, committed together with the policy store's own row: the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
 )
 
 // Config is everything a server can be told. The comments are the reference: a field with a key in
@@ -52,6 +53,12 @@ type Config struct {
 
 	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
 	SnapshotCacheBytes int64
+
+	// DefaultPlan is the plan of new policy stores: default, avp, unmetered, or one that was made since.
+	// Those there are stay on theirs.
+	DefaultPlan string
+	// NoRates leaves the rates of all plans aside. Not a setting: for policy stores used in process.
+	NoRates bool
 
 	// ReadHeaderTimeout, ReadTimeout and WriteTimeout bound one request, IdleTimeout a connection
 	// between requests. ShutdownTimeout is how long requests under way may take once the server is
@@ -96,6 +103,7 @@ func DefaultConfig() Config {
 		Listen:             "127.0.0.1:8420",
 		OpsListen:          "127.0.0.1:8421",
 		SnapshotCacheBytes: 256 << 20,
+		DefaultPlan:        policystore.PlanDefault,
 		ReadHeaderTimeout:  5 * time.Second,
 		ReadTimeout:        30 * time.Second,
 		WriteTimeout:       60 * time.Second,
@@ -165,6 +173,7 @@ func Settings() []Setting {
 		{Key: "allow-private-issuers", Usage: "fetch issuer keys from private and loopback addresses too", Bool: true, field: func(c *Config) any { return &c.AllowPrivateIssuers }},
 		{Key: "allow-http-issuers", Usage: "fetch issuer keys over http from loopback, with --allow-private-issuers", Bool: true, field: func(c *Config) any { return &c.AllowHTTPIssuers }},
 		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
+		{Key: "default-plan", Usage: "plan of new policy stores: default, avp, unmetered, or one of your own", field: func(c *Config) any { return &c.DefaultPlan }},
 		{Key: "read-header-timeout", Usage: "longest wait for a request's headers", field: func(c *Config) any { return &c.ReadHeaderTimeout }},
 		{Key: "read-timeout", Usage: "longest wait for a whole request", field: func(c *Config) any { return &c.ReadTimeout }},
 		{Key: "write-timeout", Usage: "longest time from a request's headers to the end of its answer", field: func(c *Config) any { return &c.WriteTimeout }},

@@ -94,7 +94,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, s.Access.Close)
 	s.PolicyStores, err = policystore.New(policystore.Config{
-		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes,
+		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes, DefaultPlan: s.cfg.DefaultPlan, NoRates: s.cfg.NoRates,
 		Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
