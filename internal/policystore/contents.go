@@ -83,6 +83,9 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 		if err := validateAll(&found, stored.settings.Validation, against, drafts); err != nil {
 			return change{}, err
 		}
+		if stored.quotas, err = s.quotas(ctx, id); err != nil {
+			return change{}, err
+		}
 		m := merge{stored: stored, in: in, drafts: drafts, schema: against, at: now()}
 		writes, err := m.plan()
 		if err != nil {
@@ -155,6 +158,9 @@ func (m *merge) planSchema() ([]storage.Write, error) {
 	if m.in.Schema == nil {
 		return nil, nil
 	}
+	if err := checkSchema(*m.in.Schema, m.schema, m.stored.quotas); err != nil {
+		return nil, err
+	}
 	body := newSchemaBody(*m.in.Schema, m.schema, m.at, m.at)
 	if old := m.stored.schemaBody; old != nil {
 		// Compared as they would be stored, since JSON loses its white space there.
@@ -188,6 +194,9 @@ func (m *merge) planPolicy(d draft, former *storedPolicy) ([]storage.Write, erro
 	m.next = append(m.next, policySource{ref: ref, policy: d.policy, size: len(d.text.Statement)})
 	if former != nil && former.body.Statement == d.text.Statement && former.body.Description == d.text.Description {
 		return nil, nil
+	}
+	if err := checkSize(copse.ResourcePolicy, d.path, len(d.text.Statement), m.stored.quotas.PolicyBytes); err != nil {
+		return nil, err
 	}
 	body := newPolicyBody(d.text, d.policy, created, m.at)
 	encoded, err := encode(&body)
@@ -227,7 +236,7 @@ func (m *merge) check(s *Service, writes []storage.Write) error {
 			sizes.add(p.body.Resource.uid(), len(p.body.Statement))
 		}
 	}
-	if err := sizes.check(); err != nil {
+	if err := sizes.check(m.stored.quotas.ScopeBytes); err != nil {
 		return err
 	}
 	weight, err := s.weigh(m.schema, m.stored.settings.settings(), text, func() ([]policySource, error) {

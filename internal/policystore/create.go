@@ -28,11 +28,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 		Settings: in.Settings, Description: in.Description, Revision: 1, Policies: len(in.Policies),
 		CreatedAt: at, UpdatedAt: at,
 	}
-	if out.Plan = cmp.Or(in.Plan, s.defaultPlan); in.Plan != "" {
-		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {
-			return PolicyStore{}, err
-		}
-	}
+	out.Plan = cmp.Or(in.Plan, s.defaultPlan)
 	directory := storage.Directory()
 	var former PolicyStore
 	if done, err := s.recall(ctx, directory, o, &former); done || err != nil {
@@ -52,7 +48,16 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 }
 
 func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore, out *PolicyStore, o *once) error {
-	writes, err := s.firstContents(in, out.CreatedAt)
+	if in.Plan != "" {
+		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {
+			return err
+		}
+	}
+	plan, err := s.plan(ctx, row{plan: out.Plan})
+	if err != nil {
+		return fromStorage(err, out.ID)
+	}
+	writes, err := s.firstContents(in, plan.Quotas, out.CreatedAt)
 	if err != nil {
 		return err
 	}
@@ -86,7 +91,7 @@ func denied(what string) error {
 }
 
 // firstContents validates what the policy store starts with, and turns it into the first commit.
-func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Write, error) {
+func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]storage.Write, error) {
 	if err := validateSettings(in.Settings); err != nil {
 		return nil, err
 	}
@@ -108,6 +113,9 @@ func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Writ
 		if schema, err = parseSchema(*in.Schema); err != nil {
 			return nil, err
 		}
+		if err := checkSchema(*in.Schema, schema, q); err != nil {
+			return nil, err
+		}
 		bodies[schemaKey] = newSchemaBody(*in.Schema, schema, at, at)
 	}
 	if err := validateAll(&f, in.Settings.Validation, schema, drafts); err != nil {
@@ -123,10 +131,13 @@ func (s *Service) firstContents(in NewPolicyStore, at time.Time) ([]storage.Writ
 			bodies[nameKey(d.text.Name)] = &nameBody{V: bodyVersion, Policy: id}
 		}
 		sources[i] = policySource{ref: copse.PolicyRef{ID: id, Name: d.text.Name}, policy: d.policy}
+		if err := checkSize(copse.ResourcePolicy, d.path, len(d.text.Statement), q.PolicyBytes); err != nil {
+			return nil, err
+		}
 		text += len(d.text.Statement)
 		sizes.add(body.Resource.uid(), len(d.text.Statement))
 	}
-	if err := sizes.check(); err != nil {
+	if err := sizes.check(q.ScopeBytes); err != nil {
 		return nil, err
 	}
 	weight, err := s.weigh(schema, in.Settings, text, func() ([]policySource, error) { return sources, nil })

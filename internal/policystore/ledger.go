@@ -29,6 +29,7 @@ type ledger struct {
 	parseErr        error
 	scopes          map[scopeKey]int // bytes of policy text by the resource the policies name
 	weight          int64            // at least what the snapshot and the text weigh
+	quotas          Quotas           // of the plan, when the ledger was asked for
 	tokens          []tokenMark      // client tokens, oldest first
 }
 
@@ -235,7 +236,8 @@ func (s *Service) current(ctx context.Context, k *desk, id copse.PolicyStoreID, 
 			return nil, err
 		}
 		if head.State == storage.Active && head.Incarnation == incarnation && head.Revision == k.ledger.revision {
-			return k.ledger, nil
+			k.ledger.quotas, err = s.quotas(ctx, id)
+			return k.ledger, err
 		}
 	}
 	k.ledger = nil
@@ -247,7 +249,8 @@ func (s *Service) current(ctx context.Context, k *desk, id copse.PolicyStoreID, 
 		return nil, err
 	}
 	k.ledger = &c.ledger
-	return k.ledger, nil
+	k.ledger.quotas, err = s.quotas(ctx, id)
+	return k.ledger, err
 }
 
 // operation says what is done, where and by whom; row is where the caller's key was checked.

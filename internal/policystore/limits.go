@@ -15,17 +15,27 @@ func quota(resource copse.ResourceType, what string, have, limit int) *copse.Err
 		Detail: fmt.Sprintf("too many %s: %d, at most %d are allowed", what, have, limit)}
 }
 
+// checkSize holds a plan's limit on one text. The engine has held its own, which no plan exceeds.
+func checkSize(resource copse.ResourceType, path string, size, limit int) error {
+	if size <= limit {
+		return nil
+	}
+	err := quota(resource, "bytes", size, limit)
+	err.Fields = []copse.Field{{Path: path, Message: fmt.Sprintf("%d bytes, at most %d are allowed", size, limit)}}
+	return err
+}
+
 // checkScope holds the limit on the text of all policies that name one resource, or none: it bounds
 // how many policies one request can have to consider.
-func checkScope(resource types.EntityUID, size int) error {
-	if size <= copse.MaxPolicyBytesPerScope {
+func checkScope(resource types.EntityUID, size, limit int) error {
+	if size <= limit {
 		return nil
 	}
 	what := "that name no single resource"
 	if !resource.IsZero() {
 		what = "that name the resource " + resource.String()
 	}
-	return quota(copse.ResourcePolicy, "bytes of policies "+what, size, copse.MaxPolicyBytesPerScope)
+	return quota(copse.ResourcePolicy, "bytes of policies "+what, size, limit)
 }
 
 // checkCommit holds the limits of one commit before it is tried, in words about policies.
@@ -156,11 +166,26 @@ type scopeSizes map[types.EntityUID]int
 
 func (s scopeSizes) add(resource types.EntityUID, size int) { s[resource] += size }
 
-func (s scopeSizes) check() error {
+func (s scopeSizes) check(limit int) error {
 	for resource, size := range s {
-		if err := checkScope(resource, size); err != nil {
+		if err := checkScope(resource, size, limit); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkSchema holds a plan's limits on a schema.
+func checkSchema(text SchemaText, schema *engine.Schema, q Quotas) error {
+	path := schemaJSONPath
+	if text.Cedar != "" {
+		path = schemaCedarPath
+	}
+	if err := checkSize(copse.ResourceSchema, path, len(text.JSON)+len(text.Cedar), q.SchemaBytes); err != nil {
+		return err
+	}
+	if n := len(schema.Namespaces()); n > q.Namespaces {
+		return quota(copse.ResourceSchema, "namespaces", n, q.Namespaces)
 	}
 	return nil
 }

@@ -112,6 +112,19 @@ func (s *Service) plan(ctx context.Context, r row) (*Plan, error) {
 	return p, err
 }
 
+// quotas are those of a policy store's plan.
+func (s *Service) quotas(ctx context.Context, id copse.PolicyStoreID) (Quotas, error) {
+	r, err := s.rows.Get(ctx, id)
+	if err != nil {
+		return Quotas{}, err
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil {
+		return Quotas{}, err
+	}
+	return p.Quotas, nil
+}
+
 func (s *Service) loadPlan(ctx context.Context, name string) (*Plan, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), planKey(name))
 	if errors.Is(err, storage.ErrNotFound) {

@@ -113,7 +113,10 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 	if p.former != nil {
 		size -= len(p.former.body.Statement) // an update keeps the resource, and so the scope
 	}
-	if err := checkScope(p.body.Resource.uid(), size); err != nil {
+	if err := checkSize(copse.ResourcePolicy, statementPath, len(p.body.Statement), l.quotas.PolicyBytes); err != nil {
+		return change{}, err
+	}
+	if err := checkScope(p.body.Resource.uid(), size, l.quotas.ScopeBytes); err != nil {
 		return change{}, err
 	}
 	weight, err := s.chargeOne(ctx, id, l, schema, p)

@@ -25,6 +25,9 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 		if err != nil {
 			return change{}, err
 		}
+		if err := checkSchema(text, schema, l.quotas); err != nil {
+			return change{}, err
+		}
 		at := now()
 		body = newSchemaBody(text, schema, at, at)
 		if l.schemaBody != nil {
