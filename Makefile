@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, golangci-lint
 	$(LINT) run ./...
 
 bench: ## the figures of docs/performance.md, as ratios in one run
-	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./bench/
+	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./bench/ ./internal/engine/
 
 mutants: ## break each isolation law on purpose and see its test fail
 	@./scripts/mutants

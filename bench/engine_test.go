@@ -2,222 +2,56 @@ package bench
 
 import (
 	"fmt"
-	"slices"
+	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/types"
-	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/engine"
 )
 
-// The workload: of n policies, 80 % give one user one action on one folder, 10 % give a group two
-// actions on a folder, 10 % compare attributes; at most ten of those are on the action asked for. A
-// request carries five entities in AVP's format.
-
-func workload(n int) map[string]string {
-	texts := make(map[string]string, n)
-	attributes := 0
-	for i := range n {
-		id := fmt.Sprintf("policy%06d", i)
-		switch {
-		case i%10 < 8:
-			texts[id] = fmt.Sprintf(`permit(principal == User::"u%d", action == Action::"view", resource in Folder::"f%d");`, i, i)
-		case i%10 == 8:
-			texts[id] = fmt.Sprintf(`permit(principal in Group::"g%d", action in [Action::"view", Action::"edit"], resource in Folder::"f%d");`, i, i)
-		default:
-			action := fmt.Sprintf("other%d", i)
-			if attributes < 10 {
-				action = "view"
-			}
-			attributes++
-			texts[id] = fmt.Sprintf(`permit(principal is User, action == Action::"%s", resource is Document) when { principal.dept == resource.dept && principal.level >= 3 && context.mfa && !resource.labels.contains("secret") };`, action)
-		}
-	}
-	return texts
-}
-
-const requestEntities = `[
-	{"identifier": {"entityType": "User", "entityId": "u0"}, "attributes": {"dept": {"string": "engineering"}, "level": {"long": 4}, "name": {"string": "Ada"}},
-	 "parents": [{"entityType": "Group", "entityId": "g8"}, {"entityType": "Group", "entityId": "g28"}]},
-	{"identifier": {"entityType": "Document", "entityId": "d1"}, "attributes": {"dept": {"string": "engineering"}, "labels": {"set": [{"string": "draft"}, {"string": "q3"}]},
-	 "owner": {"entityIdentifier": {"entityType": "User", "entityId": "u7"}}}, "parents": [{"entityType": "Folder", "entityId": "f8"}]},
-	{"identifier": {"entityType": "Folder", "entityId": "f8"}, "attributes": {}, "parents": [{"entityType": "Folder", "entityId": "f0"}]},
-	{"identifier": {"entityType": "Group", "entityId": "g8"}, "attributes": {}, "parents": [{"entityType": "Group", "entityId": "everyone"}]},
-	{"identifier": {"entityType": "Group", "entityId": "everyone"}, "attributes": {"size": {"long": 12}}, "parents": []}]`
-
-const requestContext = `{"mfa": {"boolean": true}, "hour": {"long": 14}}`
-
-func requests() []copse.Request {
-	base := copse.Request{
-		Principal: types.NewEntityUID("User", "u0"), Action: types.NewEntityUID("Action", "view"), Resource: types.NewEntityUID("Document", "d1"),
-		Entities: copse.Data{Format: copse.FormatAVPList, Bytes: []byte(requestEntities)},
-		Context:  copse.Data{Format: copse.FormatAVPMap, Bytes: []byte(requestContext)},
-	}
-	stranger, edit, missing := base, base, base
-	stranger.Principal.ID = "nobody"
-	edit.Action.ID = "edit"
-	missing.Context.Bytes = []byte(`{}`)
-	return []copse.Request{base, stranger, edit, missing}
-}
-
-func compile(b testing.TB, texts map[string]string) *engine.Snapshot {
+func compile(b testing.TB, schema *engine.Schema, settings copse.Settings, texts map[string]string) *engine.Snapshot {
 	b.Helper()
-	sources := make([]engine.Source, 0, len(texts))
-	for id, text := range texts {
-		p, err := engine.ParsePolicy(id, []byte(text))
-		if err != nil {
-			b.Fatal(err)
-		}
-		sources = append(sources, engine.Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: p})
-	}
-	s, err := engine.Compile(nil, copse.Settings{}, sources)
+	s, err := engine.Compile(schema, settings, sources(b, texts))
 	if err != nil {
 		b.Fatal(err)
 	}
 	return s
 }
 
-// scan is what a program does that uses cedar-go directly: decode the request into structs, turn them
-// into cedar-go's values, let cedar-go look at every policy, sort what it says.
-type scan struct{ policies *cedar.PolicySet }
-
-type answer struct {
-	Decision    copse.Decision
-	Determining []string
-	Errors      []string
-}
-
-func newScan(b testing.TB, texts map[string]string) scan {
+func sources(b testing.TB, texts map[string]string) []engine.Source {
 	b.Helper()
-	set := cedar.NewPolicySet()
+	out := make([]engine.Source, 0, len(texts))
 	for id, text := range texts {
-		p := new(cedar.Policy)
-		if err := p.UnmarshalCedar([]byte(text)); err != nil {
+		p, err := engine.ParsePolicy(id, []byte(text))
+		if err != nil {
 			b.Fatal(err)
 		}
-		set.Add(cedar.PolicyID(id), p)
-	}
-	return scan{set}
-}
-
-type identifier struct {
-	EntityType string `json:"entityType"`
-	EntityID   string `json:"entityId"`
-}
-
-func (i identifier) uid() types.EntityUID {
-	return types.NewEntityUID(types.EntityType(i.EntityType), types.String(i.EntityID))
-}
-
-type value struct {
-	Boolean          *bool            `json:"boolean"`
-	Long             *int64           `json:"long"`
-	String           *string          `json:"string"`
-	EntityIdentifier *identifier      `json:"entityIdentifier"`
-	Set              []value          `json:"set"`
-	Record           map[string]value `json:"record"`
-}
-
-func (v value) cedar() types.Value {
-	switch {
-	case v.Boolean != nil:
-		return types.Boolean(*v.Boolean)
-	case v.Long != nil:
-		return types.Long(*v.Long)
-	case v.String != nil:
-		return types.String(*v.String)
-	case v.EntityIdentifier != nil:
-		return v.EntityIdentifier.uid()
-	case v.Set != nil:
-		elements := make([]types.Value, len(v.Set))
-		for i, e := range v.Set {
-			elements[i] = e.cedar()
-		}
-		return types.NewSet(elements...)
-	default:
-		return record(v.Record)
-	}
-}
-
-func record(m map[string]value) types.Record {
-	out := make(types.RecordMap, len(m))
-	for name, v := range m {
-		out[types.String(name)] = v.cedar()
-	}
-	return types.NewRecord(out)
-}
-
-type entity struct {
-	Identifier identifier       `json:"identifier"`
-	Attributes map[string]value `json:"attributes"`
-	Parents    []identifier     `json:"parents"`
-}
-
-func (s scan) decide(req *copse.Request) (answer, error) {
-	var list []entity
-	if err := json.Unmarshal(req.Entities.Bytes, &list); err != nil {
-		return answer{}, err
-	}
-	var context map[string]value
-	if err := json.Unmarshal(req.Context.Bytes, &context); err != nil {
-		return answer{}, err
-	}
-	entities := make(types.EntityMap, len(list))
-	for _, e := range list {
-		parents := make([]types.EntityUID, len(e.Parents))
-		for i, p := range e.Parents {
-			parents[i] = p.uid()
-		}
-		uid := e.Identifier.uid()
-		entities[uid] = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...), Attributes: record(e.Attributes)}
-	}
-	decision, diagnostic := cedar.Authorize(s.policies, entities, cedar.Request{
-		Principal: req.Principal, Action: req.Action, Resource: req.Resource, Context: record(context)})
-	var out answer
-	if decision == cedar.Allow {
-		out.Decision = copse.Allow
-	}
-	for _, r := range diagnostic.Reasons {
-		out.Determining = append(out.Determining, string(r.PolicyID))
-	}
-	for _, e := range diagnostic.Errors {
-		out.Errors = append(out.Errors, string(e.PolicyID)+": "+e.Message)
-	}
-	slices.Sort(out.Determining)
-	slices.Sort(out.Errors)
-	return out, nil
-}
-
-func answerOf(r copse.Response) answer {
-	out := answer{Decision: r.Decision}
-	for _, p := range r.Determining {
-		out.Determining = append(out.Determining, string(p.ID))
-	}
-	for _, e := range r.Errors {
-		out.Errors = append(out.Errors, string(e.Policy.ID)+": "+e.Message)
+		out = append(out, engine.Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: p})
 	}
 	return out
 }
 
-// same fails unless both answer every request alike, and the workload is what it should be.
-func same(b testing.TB, s *engine.Snapshot, baseline scan) {
+// same fails unless all answer every request alike, and the workload is what it should be.
+func same(b testing.TB, s *engine.Snapshot, theirs *baseline) {
 	b.Helper()
 	for i, req := range requests() {
 		got, err := s.Decide(&req)
 		if err != nil {
 			b.Fatal(err)
 		}
-		want, err := baseline.decide(&req)
+		d, err := decode(&req)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if diff := cmp.Diff(want, answerOf(got)); diff != "" {
-			b.Fatal(diff)
+		for _, want := range []answer{theirs.indexed(d), theirs.scan(d)} {
+			if diff := cmp.Diff(want, answerOf(got)); diff != "" {
+				b.Fatal(diff)
+			}
 		}
 		if i == 0 && (got.Decision != copse.Allow || len(got.Determining) < 2) {
 			b.Fatalf("the request should match some policies: %+v", got)
@@ -228,53 +62,205 @@ func same(b testing.TB, s *engine.Snapshot, baseline scan) {
 func TestBothEnginesAgree(t *testing.T) {
 	for _, n := range []int{10, 1_000} {
 		texts := workload(n)
-		same(t, compile(t, texts), newScan(t, texts))
+		same(t, compile(t, nil, copse.Settings{}, texts), newBaseline(t, texts))
 	}
 }
 
-var sizes = []int{10, 1_000, 100_000}
+// writeAnswer writes an answer as AVP does; both sides use it.
+func writeAnswer(to []byte, allow bool, determining int, id func(int) string, failures int) []byte {
+	to = append(to, `{"decision":"DENY","determiningPolicies":[`...)
+	if allow {
+		to = append(to[:0], `{"decision":"ALLOW","determiningPolicies":[`...)
+	}
+	for i := range determining {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		to = append(strconv.AppendQuote(append(to, `{"policyId":`...), id(i)), '}')
+	}
+	return strconv.AppendInt(append(to, `],"errors":`...), int64(failures), 10)
+}
 
-// BenchmarkDecision is one decision, request bytes in, answer out. The metric times-the-scan says how
-// many decisions fit into the time of one full scan, measured in the same run.
-func BenchmarkDecision(b *testing.B) {
-	for _, n := range sizes {
+// BenchmarkBytesToBytes is one decision: the bytes of entities and context in, the bytes of the answer out.
+// times-faster compares it with the baseline: the same decoder's output, index and answer, cedar-go's
+// values and evaluator. Request checking is off on both sides; checked-ns/op is copse with it on.
+func BenchmarkBytesToBytes(b *testing.B) {
+	var smallest time.Duration
+	for _, n := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
 			texts := workload(n)
-			s, baseline := compile(b, texts), newScan(b, texts)
-			same(b, s, baseline)
+			s, theirs := compile(b, nil, copse.Settings{}, texts), newBaseline(b, texts)
+			same(b, s, theirs)
+			schema, err := engine.ParseSchema("schema", []byte(workloadSchema), engine.SyntaxCedar)
+			if err != nil {
+				b.Fatal(err)
+			}
+			checked := compile(b, schema, copse.Settings{CheckRequests: true}, texts)
 			req := requests()[0]
+			if got, err := checked.Decide(&req); err != nil || got.Decision != copse.Allow {
+				b.Fatal(got, err)
+			}
+			var buf []byte
+			decide := func(s *engine.Snapshot) {
+				got, _ := s.Decide(&req)
+				buf = writeAnswer(buf[:0], got.Decision == copse.Allow, len(got.Determining), func(i int) string { return string(got.Determining[i].ID) }, len(got.Errors))
+			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.Decide(&req); err != nil {
-					b.Fatal(err)
-				}
+				decide(s)
 			}
-			ours := perCall(func() { _, _ = s.Decide(&req) })
-			theirs := perCall(func() { _, _ = baseline.decide(&req) })
-			b.ReportMetric(float64(theirs)/float64(ours), "times-the-scan")
-			b.ReportMetric(float64(theirs), "scan-ns/op")
+			cost := turns(
+				func() { decide(s) },
+				func() {
+					got, _ := theirs.decide(&req)
+					buf = writeAnswer(buf[:0], got.Decision == copse.Allow, len(got.Determining), func(i int) string { return got.Determining[i] }, len(got.Errors))
+				},
+				func() { decide(checked) })
+			if n == 10 {
+				smallest = cost[0]
+			}
+			b.ReportMetric(0, "ns/op") // see copse-ns/op: in processor time, in turns with the others
+			b.ReportMetric(float64(cost[0]), "copse-ns/op")
+			b.ReportMetric(float64(cost[1]), "baseline-ns/op")
+			b.ReportMetric(float64(cost[2]), "checked-ns/op")
+			b.ReportMetric(float64(cost[1])/float64(cost[0]), "times-faster")
+			if smallest > 0 {
+				b.ReportMetric(float64(cost[0])/float64(smallest), "of-own-at-10")
+			}
 		})
 	}
 }
 
-// perCall times a function over half a second.
-func perCall(f func()) time.Duration {
-	f()
-	start := time.Now()
-	calls := 0
-	for time.Since(start) < 500*time.Millisecond {
-		f()
-		calls++
+// BenchmarkAgainstScan holds a decision against cedar-go's own way, which looks at every policy. cedar-go's
+// request is decoded beforehand; copse decodes its own each time.
+func BenchmarkAgainstScan(b *testing.B) {
+	for _, n := range []int{10, 1_000, 100_000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			texts := workload(n)
+			s, theirs := compile(b, nil, copse.Settings{}, texts), newBaseline(b, texts)
+			same(b, s, theirs)
+			req := requests()[0]
+			d, err := decode(&req)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				_, _ = s.Decide(&req)
+			}
+			cost := turns(func() { _, _ = s.Decide(&req) }, func() { theirs.scan(d) })
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(cost[0]), "copse-ns/op")
+			b.ReportMetric(float64(cost[1]), "scan-ns/op")
+			b.ReportMetric(float64(cost[1])/float64(cost[0]), "times-faster")
+		})
 	}
-	return time.Since(start) / time.Duration(calls)
 }
 
-// BenchmarkCompile is what the first decision of a cold policy store waits for: ten small policies from
-// text to snapshot.
-func BenchmarkCompile(b *testing.B) {
-	texts := workload(10)
-	b.ReportAllocs()
-	for b.Loop() {
-		compile(b, texts)
+// turns measures the processor time of one call of each function. They take turns in small lots, so that
+// whatever else the machine does hits all of them.
+func turns(functions ...func()) []time.Duration {
+	const lots = 20
+	calls := make([]int, len(functions))
+	for i, f := range functions {
+		f()
+		start := processorTime()
+		for calls[i] = 0; processorTime()-start < 20*time.Millisecond; calls[i]++ {
+			f()
+		}
 	}
+	out := make([]time.Duration, len(functions))
+	for range lots {
+		for i, f := range functions {
+			start := processorTime()
+			for range calls[i] {
+				f()
+			}
+			out[i] += processorTime() - start
+		}
+	}
+	for i := range out {
+		out[i] /= time.Duration(lots * calls[i])
+	}
+	return out
+}
+
+// processorTime is what the process has used of its processors, the garbage collector included.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// BenchmarkCold is what the first decision of a cold policy store costs: ten policies from text to a
+// decision, without a schema and with one of six actions.
+func BenchmarkCold(b *testing.B) {
+	texts := workload(10)
+	req := requests()[0]
+	for name, withSchema := range map[string]bool{"schema=none": false, "schema=6-actions": true} {
+		b.Run(name, func(b *testing.B) {
+			cold := func() {
+				var schema *engine.Schema
+				if withSchema {
+					var err error
+					if schema, err = engine.ParseSchema("schema", []byte(workloadSchema), engine.SyntaxCedar); err != nil {
+						b.Fatal(err)
+					}
+				}
+				s := compile(b, schema, copse.Settings{CheckRequests: withSchema}, texts)
+				if got, err := s.Decide(&req); err != nil || got.Decision != copse.Allow {
+					b.Fatal(got, err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				cold()
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(turns(cold)[0])/1000, "cpu-us/op")
+		})
+	}
+}
+
+// BenchmarkMemory is what a policy holds in a snapshot: by the heap, once all that it was made of is gone, and
+// by what the snapshot says of itself.
+func BenchmarkMemory(b *testing.B) {
+	const n = 20_000
+	kind := func(text func(i int) string) func() []engine.Source {
+		return func() []engine.Source {
+			texts := make(map[string]string, n)
+			for i := range n {
+				texts[fmt.Sprintf("policy%06d", i)] = text(i)
+			}
+			return sources(b, texts)
+		}
+	}
+	for name, list := range map[string]func() []engine.Source{
+		"mixed":     func() []engine.Source { return sources(b, workload(n)) },
+		"point":     kind(workloadPoint),
+		"condition": kind(func(i int) string { return workloadCondition(fmt.Sprint("other", i)) }),
+		"links":     func() []engine.Source { return shares(b, n) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				before := live()
+				s, err := engine.Compile(nil, copse.Settings{}, list())
+				if err != nil {
+					b.Fatal(err)
+				}
+				held := live() - before
+				b.ReportMetric(float64(held)/n, "heap-B/policy")
+				b.ReportMetric(float64(s.Weight())/n, "weight-B/policy")
+				runtime.KeepAlive(s)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func live() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
