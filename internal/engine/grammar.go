@@ -24,6 +24,7 @@ type policySpan struct {
 	start int // its first token
 	end   int // behind its semicolon
 	slots slotPlaces
+	odd   bool // cedar-go must be shown the plainText of it
 }
 
 // grammar reads the text of policies as Cedar's grammar has it, builds nothing, and reports the first
@@ -54,7 +55,7 @@ func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
 		start := g.tok.start
 		f := g.policy()
 		if f == nil {
-			spans = append(spans, policySpan{start: start, end: g.prevEnd, slots: g.slots})
+			spans = append(spans, policySpan{start: start, end: g.prevEnd, slots: g.slots, odd: g.lex.odd})
 			continue
 		}
 		faults = append(faults, f)

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -58,6 +60,9 @@ func clipTo(s string, n int) string {
 type lexer struct {
 	text string
 	at   int
+	// odd says that the text met so far has what Cedar's reference reads and cedar-go does not, or reads
+	// differently: then cedar-go is shown plainText of it.
+	odd bool
 }
 
 // syntaxFault is a fault at a place, on its way to becoming a Field.
@@ -130,26 +135,31 @@ func (l *lexer) next() (token, *syntaxFault) {
 	return token{kind: kind, text: l.text[start:l.at], start: start, end: l.at}, nil
 }
 
+// skipSpace skips what Cedar's reference skips: Unicode's white space, and comments, which end at a
+// carriage return too. What hides behind one in a comment for cedar-go may be a condition.
 func (l *lexer) skipSpace() *syntaxFault {
 	for l.at < len(l.text) {
 		rest := l.text[l.at:]
-		switch {
-		case rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n' || rest[0] == '\r':
+		switch c := rest[0]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			l.at++
 		case strings.HasPrefix(rest, "//"):
-			end := strings.IndexByte(rest, '\n')
+			end := strings.IndexAny(rest, "\r\n")
 			if end < 0 {
 				end = len(rest)
+			} else if rest[end] == '\r' && !strings.HasPrefix(rest[end:], "\r\n") {
+				l.odd = true
 			}
 			l.at += end
 		case strings.HasPrefix(rest, "/*"):
-			end := strings.Index(rest[2:], "*/")
-			if end < 0 {
-				return faultAt(l.at, "this comment is not closed: expected */")
-			}
-			l.at += end + 4
+			return faultAt(l.at, "Cedar has no comments like this: begin each of their lines with //")
 		default:
-			return nil
+			r, size := utf8.DecodeRuneInString(rest)
+			if !unicode.IsSpace(r) {
+				return nil
+			}
+			l.odd = true
+			l.at += size
 		}
 	}
 	return nil
@@ -164,12 +174,44 @@ func (l *lexer) skipString() *syntaxFault {
 			l.at++
 			return nil
 		case '\n':
-			return faultAt(start, "this string is not closed: a string ends on its line; write \\n for a newline")
+			l.odd = true
+		case '\r':
+			return faultAt(l.at, "a carriage return is not allowed inside of a string: write \\r")
 		case '\\':
 			l.at++
 		}
 	}
 	return faultAt(start, "this string is not closed: expected \"")
+}
+
+// plainText writes sound text so that cedar-go reads it as Cedar's reference does: comments and what
+// surrounds tokens become spaces, raw line ends in strings their escape, and the slots at the places
+// given an entity.
+func plainText(text string, slots ...int) []byte {
+	out := make([]byte, 0, len(text)+16)
+	l := lexer{text: text}
+	for behind := 0; ; {
+		tok, f := l.next()
+		for _, r := range text[behind:tok.start] {
+			if r != '\n' {
+				r = ' '
+			}
+			out = append(out, byte(r))
+		}
+		if f != nil || tok.kind == tokEnd {
+			return out
+		}
+		switch {
+		case tok.kind == tokString:
+			out = append(out, strings.ReplaceAll(tok.text, "\n", `\n`)...)
+		case tok.is("?") && slices.Contains(slots, tok.start):
+			_, _ = l.next()
+			out = append(out, `A::""`...)
+		default:
+			out = append(out, tok.text...)
+		}
+		behind = l.at
+	}
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }

@@ -144,8 +144,8 @@ func endOfPolicy(source string, end int) int {
 // tree, so no name in a policy can be taken for one.
 func (p *Policy) build(source string, span policySpan) error {
 	text := []byte(source[span.start:span.end])
-	for name, at := range span.slots.all() {
-		copy(text[at-span.start:][:len(name)], `A::""     `)
+	if span.odd || span.slots != (slotPlaces{}) {
+		text = plainText(source[span.start:span.end], span.slots.principal-span.start, span.slots.resource-span.start)
 	}
 	p.parsed = new(cedar.Policy)
 	if err := p.parsed.UnmarshalCedar(text); err != nil {

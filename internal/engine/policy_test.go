@@ -61,12 +61,14 @@ func TestPolicySyntaxErrors(t *testing.T) {
 		{head + "\nwhen { é };", 2, 8, "'é' is not part of the language"},
 		{head + "\nwhen { \"ünï\" == x };", 2, 19, "unknown name `x`"},
 		{head + " when { \"open };", 1, 44, "this string is not closed"},
-		{head + " when { \"new\nline\" == \"\" };", 1, 44, "write \\n for a newline"},
+		{head + " when { \"new\rline\" == \"\" };", 1, 48, "write \\r"},
+		{head + " when { \"new\\\nline\" == \"\" };", 1, 48, "unknown escape"},
+		{head + " when {\u200b true };", 1, 43, "not part of the language"},
 		{head + " when { \"\\q\" == \"\" };", 1, 45, "unknown escape"},
 		{head + " when { \"\\*\" == \"\" };", 1, 45, "an escape of patterns only"},
 		{head + " when { \"\\u{110000}\" == \"\" };", 1, 45, "\\u takes"},
 		{head + " when { \"\\x80\" == \"\" };", 1, 45, "\\x takes"},
-		{head + " /* open", 1, 37, "this comment is not closed"},
+		{head + " /* no */;", 1, 37, "begin each of their lines with //"},
 		{head + " when { 9223372036854775808 == 1 };", 1, 44, "does not fit into a Long"},
 		{head + " when { -9223372036854775809 == 1 };", 1, 45, "does not fit into a Long"},
 		{head + " when { !!!!!true };", 1, 48, "more than 4 `!` in a row"},
@@ -128,6 +130,43 @@ func TestStricterThanCedarGo(t *testing.T) {
 	}
 }
 
+// What cedar-go reads in another way than Cedar's reference, or not at all, is read as the reference
+// does. The policy that a comment hides from cedar-go alone could be a wrong ALLOW.
+func TestReadAsTheReferenceDoes(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"permit(principal, action, resource) // all\r when { false };", "permit (principal, action, resource) when { false };"},
+		{"// all\rpermit(principal, action, resource);", "permit (principal, action, resource);"},
+		{"permit(principal,\u00a0action,\f\vresource)\u2028;\u3000", "permit (principal, action, resource);"},
+		{"permit(principal, action, resource) when { \"a\nb\" like \"a\n*\" && {\"k\n\": 1} has \"k\n\" };", `permit (principal, action, resource) when { "a\nb" like "a\n*" && {"k\n":1} has "k\n" };`},
+		{"@a(\"\n\") permit(principal == A::\"\n\", action, resource);", `@a("\n") permit (principal == A::"\n", action, resource);`},
+		{"permit(principal, action, resource); // tail\r\n// \r // tail\r", "permit (principal, action, resource);"},
+		{"permit(principal, action, resource)\r\n// \"\n// ?principal\rwhen { context.\"; };", ""},
+	} {
+		p, err := ParsePolicy("p", []byte(test.text))
+		if test.want == "" {
+			if err == nil {
+				t.Errorf("%q: accepted", test.text)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", test.text, err)
+			continue
+		}
+		got := strings.Join(strings.Fields(string(p.evaluator().MarshalCedar())), " ")
+		if got = strings.NewReplacer("( ", "(", " )", ")").Replace(got); got != test.want {
+			t.Errorf("%q: read as %s", test.text, got)
+		}
+		if p.Text() != test.text {
+			t.Errorf("%q: kept as %q", test.text, p.Text())
+		}
+	}
+	s := mustSchema(t, "entity U {\f// a\r b: Long,\u00a0\"c\nd\": Long };")
+	if got := string(s.JSON()); !strings.Contains(got, `"b":`) || !strings.Contains(got, `"c\nd":`) {
+		t.Error(got)
+	}
+}
+
 func TestEveryFaultOfADocumentIsReported(t *testing.T) {
 	_, err := ParsePolicies("dir/all.cedar", []byte(`permit(principal, action, resource) when { 1 = 1 };
 permit(principal, action, resource);
@@ -145,7 +184,7 @@ forbid(principal, action == Foo::"x", resource);
 
 func TestTextIsPreserved(t *testing.T) {
 	const first = "// why this exists\n@id(\"one\")\npermit(principal, action, resource) // not all\nwhen { true }; // end of one"
-	const second = "/* two */ forbid(principal in Group::\"g\", action in [Action::\"a\", Action::\"b\"], resource is Doc in Folder::\"f\");\n// tail"
+	const second = "// two\nforbid(principal in Group::\"g\", action in [Action::\"a\", Action::\"b\"], resource is Doc in Folder::\"f\");\n// tail"
 	policies, err := ParsePolicies("doc", []byte(first+"\n\n"+second+"\n"))
 	if err != nil {
 		t.Fatal(err)

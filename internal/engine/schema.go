@@ -190,10 +190,11 @@ func (src *schemaSource) refuse(format string, args ...any) error {
 func (src *schemaSource) parse() (*schema.Schema, error) {
 	parsed := new(schema.Schema)
 	if src.syntax == SyntaxCedar {
-		if f := guardSchemaText(string(src.text)); f != nil {
+		text, f := guardSchemaText(string(src.text))
+		if f != nil {
 			return nil, schemaError(positionAt(src.text, f.offset).field(src.file, "%s", f.message))
 		}
-		if err := parsed.UnmarshalCedar(src.text); err != nil {
+		if err := parsed.UnmarshalCedar(text); err != nil {
 			return nil, src.cedarError(err)
 		}
 		return parsed, nil

@@ -20,10 +20,11 @@ import (
 const maxSchemaNodes = 50_000
 
 // guardSchemaText checks what a schema in Cedar syntax must have before a parser that recurses reads
-// it, and the one thing that parser overlooks: an attribute declared twice.
-func guardSchemaText(text string) *syntaxFault {
+// it, and the one thing that parser overlooks: an attribute declared twice. It returns the text to show
+// to that parser.
+func guardSchemaText(text string) ([]byte, *syntaxFault) {
 	if f := checkText(text); f != nil {
-		return f
+		return nil, f
 	}
 	l := lexer{text: text}
 	var keys []map[string]bool // one for each open bracket
@@ -31,25 +32,28 @@ func guardSchemaText(text string) *syntaxFault {
 	for {
 		tok, f := l.next()
 		if f != nil {
-			return f
+			return nil, f
 		}
 		switch {
 		case tok.kind == tokEnd:
-			return nil
+			if l.odd {
+				return plainText(text), nil
+			}
+			return []byte(text), nil
 		case tok.kind == tokString:
 			if f := checkEscapes(tok.text, tok.start, false); f != nil {
-				return f
+				return nil, f
 			}
 		case tok.is("{"), tok.is("["), tok.is("("), tok.is("<"):
 			if len(keys) == maxNesting {
-				return faultAt(tok.start, "types nest more than %d deep here", maxNesting)
+				return nil, faultAt(tok.start, "types nest more than %d deep here", maxNesting)
 			}
 			keys = append(keys, nil)
 		case tok.is("}"), tok.is("]"), tok.is(")"), tok.is(">"):
 			keys = keys[:max(len(keys)-1, 0)]
 		case tok.is(":") && len(keys) > 0:
 			if f := declareKey(&keys[len(keys)-1], last, beforeLast); f != nil {
-				return f
+				return nil, f
 			}
 		}
 		last, beforeLast = tok, last

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"iter"
-
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
@@ -136,22 +134,14 @@ func withEntity(scope ast.IsScopeNode, uid types.EntityUID) ast.IsScopeNode {
 // slotPlaces is where the slots of a template lie in its text; 0 is nowhere, for a head begins there.
 type slotPlaces struct{ principal, resource int }
 
-// all yields the slots as they are written, and where.
-func (s slotPlaces) all() iter.Seq2[string, int] {
-	return func(yield func(string, int) bool) {
-		if s.principal > 0 && !yield("?principal", s.principal) {
-			return
-		}
-		if s.resource > 0 {
-			yield("?resource", s.resource)
-		}
-	}
-}
-
 // first returns the slot that comes first and where it is.
 func (s slotPlaces) first() (string, int, bool) {
-	for name, at := range s.all() {
-		return name, at, true
+	switch {
+	case s.principal > 0:
+		return "?principal", s.principal, true
+	case s.resource > 0:
+		return "?resource", s.resource, true
+	default:
+		return "", 0, false
 	}
-	return "", 0, false
 }

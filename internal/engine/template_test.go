@@ -78,7 +78,7 @@ var slotForms = []struct{ slot, filled string }{
 // A link must be the policy one would have written by hand, and the words of a slot inside strings and
 // comments are no slots.
 func TestLinksAreTheirPoliciesWrittenOut(t *testing.T) {
-	const tail = " when { context.x == \"?principal\" } unless { resource has ghost /* ?resource */ };"
+	const tail = " when { context.x == \"?principal\" } unless { resource has ghost // ?resource\n };"
 	alice, group, odd := uid("User", "alice"), uid("N::Group", "g"), uid("A", "")
 	pairs := 0
 	for _, p := range slotForms {
