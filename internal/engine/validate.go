@@ -107,7 +107,7 @@ func (c *policyCheck) run() (err error) {
 	if len(c.p.tree.Conditions) == 0 || c.p.template != nil {
 		return nil
 	}
-	c.checkEnums()
+	c.checkNames()
 	slice, environments, contexts := c.slice(principals, actions, resources)
 	weight := c.s.costs.validationWeight(c.p.tree)
 	c.steps = plus(c.steps, times(weight, uint64(environments)), contexts)
@@ -119,34 +119,12 @@ func (c *policyCheck) run() (err error) {
 	if environments == 0 {
 		return nil
 	}
-	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: conjoined(c.p.tree.Conditions)}
+	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: joined(c.p.tree.Conditions)}
 	found := validate.New(slice, validate.WithStrict()).Policy("", body)
 	for _, message := range messagesOf(found) {
 		c.add(message)
 	}
 	return nil
-}
-
-// conjoined makes one condition of several, as the reference does: where one can't be met, those after it
-// are not looked at. cedar-go's typechecker would take each for itself, and refuse
-// `when { resource is Doc } when { resource.owner == principal }`.
-func conjoined(conditions []ast.ConditionType) []ast.ConditionType {
-	if len(conditions) < 2 {
-		return conditions
-	}
-	var all ast.IsNode
-	for _, c := range conditions {
-		body := c.Body
-		if c.Condition == ast.ConditionUnless {
-			body = ast.NodeTypeNot{UnaryNode: ast.UnaryNode{Arg: body}}
-		}
-		if all == nil {
-			all = body
-		} else {
-			all = ast.NodeTypeAnd{BinaryNode: ast.BinaryNode{Left: all, Right: body}}
-		}
-	}
-	return []ast.ConditionType{{Condition: ast.ConditionWhen, Body: all}}
 }
 
 // messagesOf lists the joined errors of the validator. It walks maps, so their order means nothing.
@@ -342,19 +320,59 @@ func (c *policyCheck) slice(principals constraint, actions actionSet, resources 
 	return &cut, environments, contexts
 }
 
-// checkEnums finds entities of enum types that the schema does not declare.
-func (c *policyCheck) checkEnums() {
-	if len(c.s.enums) == 0 {
-		return
+// joined makes one condition of all, as Cedar does: what one guards may be used in those behind it.
+// cedar-go checks each for itself.
+func joined(conditions []ast.ConditionType) []ast.ConditionType {
+	if len(conditions) < 2 {
+		return conditions
 	}
+	var all ast.IsNode
+	for i, c := range conditions {
+		body := ast.NewNode(c.Body)
+		if c.Condition == ast.ConditionUnless {
+			body = ast.Not(body)
+		}
+		if i > 0 {
+			body = ast.NewNode(all).And(body)
+		}
+		all = body.AsIsNode()
+	}
+	return []ast.ConditionType{{Condition: ast.ConditionWhen, Body: all}}
+}
+
+// checkNames finds what the conditions name and the schema does not declare, in branches that can't be
+// reached too: entity types, entities of enum types, actions.
+func (c *policyCheck) checkNames() {
 	for _, condition := range c.p.tree.Conditions {
 		ast.Inspect(ast.NewNode(condition.Body), func(n ast.IsNode) bool {
-			if value, ok := n.(ast.NodeValue); ok {
-				if uid, ok := value.Value.(types.EntityUID); ok {
-					c.add(c.s.enumViolation(uid))
+			switch n := n.(type) {
+			case ast.NodeTypeIs:
+				c.anyType(n.EntityType)
+			case ast.NodeTypeIsIn:
+				c.anyType(n.EntityType)
+			case ast.NodeValue:
+				if uid, ok := n.Value.(types.EntityUID); ok {
+					c.knownEntity(uid)
 				}
 			}
 			return true
 		})
 	}
+}
+
+// anyType is a type that a condition may ask for; unlike a head, it may ask for any type of actions.
+func (c *policyCheck) anyType(t types.EntityType) {
+	if !isActionType(t) {
+		c.knownType(t)
+	}
+}
+
+func (c *policyCheck) knownEntity(uid types.EntityUID) {
+	if isActionType(uid.Type) {
+		if _, ok := c.s.resolved.Actions[uid]; !ok {
+			c.add(fmt.Sprintf("unrecognized action `%s`", uid))
+		}
+		return
+	}
+	c.entityType(uid)
 }
