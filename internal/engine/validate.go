@@ -7,7 +7,6 @@ import (
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
-	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"github.com/copse-authz/copse"
@@ -45,22 +44,42 @@ func (s *Schema) ValidateTemplates(templates ...*Template) error {
 	return v.result(nil)
 }
 
-// validation is one call that checks policies.
+// validation is one call that checks policies. It keeps what it finds out about a head for the policies
+// that follow: a cache in the schema would have to be shared, locked and bounded, and a call that checks
+// few policies needs none.
 type validation struct {
 	schema *Schema
+	heads  map[string]*head
 	fields []copse.Field
 	steps  uint64
+	// For tests: what was made and what was checked.
+	headsMade, checked int
+}
+
+// maxHeads bounds what a validation remembers: a head holds a list of all actions.
+const maxHeads = 256
+
+func (v *validation) head(p *ast.Policy) (*head, uint64) {
+	key := headKey(p)
+	if h, ok := v.heads[key]; ok {
+		return h, 1
+	}
+	if v.heads == nil || len(v.heads) >= maxHeads {
+		v.heads = map[string]*head{}
+	}
+	h := newHead(v.schema, p)
+	v.heads[key] = h
+	v.headsMade++
+	return h, plus(v.schema.costs.head, 1)
 }
 
 // policy checks one policy, or a template, and reports whether the call may go on.
 func (v *validation) policy(p *Policy) (bool, error) {
-	check := &policyCheck{s: v.schema, p: p}
+	check := &policyCheck{v: v, s: v.schema, p: p}
 	if err := check.run(); err != nil {
 		return false, err
 	}
-	for _, message := range check.messages {
-		v.fields = append(v.fields, p.at.field(p.path, "%s", message))
-	}
+	v.fields = append(v.fields, check.fields()...)
 	if v.steps += check.steps; v.steps > maxTotalValidationSteps {
 		v.fields = append(v.fields, p.at.field(p.path, "validating these policies together takes more than %d steps (nodes x request environments); send fewer at a time, or name actions and types in their heads", maxTotalValidationSteps))
 		return false, nil
@@ -75,20 +94,30 @@ func (v *validation) result(err error) error {
 	return err
 }
 
-// policyCheck validates one policy. It settles the head itself and gives cedar-go's typechecker a
-// schema cut down to the request environments the head admits: cedar-go would enumerate every
-// environment of the schema for each policy, and the sub-types of a scope in cubic time.
+// policyCheck validates one policy. It settles the head itself and leaves the conditions to cedar-go's
+// typechecker, in the request environments that the head admits.
 type policyCheck struct {
-	s        *Schema
-	p        *Policy
-	messages []string
-	steps    uint64
+	v          *validation
+	s          *Schema
+	p          *Policy
+	impossible bool // look for this too: can it never be satisfied?
+	messages   []string
+	warnings   []string
+	steps      uint64
 }
 
 func (c *policyCheck) add(message string) {
 	if message != "" && !slices.Contains(c.messages, message) && len(c.messages) <= maxFindings {
 		c.messages = append(c.messages, message)
 	}
+}
+
+func (c *policyCheck) fields() []copse.Field {
+	out := make([]copse.Field, len(c.messages))
+	for i, message := range c.messages {
+		out[i] = c.p.at.field(c.p.path, "%s", message)
+	}
+	return out
 }
 
 func (c *policyCheck) run() (err error) {
@@ -99,32 +128,69 @@ func (c *policyCheck) run() (err error) {
 			err = copse.Errorf(copse.Internal, "validating a policy at %s: %v", c.p.path, caught)
 		}
 	}()
-	c.steps = c.s.costs.head
-	principals := c.scopeTypes(c.p.tree.Principal)
-	actions := c.scopeActions()
-	resources := c.scopeTypes(c.p.tree.Resource)
-	c.checkApplication(principals, actions, resources)
+	var h *head
+	h, c.steps = c.v.head(c.p.tree)
+	for _, scope := range []ast.IsScopeNode{c.p.tree.Principal, c.p.tree.Resource} {
+		c.add(c.s.enumViolation(scopeEntity(scope)))
+	}
+	for _, message := range h.messages {
+		c.add(message)
+	}
 	if len(c.p.tree.Conditions) == 0 || c.p.template != nil {
 		return nil
 	}
-	c.checkNames()
-	slice, environments, contexts := c.slice(principals, actions, resources)
-	weight := c.s.costs.validationWeight(c.p.tree)
-	c.steps = plus(c.steps, times(weight, uint64(environments)), contexts)
-	if c.steps > maxValidationSteps {
-		c.add(fmt.Sprintf("validating this policy takes %s steps (its nodes, weighed %s, x %d request environments), at most %d are allowed; name actions and types in its head, or make it simpler",
-			count(c.steps), count(weight), environments, maxValidationSteps))
-		return nil
+	merge := c.checkNames()
+	conditions := joined(c.p.tree.Conditions)
+	if !c.typecheck(h.cut(merge), conditions) && merge {
+		// Something is wrong: name all actions it is wrong for.
+		c.typecheck(h.cut(false), conditions)
 	}
-	if environments == 0 {
-		return nil
-	}
-	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: joined(c.p.tree.Conditions)}
-	found := validate.New(slice, validate.WithStrict()).Policy("", body)
-	for _, message := range messagesOf(found) {
-		c.add(message)
+	if c.impossible && len(c.messages) == 0 {
+		c.checkPossible(h.cut(merge), conditions)
 	}
 	return nil
+}
+
+// typecheck lets cedar-go check the conditions, if that is within the budget, and reports whether it has
+// nothing against them or was not asked.
+func (c *policyCheck) typecheck(in *slice, conditions []ast.ConditionType) bool {
+	weight := c.s.costs.validationWeight(c.p.tree)
+	steps := plus(times(weight, uint64(in.environments)), in.contexts)
+	c.steps = plus(c.steps, steps)
+	if steps > maxValidationSteps {
+		c.add(fmt.Sprintf("validating this policy takes %s steps (its nodes, weighed %s, x %d request environments), at most %d are allowed; name actions and types in its head, or make it simpler",
+			count(steps), count(weight), in.environments, maxValidationSteps))
+		return true
+	}
+	err := c.cedarGo(in, conditions)
+	for _, message := range messagesOf(err) {
+		c.add(message)
+	}
+	return err == nil
+}
+
+func (c *policyCheck) cedarGo(in *slice, conditions []ast.ConditionType) error {
+	if in.environments == 0 {
+		return nil
+	}
+	c.v.checked += in.environments
+	body := &ast.Policy{Effect: c.p.tree.Effect, Principal: ast.ScopeTypeAll{}, Action: ast.ScopeTypeAll{}, Resource: ast.ScopeTypeAll{}, Conditions: conditions}
+	return validate.New(in.schema, validate.WithStrict()).Policy("", body)
+}
+
+// checkPossible finds out whether the conditions of a valid policy are false by their types in every
+// environment. cedar-go does not tell the type of an expression, but it leaves out the right side of an
+// && whose left side can't be true; so a right side is put there that it would refuse.
+func (c *policyCheck) checkPossible(in *slice, conditions []ast.ConditionType) {
+	all := joined(conditions)[0]
+	body := ast.NewNode(all.Body)
+	if all.Condition == ast.ConditionUnless {
+		body = ast.Not(body)
+	}
+	probe := []ast.ConditionType{{Condition: ast.ConditionWhen, Body: body.And(ast.Long(1)).AsIsNode()}}
+	if c.cedarGo(in, probe) == nil {
+		c.warnings = append(c.warnings, "policy is impossible: the policy expression evaluates to false for all valid requests")
+	}
 }
 
 // messagesOf lists the joined errors of the validator. It walks maps, so their order means nothing.
@@ -142,182 +208,6 @@ func messagesOf(err error) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// constraint is the entity types a scope admits; free admits all.
-type constraint struct {
-	free  bool
-	types map[types.EntityType]bool
-}
-
-func only(t types.EntityType) constraint {
-	return constraint{types: map[types.EntityType]bool{t: true}}
-}
-
-func (c constraint) admits(t types.EntityType) bool { return c.free || c.types[t] }
-
-func (c constraint) admitsAny(list []types.EntityType) bool {
-	return c.free || slices.ContainsFunc(list, c.admits)
-}
-
-func (c constraint) cut(list []types.EntityType) []types.EntityType {
-	if c.free {
-		return list
-	}
-	var out []types.EntityType
-	for _, t := range list {
-		if c.admits(t) {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
-func (c *policyCheck) scopeTypes(scope ast.IsScopeNode) constraint {
-	switch n := scope.(type) {
-	case ast.ScopeTypeEq:
-		if isSlot(n.Entity) {
-			return constraint{free: true}
-		}
-		return c.entityType(n.Entity)
-	case ast.ScopeTypeIn:
-		if isSlot(n.Entity) {
-			return constraint{free: true}
-		}
-		if known := c.entityType(n.Entity); len(known.types) == 0 {
-			return known
-		}
-		return constraint{types: c.typesIn(n.Entity.Type)}
-	case ast.ScopeTypeIs:
-		return c.knownType(n.Type)
-	case ast.ScopeTypeIsIn:
-		known := c.knownType(n.Type)
-		if isSlot(n.Entity) {
-			return known
-		}
-		if len(known.types) == 0 || len(c.entityType(n.Entity).types) == 0 || !c.typesIn(n.Entity.Type)[n.Type] {
-			return constraint{}
-		}
-		return known
-	default:
-		return constraint{free: true}
-	}
-}
-
-// isSlot recognises what stands for a slot in the tree of a template.
-func isSlot(uid types.EntityUID) bool { return uid == types.EntityUID{} }
-
-func (c *policyCheck) entityType(uid types.EntityUID) constraint {
-	c.add(c.s.enumViolation(uid))
-	if _, isAction := c.s.resolved.Actions[uid]; isAction {
-		return only(uid.Type)
-	}
-	return c.knownType(uid.Type)
-}
-
-func (c *policyCheck) knownType(t types.EntityType) constraint {
-	if !c.s.knows(t) {
-		c.add(fmt.Sprintf("unrecognized entity type `%s`", t))
-		return constraint{}
-	}
-	return only(t)
-}
-
-// typesIn are the types whose entities can be in an entity of type target.
-func (c *policyCheck) typesIn(target types.EntityType) map[types.EntityType]bool {
-	out := map[types.EntityType]bool{target: true}
-	for t, above := range c.s.typeAncestors {
-		if above[target] {
-			out[t] = true
-		}
-	}
-	return out
-}
-
-// actionSet is the actions a scope admits; free admits all. An empty list admits none, yet cedar-go
-// checks the conditions as if it admitted all.
-type actionSet struct {
-	free    bool
-	empty   bool
-	uids    map[types.EntityUID]bool
-	unknown bool
-}
-
-func (c *policyCheck) scopeActions() actionSet {
-	var named []types.EntityUID
-	groups := true
-	switch n := c.p.tree.Action.(type) {
-	case ast.ScopeTypeEq:
-		named, groups = []types.EntityUID{n.Entity}, false
-	case ast.ScopeTypeIn:
-		named = []types.EntityUID{n.Entity}
-	case ast.ScopeTypeInSet:
-		named = n.Entities
-	}
-	if len(named) == 0 {
-		_, isList := c.p.tree.Action.(ast.ScopeTypeInSet)
-		return actionSet{free: true, empty: isList}
-	}
-	out := actionSet{uids: map[types.EntityUID]bool{}}
-	for _, uid := range named {
-		out.uids[uid] = true
-		if _, ok := c.s.resolved.Actions[uid]; !ok {
-			out.unknown = true
-			c.add(fmt.Sprintf("unrecognized action `%s`", uid))
-		}
-	}
-	if groups {
-		for uid, above := range c.s.actionAncestors {
-			if slices.ContainsFunc(above, func(group types.EntityUID) bool { return out.uids[group] }) {
-				out.uids[uid] = true
-			}
-		}
-	}
-	return out
-}
-
-func (c *policyCheck) checkApplication(principals constraint, actions actionSet, resources constraint) {
-	if actions.empty {
-		c.add("empty set literals are forbidden in policies")
-	} else if principals.free && actions.free && resources.free {
-		return
-	}
-	if !actions.unknown && !actions.empty {
-		for uid, a := range c.s.resolved.Actions {
-			if a.AppliesTo != nil && (actions.free || actions.uids[uid]) &&
-				principals.admitsAny(a.AppliesTo.Principals) && resources.admitsAny(a.AppliesTo.Resources) {
-				return
-			}
-		}
-	}
-	c.add("unable to find an applicable action given the policy scope constraints")
-}
-
-// slice cuts the schema down to the environments the head admits, and counts them and the nodes of
-// their contexts.
-func (c *policyCheck) slice(principals constraint, actions actionSet, resources constraint) (*resolved.Schema, int, uint64) {
-	cut := *c.s.resolved
-	cut.Actions = make(map[types.EntityUID]resolved.Action, len(c.s.resolved.Actions))
-	environments, contexts := 0, uint64(0)
-	for uid, a := range c.s.resolved.Actions {
-		if a.AppliesTo != nil {
-			applies := resolved.AppliesTo{Context: a.AppliesTo.Context}
-			if actions.free || actions.uids[uid] {
-				applies.Principals = principals.cut(a.AppliesTo.Principals)
-				applies.Resources = resources.cut(a.AppliesTo.Resources)
-			}
-			n := len(applies.Principals) * len(applies.Resources)
-			environments += n
-			// Without an environment the context would still be written out.
-			if a.AppliesTo = &applies; n == 0 {
-				a.AppliesTo = nil
-			} else {
-				contexts += uint64(c.s.costs.contexts[uid])
-			}
-		}
-		cut.Actions[uid] = a
-	}
-	return &cut, environments, contexts
 }
 
 // joined makes one condition of all, as Cedar does: what one guards may be used in those behind it.
@@ -341,38 +231,49 @@ func joined(conditions []ast.ConditionType) []ast.ConditionType {
 }
 
 // checkNames finds what the conditions name and the schema does not declare, in branches that can't be
-// reached too: entity types, entities of enum types, actions.
-func (c *policyCheck) checkNames() {
+// reached too: entity types, entities of enum types, actions. It reports whether the conditions speak
+// of nothing that differs between actions but the context.
+func (c *policyCheck) checkNames() bool {
+	noActions := true
 	for _, condition := range c.p.tree.Conditions {
 		ast.Inspect(ast.NewNode(condition.Body), func(n ast.IsNode) bool {
 			switch n := n.(type) {
+			case ast.NodeTypeVariable:
+				noActions = noActions && n.Name != "action"
 			case ast.NodeTypeIs:
-				c.anyType(n.EntityType)
+				noActions = c.namedType(n.EntityType) && noActions
 			case ast.NodeTypeIsIn:
-				c.anyType(n.EntityType)
+				noActions = c.namedType(n.EntityType) && noActions
 			case ast.NodeValue:
 				if uid, ok := n.Value.(types.EntityUID); ok {
-					c.knownEntity(uid)
+					noActions = c.namedEntity(uid) && noActions
 				}
 			}
 			return true
 		})
 	}
+	return noActions
 }
 
-// anyType is a type that a condition may ask for; unlike a head, it may ask for any type of actions.
-func (c *policyCheck) anyType(t types.EntityType) {
-	if !isActionType(t) {
-		c.knownType(t)
+// namedType checks a type that a condition asks for and reports whether it is not one of actions; unlike
+// a head, it may ask for any type of those.
+func (c *policyCheck) namedType(t types.EntityType) bool {
+	if isActionType(t) {
+		return false
 	}
+	if !c.s.knows(t) {
+		c.add(unknownType(t))
+	}
+	return true
 }
 
-func (c *policyCheck) knownEntity(uid types.EntityUID) {
+func (c *policyCheck) namedEntity(uid types.EntityUID) bool {
 	if isActionType(uid.Type) {
 		if _, ok := c.s.resolved.Actions[uid]; !ok {
-			c.add(fmt.Sprintf("unrecognized action `%s`", uid))
+			c.add(unknownAction(uid))
 		}
-		return
+		return false
 	}
-	c.entityType(uid)
+	c.add(c.s.enumViolation(uid))
+	return c.namedType(uid.Type)
 }

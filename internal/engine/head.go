@@ -1,0 +1,336 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+)
+
+// head is what a schema makes of the scope of a policy: which request environments it admits. It
+// depends on the types the scope names and on its actions, not on the ids of principal and resource, so
+// that thousands of policies share a few.
+type head struct {
+	s        *Schema
+	messages []string
+
+	principals, resources constraint
+	actions               actionSet
+
+	// merged stands for all environments where conditions don't speak of actions: of those that differ in
+	// nothing else, one. full has each. Both are made when first used.
+	merged, full *slice
+}
+
+// slice is a schema cut down to the request environments that a head admits, for cedar-go's
+// typechecker: it would enumerate every environment of a schema for each policy, and the sub-types of
+// a scope in cubic time.
+type slice struct {
+	schema       *resolved.Schema
+	environments int
+	contexts     uint64 // nodes of their contexts, which are written out
+}
+
+// headKey tells heads apart.
+func headKey(p *ast.Policy) string {
+	var b strings.Builder
+	scope := func(node ast.IsScopeNode) {
+		switch n := node.(type) {
+		case ast.ScopeTypeEq:
+			b.WriteString("=" + string(n.Entity.Type))
+			// An action can stand here, and is known by its id.
+			if isActionType(n.Entity.Type) {
+				b.WriteString(n.Entity.String())
+			}
+		case ast.ScopeTypeIn:
+			b.WriteString("i" + string(n.Entity.Type))
+			if isActionType(n.Entity.Type) {
+				b.WriteString(n.Entity.String())
+			}
+		case ast.ScopeTypeIs:
+			b.WriteString("t" + string(n.Type))
+		case ast.ScopeTypeIsIn:
+			b.WriteString("b" + string(n.Type) + "," + string(n.Entity.Type))
+			if isActionType(n.Entity.Type) {
+				b.WriteString(n.Entity.String())
+			}
+		case ast.ScopeTypeInSet:
+			b.WriteString("[")
+			for _, e := range n.Entities {
+				b.WriteString(e.String())
+			}
+		}
+		b.WriteString(";")
+	}
+	scope(p.Principal)
+	scope(p.Resource)
+	switch a := p.Action.(type) {
+	case ast.ScopeTypeEq:
+		b.WriteString("=" + a.Entity.String())
+	case ast.ScopeTypeIn:
+		b.WriteString("i" + a.Entity.String())
+	default:
+		scope(a)
+	}
+	return b.String()
+}
+
+func newHead(s *Schema, p *ast.Policy) *head {
+	h := &head{s: s}
+	h.principals = h.scopeTypes(p.Principal)
+	h.scopeActions(p.Action)
+	h.resources = h.scopeTypes(p.Resource)
+	h.checkApplication()
+	return h
+}
+
+func (h *head) add(message string) {
+	if !slices.Contains(h.messages, message) && len(h.messages) <= maxFindings {
+		h.messages = append(h.messages, message)
+	}
+}
+
+// constraint is the entity types a scope admits; free admits all.
+type constraint struct {
+	free  bool
+	types map[types.EntityType]bool
+}
+
+func only(t types.EntityType) constraint {
+	return constraint{types: map[types.EntityType]bool{t: true}}
+}
+
+func (c constraint) admits(t types.EntityType) bool { return c.free || c.types[t] }
+
+func (c constraint) cut(list []types.EntityType) []types.EntityType {
+	if c.free {
+		return list
+	}
+	var out []types.EntityType
+	for _, t := range list {
+		if c.admits(t) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// scopeTypes finds the types a scope admits. A slot takes any entity.
+func (h *head) scopeTypes(scope ast.IsScopeNode) constraint {
+	switch n := scope.(type) {
+	case ast.ScopeTypeEq:
+		if isSlot(n.Entity) {
+			return constraint{free: true}
+		}
+		return h.entityType(n.Entity)
+	case ast.ScopeTypeIn:
+		if isSlot(n.Entity) {
+			return constraint{free: true}
+		}
+		if known := h.entityType(n.Entity); len(known.types) == 0 {
+			return known
+		}
+		return constraint{types: h.s.typesIn(n.Entity.Type)}
+	case ast.ScopeTypeIs:
+		return h.knownType(n.Type)
+	case ast.ScopeTypeIsIn:
+		known := h.knownType(n.Type)
+		if isSlot(n.Entity) {
+			return known
+		}
+		if len(known.types) == 0 || len(h.entityType(n.Entity).types) == 0 || !h.s.typesIn(n.Entity.Type)[n.Type] {
+			return constraint{}
+		}
+		return known
+	default:
+		return constraint{free: true}
+	}
+}
+
+// isSlot recognises what stands for a slot in the tree of a template.
+func isSlot(uid types.EntityUID) bool { return uid == types.EntityUID{} }
+
+func (h *head) entityType(uid types.EntityUID) constraint {
+	if _, isAction := h.s.resolved.Actions[uid]; isAction {
+		return only(uid.Type)
+	}
+	return h.knownType(uid.Type)
+}
+
+func (h *head) knownType(t types.EntityType) constraint {
+	if !h.s.knows(t) {
+		h.add(unknownType(t))
+		return constraint{}
+	}
+	return only(t)
+}
+
+func unknownType(t types.EntityType) string {
+	return fmt.Sprintf("unrecognized entity type `%s`", t)
+}
+
+func unknownAction(uid types.EntityUID) string { return fmt.Sprintf("unrecognized action `%s`", uid) }
+
+// typesIn are the types whose entities can be in an entity of type target.
+func (s *Schema) typesIn(target types.EntityType) map[types.EntityType]bool {
+	out := map[types.EntityType]bool{target: true}
+	for t, above := range s.typeAncestors {
+		if above[target] {
+			out[t] = true
+		}
+	}
+	return out
+}
+
+// actionSet is the actions a scope admits; free admits all. An empty list admits none, yet cedar-go
+// checks the conditions as if it admitted all.
+type actionSet struct {
+	free    bool
+	empty   bool
+	uids    map[types.EntityUID]bool
+	unknown bool
+}
+
+func (h *head) scopeActions(scope ast.IsActionScopeNode) {
+	var named []types.EntityUID
+	groups := true
+	switch n := scope.(type) {
+	case ast.ScopeTypeEq:
+		named, groups = []types.EntityUID{n.Entity}, false
+	case ast.ScopeTypeIn:
+		named = []types.EntityUID{n.Entity}
+	case ast.ScopeTypeInSet:
+		named = n.Entities
+	}
+	if len(named) == 0 {
+		_, isList := scope.(ast.ScopeTypeInSet)
+		h.actions = actionSet{free: true, empty: isList}
+		return
+	}
+	h.actions = actionSet{uids: map[types.EntityUID]bool{}}
+	for _, uid := range named {
+		h.actions.uids[uid] = true
+		if _, ok := h.s.resolved.Actions[uid]; !ok {
+			h.actions.unknown = true
+			h.add(unknownAction(uid))
+		}
+	}
+	if !groups {
+		return
+	}
+	for uid, above := range h.s.actionAncestors {
+		if slices.ContainsFunc(above, func(group types.EntityUID) bool { return h.actions.uids[group] }) {
+			h.actions.uids[uid] = true
+		}
+	}
+}
+
+// admitted lists the actions of the scope that apply to anything, and to what of it, sorted.
+func (h *head) admitted() []resolved.Action {
+	var out []resolved.Action
+	consider := func(uid types.EntityUID) {
+		a := h.s.resolved.Actions[uid]
+		if a.AppliesTo == nil {
+			return
+		}
+		applies := resolved.AppliesTo{Context: a.AppliesTo.Context, Principals: h.principals.cut(a.AppliesTo.Principals), Resources: h.resources.cut(a.AppliesTo.Resources)}
+		if len(applies.Principals) > 0 && len(applies.Resources) > 0 {
+			a.Entity.UID, a.AppliesTo = uid, &applies
+			out = append(out, a)
+		}
+	}
+	if h.actions.free {
+		for uid := range h.s.resolved.Actions {
+			consider(uid)
+		}
+	} else {
+		for uid := range h.actions.uids {
+			consider(uid)
+		}
+	}
+	slices.SortFunc(out, func(a, b resolved.Action) int { return compareUIDs(a.Entity.UID, b.Entity.UID) })
+	return out
+}
+
+func (h *head) checkApplication() {
+	if h.actions.empty {
+		h.add("empty set literals are forbidden in policies")
+	} else if !h.actions.unknown && len(h.admitted()) > 0 {
+		return
+	}
+	h.add("unable to find an applicable action given the policy scope constraints")
+}
+
+// cut makes the slice of a head. The whole one keeps all actions, so that conditions may ask for them.
+func (h *head) cut(merge bool) *slice {
+	target := &h.full
+	if merge {
+		target = &h.merged
+	}
+	if *target != nil {
+		return *target
+	}
+	cut := *h.s.resolved
+	cut.Actions = map[types.EntityUID]resolved.Action{}
+	if !merge {
+		maps.Copy(cut.Actions, h.s.resolved.Actions)
+		for uid, a := range cut.Actions {
+			// Without an environment the context would still be written out.
+			if a.AppliesTo != nil {
+				a.AppliesTo = nil
+				cut.Actions[uid] = a
+			}
+		}
+	}
+	out := &slice{schema: &cut}
+	seen := map[string]bool{}
+	for _, a := range h.admitted() {
+		if merge {
+			key := h.s.environmentKey(&a)
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+		}
+		out.environments += len(a.AppliesTo.Principals) * len(a.AppliesTo.Resources)
+		out.contexts += uint64(h.s.costs.contexts[a.Entity.UID])
+		cut.Actions[a.Entity.UID] = a
+	}
+	*target = out
+	return out
+}
+
+// environmentKey is the same for actions whose environments differ in nothing but the action.
+func (s *Schema) environmentKey(a *resolved.Action) string {
+	var b strings.Builder
+	for _, list := range [][]types.EntityType{a.AppliesTo.Principals, a.AppliesTo.Resources} {
+		for _, t := range slices.Sorted(slices.Values(list)) {
+			b.WriteString(string(t) + ",")
+		}
+		b.WriteString(";")
+	}
+	writeType(&b, a.AppliesTo.Context)
+	return b.String()
+}
+
+func writeType(b *strings.Builder, t resolved.IsType) {
+	switch t := t.(type) {
+	case resolved.RecordType:
+		b.WriteString("{")
+		for _, name := range slices.Sorted(maps.Keys(t)) {
+			fmt.Fprintf(b, "%q?%v:", string(name), t[name].Optional)
+			writeType(b, t[name].Type)
+		}
+		b.WriteString("}")
+	case resolved.SetType:
+		b.WriteString("Set<")
+		writeType(b, t.Element)
+		b.WriteString(">")
+	default:
+		fmt.Fprintf(b, "%T %v,", t, t)
+	}
+}
