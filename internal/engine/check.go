@@ -2,58 +2,80 @@ package engine
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
-
-	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/copse-authz/copse"
 )
 
 // check compares a request with the schema: types, applicability, context, attributes, tags, parents,
-// enum ids.
+// enum ids. Members of records and what is declared of them are both sorted by name, so each is looked
+// at once.
 //
 // What copse itself put in is held to it as far as the schema speaks of it: a claim, group or
 // attribute the schema does not declare is not the caller's fault and is passed over, at any depth. A
 // policy can still see it. What the schema does declare must be there and have its type.
-func (d *decoded) check() error {
-	c := &checker{s: d.schema}
-	if err := c.application(d.request); err != nil {
+func (c *call) check() error {
+	k := &checker{call: c, s: c.snapshot.schema}
+	if err := k.application(); err != nil {
 		return err
 	}
-	c.context(d)
-	for _, uid := range slices.SortedFunc(maps.Keys(d.entities), compareUIDs) {
-		if c.full() {
+	k.context()
+	for _, e := range c.entities {
+		if k.full() {
 			break
 		}
-		c.entity(d.entities[uid], d.fromServer[uid])
+		if e.origin == fromServer || e.origin == fromCaller {
+			k.entity(e)
+		}
 	}
-	if len(c.fields) > 0 {
-		return disagreement(c.fields)
+	if len(k.fields) > 0 {
+		return disagreement(k.fields)
 	}
 	return nil
 }
 
-func compareUIDs(a, b types.EntityUID) int {
-	if c := strings.Compare(string(a.Type), string(b.Type)); c != 0 {
-		return c
-	}
-	return strings.Compare(string(a.ID), string(b.ID))
-}
-
 type checker struct {
+	call   *call
 	s      *Schema
 	fields []copse.Field
 }
 
+// place is a step of the way to what is being checked. The way is written out for a finding only.
+type place struct {
+	text    string  // of the first step, behind the entity if it has one
+	entity  *entity // of the first step
+	name    uint32  // of a member
+	element bool    // of a set
+}
+
+func (c *checker) enter(p place) { c.call.way = append(c.call.way, p) }
+
+func (c *checker) leave() { c.call.way = c.call.way[:len(c.call.way)-1] }
+
+func (c *checker) path() string {
+	out := ""
+	for i, p := range c.call.way {
+		switch {
+		case p.element:
+			out += "[]"
+		case i > 0:
+			out += "." + clipTo(c.call.nameText(p.name), 100)
+		case p.entity != nil:
+			out = "entity " + p.entity.uid.String() + p.text
+		default:
+			out = p.text
+		}
+	}
+	return out
+}
+
 func (c *checker) full() bool { return len(c.fields) > maxFindings }
 
-func (c *checker) add(path, format string, args ...any) {
+func (c *checker) add(format string, args ...any) {
 	if c.full() {
 		return
 	}
-	field := copse.Field{Path: path, Message: clip(fmt.Sprintf(format, args...))}
+	field := copse.Field{Path: c.path(), Message: clip(fmt.Sprintf(format, args...))}
 	// The elements of a set share one path and mostly one fault.
 	if n := len(c.fields); n == 0 || c.fields[n-1] != field {
 		c.fields = append(c.fields, field)
@@ -61,33 +83,37 @@ func (c *checker) add(path, format string, args ...any) {
 }
 
 // application finds the action and checks that it applies to principal and resource.
-func (c *checker) application(req types.Request) error {
-	action, ok := c.s.resolved.Actions[req.Action]
-	if !ok {
-		c.add("action", "the schema has no action %s", req.Action)
+func (c *checker) application() error {
+	action := c.call.action
+	c.enter(place{text: "action"})
+	if int(action.number) >= len(c.s.actions) {
+		c.add("the schema has no action %s", action.uid)
 		return disagreement(c.fields)
 	}
-	applies := action.AppliesTo
-	if applies == nil {
-		c.add("action", "the action %s is a group of actions: it applies to nothing itself", req.Action)
+	declared := &c.s.actions[action.number]
+	if !declared.applies {
+		c.add("the action %s is a group of actions: it applies to nothing itself", action.uid)
 		return disagreement(c.fields)
 	}
-	c.side("principal", req.Principal, req.Action, applies.Principals)
-	c.side("resource", req.Resource, req.Action, applies.Resources)
+	c.leave()
+	c.side("principal", c.call.principal, declared.principals)
+	c.side("resource", c.call.resource, declared.resources)
 	if len(c.fields) > 0 {
 		return disagreement(c.fields)
 	}
 	return nil
 }
 
-func (c *checker) side(path string, uid, action types.EntityUID, allowed []types.EntityType) {
+func (c *checker) side(name string, e *entity, allowed []uint32) {
+	c.enter(place{text: name})
+	defer c.leave()
 	switch {
-	case !c.s.knows(uid.Type):
-		c.add(path, "the schema has no entity type %s", uid.Type)
-	case !slices.Contains(allowed, uid.Type):
-		c.add(path, "the action %s does not apply to a %s of type %s", action, path, uid.Type)
+	case c.s.entityShape(e.typ) == nil:
+		c.add("the schema has no entity type %s", e.uid.Type)
+	case !slices.Contains(allowed, e.typ):
+		c.add("the action %s does not apply to a %s of type %s", c.call.action.uid, name, e.uid.Type)
 	default:
-		c.enum(path, uid)
+		c.enum(e)
 	}
 }
 
@@ -95,119 +121,152 @@ func disagreement(fields []copse.Field) error {
 	return findings("", "the request does not agree with the schema", fields)
 }
 
-func (c *checker) context(d *decoded) {
-	want := c.s.contextShapes[d.request.Action]
-	for _, name := range want.required {
-		if _, ok := d.request.Context.Get(name); !ok {
-			c.add(memberOf("context", name), "the schema requires this context member for %s", d.request.Action)
-		}
-	}
-	for _, name := range slices.Sorted(d.request.Context.Keys()) {
-		value, _ := d.request.Context.Get(name)
-		_, trusted := d.serverContext.Get(name)
-		if member := want.member(name); member != nil {
-			c.value(memberOf("context", name), value, member, trusted)
-		} else if !trusted {
-			c.add(memberOf("context", name), "the schema does not declare this context member for %s", d.request.Action)
-		}
-	}
+func (c *checker) context() {
+	c.enter(place{text: "context"})
+	c.members(c.call.context.slots, c.s.contextShape(c.call.action), partlyTrusted)
+	c.leave()
 }
 
-func (c *checker) entity(e types.Entity, trusted bool) {
-	path := "entity " + e.UID.String()
-	if _, isEnum := c.s.enums[e.UID.Type]; isEnum {
-		c.enumEntity(path, e, trusted)
-		return
+// trust is what copse put in itself.
+type trust uint8
+
+const (
+	nothingTrusted trust = iota
+	allTrusted
+	partlyTrusted // the context: a member is what its name is
+)
+
+func (c *checker) trusts(t trust, name uint32) trust {
+	if t == partlyTrusted && find(c.call.serverContext, name) != nil {
+		return allTrusted
 	}
-	want, declared := c.s.entityShapes[e.UID.Type]
-	if !declared {
+	return t &^ partlyTrusted
+}
+
+func (c *checker) entity(e *entity) {
+	c.enter(place{entity: e})
+	defer c.leave()
+	t := nothingTrusted
+	if e.origin == fromServer {
+		t = allTrusted
+	}
+	trusted := t == allTrusted
+	want := c.s.entityShape(e.typ)
+	switch {
+	case want == nil:
 		if !trusted {
-			c.add(path, "the schema has no entity type %s", e.UID.Type)
+			c.add("the schema has no entity type %s", e.uid.Type)
+		}
+		return
+	case want.enum:
+		// The entities of an enum type are names and nothing else.
+		c.enum(e)
+		if !trusted && len(e.attributes)+len(e.tags)+len(e.parents) > 0 {
+			c.add("an entity of the enum type %s has no attributes, tags or parents", e.uid.Type)
 		}
 		return
 	}
 	if !trusted {
-		c.parents(path, e)
+		c.parents(e, want)
 	}
-	c.record(path, e.Attributes, want.attributes, trusted)
+	c.members(e.attributes, want.attributes, t)
 	if want.tags == nil {
-		if e.Tags.Len() > 0 && !trusted {
-			c.add(path, "entities of type %s have no tags", e.UID.Type)
+		if len(e.tags) > 0 && !trusted {
+			c.add("entities of type %s have no tags", e.uid.Type)
 		}
 		return
 	}
-	for _, name := range slices.Sorted(e.Tags.Keys()) {
-		value, _ := e.Tags.Get(name)
-		c.value(memberOf(path+" tag", name), value, want.tags, trusted)
+	c.call.way[0].text = " tag"
+	for i := range e.tags {
+		c.enter(place{name: e.tags[i].name})
+		c.value(e.tags[i].value, want.tags, t)
+		c.leave()
 	}
 }
 
-// enumEntity: the entities of an enum type are names and nothing else.
-func (c *checker) enumEntity(path string, e types.Entity, trusted bool) {
-	c.enum(path, e.UID)
-	if !trusted && e.Attributes.Len()+e.Tags.Len()+e.Parents.Len() > 0 {
-		c.add(path, "an entity of the enum type %s has no attributes, tags or parents", e.UID.Type)
+func (c *checker) enum(e *entity) {
+	if want := c.s.entityShape(e.typ); want == nil || !want.enum {
+		return
 	}
-}
-
-func (c *checker) enum(path string, uid types.EntityUID) {
-	if message := c.s.enumViolation(uid); message != "" {
-		c.add(path, "%s", message)
+	if message := c.s.enumViolation(e.uid); message != "" {
+		c.add("%s", message)
 	}
 }
 
 // parents may be of any type above the entity's own, not only of the ones it names.
-func (c *checker) parents(path string, e types.Entity) {
-	above := c.s.typeAncestors[e.UID.Type]
-	for _, parent := range slices.SortedFunc(e.Parents.All(), compareUIDs) {
-		if !above[parent.Type] {
-			c.add(path, "an entity of type %s can't be in %s: the schema names no such parent type", e.UID.Type, parent)
+func (c *checker) parents(e *entity, want *entityShape) {
+	for _, parent := range e.parents {
+		if _, found := slices.BinarySearch(want.parents, parent.typ); !found {
+			c.add("an entity of type %s can't be in %s: the schema names no such parent type", e.uid.Type, parent.uid)
 			continue
 		}
-		c.enum(path, parent)
+		c.enum(parent)
 	}
 }
 
-func (c *checker) record(path string, r types.Record, want *shape, trusted bool) {
-	for _, name := range want.required {
-		if _, ok := r.Get(name); !ok {
-			c.add(memberOf(path, name), "the schema requires this attribute")
-		}
+// members goes through a record and what is declared of it side by side.
+func (c *checker) members(members []slot, want *shape, t trust) {
+	var declared []shapeMember
+	if want != nil {
+		declared = want.members
 	}
-	for _, name := range slices.Sorted(r.Keys()) {
-		value, _ := r.Get(name)
-		if member := want.member(name); member != nil {
-			c.value(memberOf(path, name), value, member, trusted)
-		} else if !trusted {
-			c.add(memberOf(path, name), "the schema does not declare this attribute")
+	for len(members)+len(declared) > 0 {
+		switch {
+		case c.full():
+			return
+		case len(members) == 0 || len(declared) > 0 && declared[0].name < members[0].name:
+			if declared[0].required {
+				c.odd(declared[0].name, t, "the schema requires this")
+			}
+			declared = declared[1:]
+		case len(declared) == 0 || members[0].name < declared[0].name:
+			if c.trusts(t, members[0].name) != allTrusted {
+				c.odd(members[0].name, t, "the schema does not declare this")
+			}
+			members = members[1:]
+		default:
+			c.enter(place{name: members[0].name})
+			c.value(members[0].value, declared[0].shape, c.trusts(t, members[0].name))
+			c.leave()
+			members, declared = members[1:], declared[1:]
 		}
 	}
 }
 
-func (c *checker) value(path string, v types.Value, want *shape, trusted bool) {
-	if got := kindOf(v); got != want.kind {
-		c.add(path, "the schema wants %s, this is %s", want.describe(), got)
+// odd adds that a member is missing or not declared.
+func (c *checker) odd(name uint32, t trust, what string) {
+	c.enter(place{name: name})
+	defer c.leave()
+	if t == partlyTrusted {
+		c.add("%s context member for %s", what, c.call.action.uid)
+	} else {
+		c.add("%s attribute", what)
+	}
+}
+
+func (c *checker) value(v *value, want *shape, t trust) {
+	if v.kind != want.kind {
+		c.add("the schema wants %s, this is %s", want.describe(), v.kind)
 		return
 	}
-	switch v := v.(type) {
-	case types.EntityUID:
-		if v.Type != want.entity {
-			c.add(path, "the schema wants %s, this one is of type %s", want.describe(), v.Type)
+	switch v.kind {
+	case kindEntity:
+		if v.entity.typ != want.entity {
+			c.add("the schema wants %s, this one is of type %s", want.describe(), v.entity.uid.Type)
 			return
 		}
-		c.enum(path, v)
-	case types.Set:
-		for element := range v.All() {
+		c.enum(v.entity)
+	case kindSet:
+		c.enter(place{element: true})
+		defer c.leave()
+		for i := range v.slots {
 			if c.full() {
 				return
 			}
-			c.value(path+"[]", element, want.element, trusted)
+			c.value(v.slots[i].value, want.element, t)
 		}
-	case types.Record:
-		c.record(path, v, want, trusted)
+	case kindRecord:
+		c.members(v.slots, want, t)
+	default:
 	}
-}
-
-func memberOf(path string, name types.String) string {
-	return path + "." + clipTo(string(name), 100)
 }

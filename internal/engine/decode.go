@@ -1,241 +1,252 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/copse-authz/copse"
 )
 
-// decoded is a request as the evaluator sees it: what the caller sent and what copse found out,
-// joined.
-type decoded struct {
-	schema   *Schema // may be nil
-	request  types.Request
-	entities types.EntityMap
-	// hierarchy has the ancestors of each entity of the request that has parents.
-	hierarchy hierarchy
-	// fromServer are the entities copse itself defined, and serverContext the context members.
-	fromServer    map[types.EntityUID]bool
-	serverContext types.Record
-	sets          setCosts
-	// What operators may have to go through: largest is the size of the largest attribute, whole that of
-	// the context.
-	largest, whole uint64
+// maxValueDepth is how deep sets and records may nest in entities and context.
+const maxValueDepth = 64
+
+// decode reads the request: what the caller sent and what copse found out, joined.
+func (c *call) decode() error {
+	if err := c.readHead(); err != nil {
+		return err
+	}
+	if err := c.readEntities(); err != nil {
+		return err
+	}
+	if err := c.readContext(); err != nil {
+		return err
+	}
+	return c.findAncestors()
 }
 
-// Get implements types.EntityGetter: the request's entities, then the schema's actions, which can't
-// be among them.
-func (d *decoded) Get(uid types.EntityUID) (types.Entity, bool) {
-	if e, ok := d.entities[uid]; ok {
-		return e, true
-	}
-	if d.schema != nil {
-		if a, ok := d.schema.resolved.Actions[uid]; ok {
-			return a.Entity, true
-		}
-	}
-	return types.Entity{}, false
-}
-
-// above lists the ancestors of an entity as the evaluator would find them.
-func (d *decoded) above(uid types.EntityUID) []types.EntityUID {
-	if of, ok := d.hierarchy.above(uid); ok {
-		return of
-	}
-	if d.schema != nil {
-		return d.schema.actionAncestors[uid]
-	}
-	return nil
-}
-
-// decode reads a request. s may be nil.
-func decode(s *Schema, req *copse.Request) (*decoded, error) {
-	d := &decoded{schema: s, request: types.Request{Principal: req.Principal, Action: req.Action, Resource: req.Resource}}
-	for _, part := range []struct {
+func (c *call) readHead() error {
+	for _, part := range [...]struct {
 		path string
 		uid  types.EntityUID
-	}{{"principal", req.Principal}, {"action", req.Action}, {"resource", req.Resource}} {
-		if message := checkUID(part.uid); message != "" {
-			return nil, requestError(part.path, "%s", message)
+		to   **entity
+	}{{"principal", c.request.Principal, &c.principal}, {"action", c.request.Action, &c.action}, {"resource", c.request.Resource, &c.resource}} {
+		wrong := ""
+		if !utf8.ValidString(string(part.uid.ID)) {
+			wrong = "the entity id is not valid UTF-8"
+		} else {
+			*part.to, wrong = c.entity(string(part.uid.Type), string(part.uid.ID))
+		}
+		if wrong != "" {
+			return requestError(part.path, "%s", wrong)
 		}
 	}
-	if !isActionType(req.Action.Type) {
-		return nil, requestError("action", "%s is not an action: its type must be Action or end in ::Action", req.Action)
+	if !isActionType(c.request.Action.Type) {
+		return requestError("action", "%s is not an action: its type must be Action or end in ::Action", c.request.Action)
 	}
-	if err := d.readEntities(s, req); err != nil {
-		return nil, err
-	}
-	if err := d.readContext(s, req); err != nil {
-		return nil, err
-	}
-	if err := d.closeOver(); err != nil {
-		return nil, err
-	}
-	return d, nil
+	return nil
 }
 
 // dataPath names request data in findings, as AVP and copse's own API name it.
 func dataPath(member string, format copse.Format) (path string, inText bool) {
+	var suffix string
 	switch format {
 	case copse.FormatAVPList:
-		return member + ".entityList", false
+		suffix = ".entityList"
 	case copse.FormatAVPMap:
-		return member + ".contextMap", false
+		suffix = ".contextMap"
 	default:
-		return member + ".cedarJson", true
+		suffix, inText = ".cedarJson", true
+	}
+	switch member + suffix { // the usual ones are not put together
+	case "entities.entityList":
+		return "entities.entityList", inText
+	case "context.contextMap":
+		return "context.contextMap", inText
+	case "entities.cedarJson":
+		return "entities.cedarJson", inText
+	case "context.cedarJson":
+		return "context.cedarJson", inText
+	default:
+		return member + suffix, inText
 	}
 }
 
-func (d *decoded) readEntities(s *Schema, req *copse.Request) error {
-	server, err := d.entityData(s, "serverEntities", req.ServerEntities, nil)
-	if err != nil {
+func (c *call) readEntities() error {
+	if err := c.entityData("serverEntities", c.request.ServerEntities, fromServer); err != nil {
 		return err
 	}
-	caller, err := d.entityData(s, "entities", req.Entities, func(r *reader, uid types.EntityUID) error {
-		_, defined := server[uid]
-		switch {
-		case isActionType(uid.Type):
-			return r.fail("%s is an action: actions come from the schema, they can't be sent", uid)
-		case defined:
-			return r.fail("%s is defined by the verified token and can't be sent", uid)
-		case slices.Contains(req.ReservedTypes, uid.Type):
-			return r.fail("entities of type %s come from the verified token and can't be sent", uid.Type)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(server) == 0 {
-		d.entities = caller
-		return nil
-	}
-	d.entities = server
-	d.fromServer = make(map[types.EntityUID]bool, len(server))
-	for uid := range server {
-		d.fromServer[uid] = true
-	}
-	for uid, e := range caller {
-		d.entities[uid] = e
-	}
-	return nil
+	return c.entityData("entities", c.request.Entities, fromCaller)
 }
 
-// entityData reads entities in any format; allow may refuse one by its identifier.
-func (d *decoded) entityData(s *Schema, member string, data copse.Data, allow func(*reader, types.EntityUID) error) (types.EntityMap, error) {
+// entityData reads entities in any format.
+func (c *call) entityData(member string, data copse.Data, from origin) error {
 	if data.Format == copse.FormatNone {
-		return types.EntityMap{}, nil
+		return nil
 	}
-	path, inText := dataPath(member, data.Format)
-	r := newReader(path, inText, data.Bytes, &d.sets)
-	out := types.EntityMap{}
-	read := r.avpEntity
-	switch data.Format {
-	case copse.FormatAVPList:
-	case copse.FormatCedarJSON:
-		read = func() (types.Entity, error) { return r.cedarEntity(s) }
-	default:
-		return nil, requestError(member, "entities can't have this format")
+	if data.Format != copse.FormatAVPList && data.Format != copse.FormatCedarJSON {
+		return requestError(member, "entities can't have this format")
 	}
-	err := r.array("an array of entities", func() error {
-		e, err := read()
+	s := c.scan(member, data)
+	if err := s.open('[', "an array of entities"); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		more, err := s.more(first, ']')
 		if err != nil {
 			return err
 		}
-		if allow != nil {
-			if err := allow(r, e.UID); err != nil {
-				return err
-			}
+		if !more {
+			return s.end()
 		}
-		// In an entityList the last of two entities wins, as in AVP; Cedar's own form has no such rule.
-		if _, twice := out[e.UID]; twice && data.Format == copse.FormatCedarJSON {
-			return r.fail("%s is defined twice", e.UID)
+		var d definition
+		if data.Format == copse.FormatAVPList {
+			d, err = s.avpEntity()
+		} else {
+			d, err = s.cedarEntity()
 		}
-		out[e.UID] = e
-		return nil
-	})
-	if err == nil {
-		err = r.end()
+		if err != nil {
+			return err
+		}
+		if err := s.define(d, from, data.Format); err != nil {
+			return err
+		}
 	}
-	d.largest = max(d.largest, r.largest)
-	return out, err
+}
+
+// define takes in an entity that was read, unless it is not for whoever sent it to define.
+func (s *scanner) define(d definition, from origin, format copse.Format) error {
+	e := d.entity
+	switch {
+	case from == fromCaller && isActionType(e.uid.Type):
+		return s.fail("%s is an action: actions come from the schema, they can't be sent", e.uid)
+	case from == fromCaller && e.origin == fromServer:
+		return s.fail("%s is defined by the verified token and can't be sent", e.uid)
+	case from == fromCaller && len(s.call.request.ReservedTypes) > 0 && slices.Contains(s.call.request.ReservedTypes, e.uid.Type):
+		return s.fail("entities of type %s come from the verified token and can't be sent", e.uid.Type)
+	case e.origin == from && format == copse.FormatCedarJSON:
+		// In an entityList the last of two entities wins, as in AVP; Cedar's own form has no such rule.
+		return s.fail("%s is defined twice", e.uid)
+	}
+	e.origin, e.visit = from, unseen
+	e.attributes, e.tags, e.parents, e.ancestors = d.attributes, d.tags, d.parents, nil
+	return nil
 }
 
 // tokenMember is the context member that policies trust as verified claims.
 const tokenMember = "token"
 
-func (d *decoded) readContext(s *Schema, req *copse.Request) error {
+func (c *call) readContext() error {
 	var want *shape
-	if s != nil {
-		want = s.contextShapes[req.Action]
+	if c.snapshot.schema != nil {
+		want = c.snapshot.schema.contextShape(c.action)
 	}
 	var err error
-	d.serverContext, err = d.contextData(want, "serverContext", req.ServerContext, nil)
+	if c.serverContext, err = c.contextData(want, "serverContext", c.request.ServerContext, nil); err != nil {
+		return err
+	}
+	var allow func(*scanner, uint32) error
+	if r := c.request; r.ServerContext.Format != copse.FormatNone || r.ServerEntities.Format != copse.FormatNone || len(r.ReservedTypes) > 0 {
+		allow = (*scanner).allowMember
+	}
+	caller, err := c.contextData(want, "context", c.request.Context, allow)
 	if err != nil {
 		return err
 	}
-	byToken := req.ServerContext.Format != copse.FormatNone || req.ServerEntities.Format != copse.FormatNone || len(req.ReservedTypes) > 0
-	caller, err := d.contextData(want, "context", req.Context, func(r *reader, name types.String) error {
-		_, defined := d.serverContext.Get(name)
-		if defined || byToken && name == tokenMember {
-			return r.fail("this context member comes from the verified token and can't be sent")
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
+	all := c.serverContext
 	switch {
-	case d.serverContext.Len() == 0:
-		d.request.Context = caller
-	case caller.Len() == 0:
-		d.request.Context = d.serverContext
-	default:
-		joined := caller.Map()
-		for name, v := range d.serverContext.All() {
-			joined[name] = v
-		}
-		d.request.Context = types.NewRecord(joined)
+	case len(all) == 0:
+		all = caller
+	case len(caller) > 0:
+		all = c.slots.take(len(c.serverContext) + len(caller))
+		copy(all[copy(all, c.serverContext):], caller)
+		sortByName(all)
+	}
+	c.context = value{kind: kindRecord, slots: all}
+	return nil
+}
+
+// allowMember refuses a caller's context member that the verified token defines.
+func (s *scanner) allowMember(name uint32) error {
+	if find(s.call.serverContext, name) != nil || s.call.nameText(name) == tokenMember {
+		return s.fail("this context member comes from the verified token and can't be sent")
 	}
 	return nil
 }
 
-func (d *decoded) contextData(want *shape, member string, data copse.Data, allow func(*reader, types.String) error) (types.Record, error) {
-	if data.Format == copse.FormatNone {
-		return types.Record{}, nil
-	}
-	path, inText := dataPath(member, data.Format)
-	r := newReader(path, inText, data.Bytes, &d.sets)
-	r.allowMember = allow
-	var out types.Record
+func (c *call) contextData(want *shape, member string, data copse.Data, allow func(*scanner, uint32) error) ([]slot, error) {
+	var members []slot
 	var err error
+	if data.Format == copse.FormatNone {
+		return nil, nil
+	}
+	s := c.scan(member, data)
 	switch data.Format {
 	case copse.FormatAVPMap:
-		out, err = r.avpAttributes("a map of attribute values")
+		members, err = s.avpAttributes("a map of attribute values", allow)
 	case copse.FormatCedarJSON:
-		out, err = r.cedarRecord(want.member)
+		members, err = s.cedarRecord(want, nil, allow)
 	default:
-		return out, requestError(member, "a context can't have this format")
+		return nil, requestError(member, "a context can't have this format")
 	}
 	if err == nil {
-		err = r.end()
+		err = s.end()
 	}
-	d.largest, d.whole = max(d.largest, r.largest), d.whole+r.total
-	return out, err
+	return members, err
 }
 
-// closeOver finds the ancestors of every entity, and refuses cycles and crowds.
-func (d *decoded) closeOver() error {
-	d.hierarchy.d = d
-	for uid, e := range d.entities {
-		if e.Parents.Len() == 0 {
-			continue
-		}
-		if err := d.hierarchy.add(uid); err != nil {
-			return err
-		}
+// members makes what was pushed on the stack the members of a record.
+func (s *scanner) members(from int) ([]slot, error) {
+	members := s.call.pop(from)
+	if sortByName(members) {
+		return nil, s.syntax()
 	}
-	return nil
+	return members, nil
+}
+
+func (c *call) newRecord(members []slot) *value {
+	v := c.values.one()
+	v.kind, v.slots = kindRecord, members
+	return v
+}
+
+// newSet makes what was pushed on the stack the elements of a set.
+func (c *call) newSet(from int) *value {
+	v := c.values.one()
+	v.kind, v.slots = kindSet, c.normalize(c.pop(from))
+	return v
+}
+
+// checkType says what is wrong with an entity type, or nothing.
+func checkType(name string) string {
+	switch {
+	case name == "":
+		return "the entity type is missing"
+	case len(name) > copse.MaxEntityTypeBytes:
+		return fmt.Sprintf("an entity type has at most %d bytes, this one has %d", copse.MaxEntityTypeBytes, len(name))
+	}
+	if _, err := types.NewEntityType(name); err != nil {
+		return fmt.Sprintf("%q is not an entity type: expected names joined by ::", name)
+	}
+	return ""
+}
+
+// checkID says what is wrong with the id of an entity, or nothing.
+func checkID(entityType, id string) string {
+	limit := copse.MaxEntityIDBytes
+	if isActionType(types.EntityType(entityType)) {
+		limit = copse.MaxActionIDBytes
+	}
+	if len(id) <= limit {
+		return ""
+	}
+	return fmt.Sprintf("an entity id of type %s has at most %d bytes, this one has %d", entityType, limit, len(id))
+}
+
+// isActionType reports whether entities of the type are actions.
+func isActionType(t types.EntityType) bool {
+	return t == "Action" || strings.HasSuffix(string(t), "::Action")
 }

@@ -188,13 +188,13 @@ func checkEntities(t *testing.T, data []byte) bool {
 	for _, format := range []copse.Format{copse.FormatAVPList, copse.FormatCedarJSON} {
 		req := viewRequest()
 		req.Entities = copse.Data{Format: format, Bytes: data}
-		d, err := decode(nil, req)
+		c, err := decodeFor(t, nil, req)
 		if err != nil {
 			refused(t, data, err)
 		} else {
 			accepted = true
 			if format == copse.FormatCedarJSON {
-				compareEntities(t, data, d.entities)
+				compareEntities(t, data, c.exportedEntities())
 			}
 		}
 		for _, check := range []bool{false, true} {
@@ -230,7 +230,7 @@ func checkContext(t *testing.T, data []byte) bool {
 	for _, format := range []copse.Format{copse.FormatAVPMap, copse.FormatCedarJSON} {
 		req := viewRequest()
 		req.Context = copse.Data{Format: format, Bytes: data}
-		d, err := decode(nil, req)
+		c, err := decodeFor(t, nil, req)
 		if err != nil {
 			refused(t, data, err)
 			continue
@@ -240,8 +240,8 @@ func checkContext(t *testing.T, data []byte) bool {
 			continue
 		}
 		var want types.Record
-		if err := want.UnmarshalJSON(data); err != nil || !want.Equal(d.request.Context) {
-			t.Errorf("%q: %v, cedar-go reads %v %v", data, d.request.Context, want, err)
+		if err := want.UnmarshalJSON(data); err != nil || !want.Equal(c.exported(&c.context)) {
+			t.Errorf("%q: %v, cedar-go reads %v %v", data, c.exported(&c.context), want, err)
 		}
 	}
 	return accepted

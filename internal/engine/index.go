@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
@@ -17,14 +16,13 @@ import (
 // entity. Policies with the same pair of keys lie together in entries, ordered by their action keys,
 // so that ten thousand policies on the same types and different actions are not walked either.
 type index struct {
-	// Only what some scope names has a number: other entities of a request can't match a key.
-	entities map[types.EntityUID]uint32
-	types    map[types.EntityType]uint32
-	entries  []indexEntry
+	entries []indexEntry
 	// buckets finds the entries of a pair of keys.
 	buckets map[bucketKey]bucket
-	// principals and resources tell which keys occur on each side.
-	principals, resources map[scopeKey]bool
+	// uses and typeUses tell what occurs in scopes, by the numbers of entities and types: most of what a
+	// request names does not, or on the other side.
+	uses     []uses
+	typeUses []uses
 }
 
 // scopeKey is a kind of test and the number of what is tested for.
@@ -39,6 +37,19 @@ const (
 
 func keyFor(test scopeKey, number uint32) scopeKey { return scopeKey(number)<<2 | test }
 
+// uses are the tests that an entity or type occurs in, a bit each.
+type uses uint8
+
+// side is where in a scope; it shifts the bits of uses.
+type side uint8
+
+const (
+	sidePrincipal side = 0
+	sideResource  side = 4
+)
+
+func (u uses) has(at side, test scopeKey) bool { return u&(1<<test<<at) != 0 }
+
 type bucketKey struct{ principal, resource scopeKey }
 
 type bucket struct{ from, to uint32 }
@@ -47,7 +58,7 @@ type bucket struct{ from, to uint32 }
 type indexEntry struct {
 	action scopeKey
 	policy uint32
-	// `is T in E` is kept under "in E", and T here; 0 is no type.
+	// `is T in E` is kept under "in E", and T here plus one; 0 is no type.
 	principalType, resourceType uint32
 }
 
@@ -56,106 +67,110 @@ type keyedEntry struct {
 	indexEntry
 }
 
-func newIndex(policies []compiled) *index {
-	x := &index{
-		entities: map[types.EntityUID]uint32{}, types: map[types.EntityType]uint32{},
-		buckets: map[bucketKey]bucket{}, principals: map[scopeKey]bool{}, resources: map[scopeKey]bool{},
-	}
-	all := make([]keyedEntry, 0, len(policies))
-	for i, p := range policies {
-		tree := (*ast.Policy)(p.policy.AST())
-		var e keyedEntry
-		e.policy = uint32(i)
-		e.principal, e.principalType = x.scope(tree.Principal)
-		e.resource, e.resourceType = x.scope(tree.Resource)
-		x.principals[e.principal] = true
-		x.resources[e.resource] = true
-		for _, action := range x.actions(tree.Action) {
-			e.action = action
+// keyed appends the entries of a policy. The symbols learn what its scope names.
+func (s *symbols) keyed(all []keyedEntry, policy uint32, tree *ast.Policy) []keyedEntry {
+	var e keyedEntry
+	e.policy = policy
+	e.principal, e.principalType = s.scope(tree.Principal)
+	e.resource, e.resourceType = s.scope(tree.Resource)
+	switch n := tree.Action.(type) {
+	case ast.ScopeTypeEq:
+		e.action = keyFor(keyEq, s.entity(n.Entity))
+		return append(all, e)
+	case ast.ScopeTypeIn:
+		e.action = keyFor(keyIn, s.entity(n.Entity))
+		return append(all, e)
+	case ast.ScopeTypeInSet: // nothing is in an empty list
+		for _, uid := range n.Entities {
+			e.action = keyFor(keyIn, s.entity(uid))
 			all = append(all, e)
 		}
+		return all
+	default:
+		e.action = keyAny
+		return append(all, e)
 	}
-	slices.SortFunc(all, func(a, b keyedEntry) int {
-		return cmp.Or(
-			cmp.Compare(a.principal, b.principal), cmp.Compare(a.resource, b.resource),
-			cmp.Compare(a.action, b.action), cmp.Compare(a.policy, b.policy))
-	})
-	x.entries = make([]indexEntry, len(all))
-	for i, e := range all {
-		x.entries[i] = e.indexEntry
-		if i == 0 || all[i-1].bucketKey != e.bucketKey {
-			x.buckets[e.bucketKey] = bucket{from: uint32(i)}
-		}
-		b := x.buckets[e.bucketKey]
-		b.to = uint32(i) + 1
-		x.buckets[e.bucketKey] = b
-	}
-	return x
 }
 
 // scope returns the key of a principal or resource scope, and the type it tests for beside an "in".
-func (x *index) scope(node ast.IsScopeNode) (scopeKey, uint32) {
+func (s *symbols) scope(node ast.IsScopeNode) (scopeKey, uint32) {
 	switch n := node.(type) {
 	case ast.ScopeTypeEq:
-		return keyFor(keyEq, x.entity(n.Entity)), 0
+		return keyFor(keyEq, s.entity(n.Entity)), 0
 	case ast.ScopeTypeIn:
-		return keyFor(keyIn, x.entity(n.Entity)), 0
+		return keyFor(keyIn, s.entity(n.Entity)), 0
 	case ast.ScopeTypeIs:
-		return keyFor(keyIs, x.entityType(n.Type)), 0
+		return keyFor(keyIs, s.entityType(n.Type)), 0
 	case ast.ScopeTypeIsIn:
-		return keyFor(keyIn, x.entity(n.Entity)), x.entityType(n.Type)
+		return keyFor(keyIn, s.entity(n.Entity)), s.entityType(n.Type) + 1
 	default:
 		return keyAny, 0
 	}
 }
 
-// actions returns the keys of an action scope: none for an empty list, which nothing is in.
-func (x *index) actions(node ast.IsActionScopeNode) []scopeKey {
-	switch n := node.(type) {
-	case ast.ScopeTypeEq:
-		return []scopeKey{keyFor(keyEq, x.entity(n.Entity))}
-	case ast.ScopeTypeIn:
-		return []scopeKey{keyFor(keyIn, x.entity(n.Entity))}
-	case ast.ScopeTypeInSet:
-		keys := make([]scopeKey, len(n.Entities))
-		for i, e := range n.Entities {
-			keys[i] = keyFor(keyIn, x.entity(e))
+func newIndex(s *symbols, all []keyedEntry) *index {
+	slices.SortFunc(all, func(a, b keyedEntry) int {
+		switch {
+		case a.principal != b.principal:
+			return cmp.Compare(a.principal, b.principal)
+		case a.resource != b.resource:
+			return cmp.Compare(a.resource, b.resource)
+		case a.action != b.action:
+			return cmp.Compare(a.action, b.action)
+		default:
+			return cmp.Compare(a.policy, b.policy)
 		}
-		return keys
+	})
+	pairs := 0
+	for i := range all {
+		if i == 0 || all[i].bucketKey != all[i-1].bucketKey {
+			pairs++
+		}
+	}
+	x := &index{
+		entries: make([]indexEntry, len(all)), buckets: make(map[bucketKey]bucket, pairs),
+		uses: make([]uses, len(s.entities.list)), typeUses: make([]uses, len(s.types.list)),
+	}
+	for from := 0; from < len(all); {
+		to := from
+		for ; to < len(all) && all[to].bucketKey == all[from].bucketKey; to++ {
+			x.entries[to] = all[to].indexEntry
+		}
+		x.buckets[all[from].bucketKey] = bucket{uint32(from), uint32(to)}
+		x.use(all[from].principal, sidePrincipal)
+		x.use(all[from].resource, sideResource)
+		from = to
+	}
+	return x
+}
+
+func (x *index) use(k scopeKey, at side) {
+	bit := uses(1 << (k & 3) << at)
+	switch k & 3 {
+	case keyIs:
+		x.typeUses[k>>2] |= bit
+	case keyEq, keyIn:
+		x.uses[k>>2] |= bit
 	default:
-		return []scopeKey{keyAny}
 	}
 }
 
-func (x *index) entity(uid types.EntityUID) uint32 {
-	n, ok := x.entities[uid]
-	if !ok {
-		n = uint32(len(x.entities)) + 1
-		x.entities[uid] = n
+// keys lists the entries as they were before they were sorted into buckets, for the next index.
+func (x *index) keys(yield func(keyedEntry)) {
+	for key, b := range x.buckets {
+		for _, e := range x.entries[b.from:b.to] {
+			yield(keyedEntry{key, e})
+		}
 	}
-	return n
-}
-
-func (x *index) entityType(t types.EntityType) uint32 {
-	n, ok := x.types[t]
-	if !ok {
-		n = uint32(len(x.types)) + 1
-		x.types[t] = n
-	}
-	return n
 }
 
 // find returns the policies whose scope matches, in ascending order.
-func (x *index) find(d *decoded) []uint32 {
-	var room [3][16]scopeKey
-	principals := x.expand(room[0][:0], d, d.request.Principal, x.principals)
-	resources := x.expand(room[1][:0], d, d.request.Resource, x.resources)
-	if len(principals) == 0 || len(resources) == 0 {
-		return nil
-	}
-	actions := x.expand(room[2][:0], d, d.request.Action, nil)
-	principalType, resourceType := x.types[d.request.Principal.Type], x.types[d.request.Resource.Type]
-	var found []uint32
+func (x *index) find(c *call) []uint32 {
+	var room [3][24]scopeKey
+	principals := x.expand(room[0][:0], c.principal, sidePrincipal)
+	resources := x.expand(room[1][:0], c.resource, sideResource)
+	actions := x.expandAction(room[2][:0], c.action)
+	found := c.found[:0]
 	for _, p := range principals {
 		for _, r := range resources {
 			b, ok := x.buckets[bucketKey{p, r}]
@@ -165,7 +180,7 @@ func (x *index) find(d *decoded) []uint32 {
 			entries := x.entries[b.from:b.to]
 			for _, a := range actions {
 				for _, e := range withAction(entries, a) {
-					if (e.principalType == 0 || e.principalType == principalType) && (e.resourceType == 0 || e.resourceType == resourceType) {
+					if (e.principalType == 0 || e.principalType == c.principal.typ+1) && (e.resourceType == 0 || e.resourceType == c.resource.typ+1) {
 						found = append(found, e.policy)
 					}
 				}
@@ -173,42 +188,58 @@ func (x *index) find(d *decoded) []uint32 {
 		}
 	}
 	slices.Sort(found)
-	return slices.Compact(found)
+	c.found = slices.Compact(found)
+	return c.found
 }
 
 // expand lists the keys an entity of the request meets, of those that occur. It is in itself.
-func (x *index) expand(keys []scopeKey, d *decoded, uid types.EntityUID, used map[scopeKey]bool) []scopeKey {
-	add := func(k scopeKey) {
-		if used == nil || used[k] {
-			keys = append(keys, k)
+func (x *index) expand(keys []scopeKey, e *entity, at side) []scopeKey {
+	keys = append(keys, keyAny)
+	if int(e.typ) < len(x.typeUses) && x.typeUses[e.typ].has(at, keyIs) {
+		keys = append(keys, keyFor(keyIs, e.typ))
+	}
+	if int(e.number) < len(x.uses) {
+		if x.uses[e.number].has(at, keyEq) {
+			keys = append(keys, keyFor(keyEq, e.number))
+		}
+		if x.uses[e.number].has(at, keyIn) {
+			keys = append(keys, keyFor(keyIn, e.number))
 		}
 	}
-	add(keyAny)
-	if n, ok := x.types[uid.Type]; ok {
-		add(keyFor(keyIs, n))
-	}
-	if n, ok := x.entities[uid]; ok {
-		add(keyFor(keyEq, n))
-		add(keyFor(keyIn, n))
-	}
-	for _, above := range d.above(uid) {
+	for _, above := range e.ancestors {
 		// A cycle can't make an entity its own ancestor: decoding refuses it.
-		if n, ok := x.entities[above]; ok {
-			add(keyFor(keyIn, n))
+		if int(above) < len(x.uses) && x.uses[above].has(at, keyIn) {
+			keys = append(keys, keyFor(keyIn, above))
 		}
+	}
+	return keys
+}
+
+func (x *index) expandAction(keys []scopeKey, e *entity) []scopeKey {
+	keys = append(keys, keyAny)
+	if int(e.number) < len(x.uses) {
+		keys = append(keys, keyFor(keyEq, e.number), keyFor(keyIn, e.number))
+	}
+	for _, above := range e.ancestors {
+		keys = append(keys, keyFor(keyIn, above))
 	}
 	return keys
 }
 
 // withAction returns the run of entries, ordered by action, that have the key.
 func withAction(entries []indexEntry, action scopeKey) []indexEntry {
-	from, ok := slices.BinarySearchFunc(entries, action, func(e indexEntry, a scopeKey) int { return cmp.Compare(e.action, a) })
-	if !ok {
-		return nil
+	low, high := 0, len(entries)
+	for low < high {
+		middle := int(uint(low+high) / 2)
+		if entries[middle].action < action {
+			low = middle + 1
+		} else {
+			high = middle
+		}
 	}
-	to := from + 1
+	to := low
 	for to < len(entries) && entries[to].action == action {
 		to++
 	}
-	return entries[from:to]
+	return entries[low:to]
 }

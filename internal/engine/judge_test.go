@@ -76,3 +76,8 @@ func headOnly(p *cedar.Policy) *cedar.Policy {
 	tree.Conditions = nil
 	return cedar.NewPolicyFromAST((*publicast.Policy)(&tree))
 }
+
+// asCedarGo is a parsed policy as cedar-go has it.
+func asCedarGo(p *Policy) *cedar.Policy {
+	return cedar.NewPolicyFromAST((*publicast.Policy)(p.tree))
+}

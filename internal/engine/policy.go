@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
-	publicast "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
@@ -16,7 +15,6 @@ type Policy struct {
 	text     string
 	path     string
 	at       position
-	parsed   *cedar.Policy // nil for a link
 	tree     *ast.Policy
 	template *Template // of a link, which shares everything of it but slots
 }
@@ -147,11 +145,11 @@ func (p *Policy) build(source string, span policySpan) error {
 	if span.odd || span.slots != (slotPlaces{}) {
 		text = plainText(source[span.start:span.end], span.slots.principal-span.start, span.slots.resource-span.start)
 	}
-	p.parsed = new(cedar.Policy)
-	if err := p.parsed.UnmarshalCedar(text); err != nil {
+	var parsed cedar.Policy
+	if err := parsed.UnmarshalCedar(text); err != nil {
 		return err
 	}
-	p.tree = (*ast.Policy)(p.parsed.AST())
+	p.tree = (*ast.Policy)(parsed.AST())
 	if span.slots != (slotPlaces{}) {
 		tree := *p.tree
 		if span.slots.principal > 0 {
@@ -160,17 +158,9 @@ func (p *Policy) build(source string, span policySpan) error {
 		if span.slots.resource > 0 {
 			tree.Resource = withEntity(tree.Resource, types.EntityUID{}).(ast.IsResourceScopeNode)
 		}
-		p.tree, p.parsed = &tree, nil
+		p.tree = &tree
 	}
 	return nil
-}
-
-// evaluator is the policy as cedar-go evaluates it.
-func (p *Policy) evaluator() *cedar.Policy {
-	if p.parsed != nil {
-		return p.parsed
-	}
-	return cedar.NewPolicyFromAST((*publicast.Policy)(p.tree))
 }
 
 // Text is the policy's source, comments included; of a link, its template's.

@@ -32,17 +32,18 @@ type Schema struct {
 	namespaces []string
 	nodes      uint64 // expanded size
 
-	enums         map[types.EntityType]map[types.String]bool
-	entityShapes  map[types.EntityType]entityShape
-	contextShapes map[types.EntityUID]*shape
+	enums map[types.EntityType]map[types.String]bool
+	// symbols number what the schema names. entities are by the numbers of their types, actions by their
+	// own.
+	symbols  *symbols
+	entities []entityShape
+	actions  []actionShape
 	// typeAncestors are the transitive parent types of each entity type that has any.
 	typeAncestors map[types.EntityType]map[types.EntityType]bool
 	// actionAncestors are the groups each action is in, directly or not.
 	actionAncestors map[types.EntityUID][]types.EntityUID
-	// longestWalk is the most parents that `in` may have to follow from an action.
-	longestWalk int
-	costs       typeCosts
-	weight      int64
+	costs           typeCosts
+	weight          int64
 }
 
 // ParseSchema reads a schema. file names it in error positions.
@@ -167,11 +168,6 @@ func (s *Schema) closeAction(src *schemaSource, uid types.EntityUID) error {
 	if len(above) > 0 {
 		s.actionAncestors[uid] = above
 	}
-	walk := s.resolved.Actions[uid].Entity.Parents.Len()
-	for _, a := range above {
-		walk += s.resolved.Actions[a].Entity.Parents.Len()
-	}
-	s.longestWalk = max(s.longestWalk, walk)
 	return nil
 }
 
@@ -241,7 +237,7 @@ func (src *schemaSource) byteColumn(line, column int) int {
 // guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses,
 // and one thing that decoder overlooks.
 func (src *schemaSource) guardJSON() error {
-	r := newReader(src.file, true, src.text, nil)
+	r := newReader(src.file, true, src.text)
 	for {
 		tok, err := r.token()
 		if err != nil {

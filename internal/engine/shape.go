@@ -1,23 +1,98 @@
 package engine
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 )
 
-// shape is a schema type made ready for checking values: what must be there is listed, so that a
-// check costs what the value has, not what the schema could have.
+// shape is a schema type made ready for checking values: names are numbers and what must be there is
+// marked, so that a check costs what the value has, not what the schema could have.
 type shape struct {
-	kind     kind
-	entity   types.EntityType        // of kindEntity
-	element  *shape                  // of kindSet
-	members  map[types.String]*shape // of kindRecord
-	required []types.String          // of kindRecord, sorted
+	kind       kind
+	entity     uint32 // of kindEntity: the number of its type
+	entityName types.EntityType
+	element    *shape        // of kindSet
+	members    []shapeMember // of kindRecord, sorted by name
 }
 
-func shapeOf(t resolved.IsType) *shape {
+type shapeMember struct {
+	shape    *shape
+	name     uint32
+	required bool
+}
+
+// entityShape is what the schema says about entities of a type.
+type entityShape struct {
+	attributes *shape
+	tags       *shape // nil: no tags
+	enum       bool
+	parents    []uint32 // the types of its ancestors, sorted
+}
+
+// actionShape is what the schema says about an action.
+type actionShape struct {
+	ancestors []uint32 // sorted
+	// applies: it is no mere group. Then principals and resources are the types it applies to.
+	applies               bool
+	principals, resources []uint32
+	context               *shape
+}
+
+// shapes gives numbers to what the schema names and makes its types ready. Its entity types and its
+// actions come first, so that their numbers are their places in entities and actions.
+func (s *Schema) shapes() {
+	s.symbols = newSymbols()
+	for _, uid := range slices.SortedFunc(maps.Keys(s.resolved.Actions), compareUIDs) {
+		s.symbols.entity(uid)
+	}
+	names := slices.Sorted(maps.Keys(s.resolved.Entities))
+	names = append(names, slices.Sorted(maps.Keys(s.resolved.Enums))...)
+	for _, name := range names {
+		s.symbols.entityType(name)
+	}
+	s.entities = make([]entityShape, len(s.symbols.types.list))
+	for name, e := range s.resolved.Entities {
+		out := &s.entities[s.symbols.entityType(name)]
+		out.attributes = s.shape(e.Shape)
+		if e.Tags != nil {
+			out.tags = s.shape(e.Tags)
+		}
+		for above := range s.typeAncestors[name] {
+			out.parents = append(out.parents, s.symbols.entityType(above))
+		}
+		slices.Sort(out.parents)
+	}
+	for name := range s.resolved.Enums {
+		s.entities[s.symbols.entityType(name)].enum = true
+	}
+	s.actions = make([]actionShape, len(s.resolved.Actions))
+	for uid, a := range s.resolved.Actions {
+		out := &s.actions[s.symbols.entity(uid)]
+		for _, above := range s.actionAncestors[uid] {
+			out.ancestors = append(out.ancestors, s.symbols.entity(above))
+		}
+		slices.Sort(out.ancestors)
+		if a.AppliesTo != nil {
+			out.applies = true
+			out.principals, out.resources = s.typeNumbers(a.AppliesTo.Principals), s.typeNumbers(a.AppliesTo.Resources)
+			out.context = s.shape(a.AppliesTo.Context)
+		}
+	}
+}
+
+func (s *Schema) typeNumbers(list []types.EntityType) []uint32 {
+	out := make([]uint32, len(list))
+	for i, t := range list {
+		out[i] = s.symbols.entityType(t)
+	}
+	return out
+}
+
+func (s *Schema) shape(t resolved.IsType) *shape {
 	switch t := t.(type) {
 	case resolved.StringType:
 		return &shape{kind: kindString}
@@ -28,60 +103,58 @@ func shapeOf(t resolved.IsType) *shape {
 	case resolved.ExtensionType:
 		return &shape{kind: kind(slices.Index(kindNames[:], string(t)))}
 	case resolved.EntityType:
-		return &shape{kind: kindEntity, entity: types.EntityType(t)}
+		return &shape{kind: kindEntity, entity: s.symbols.entityType(types.EntityType(t)), entityName: types.EntityType(t)}
 	case resolved.SetType:
-		return &shape{kind: kindSet, element: shapeOf(t.Element)}
+		return &shape{kind: kindSet, element: s.shape(t.Element)}
 	case resolved.RecordType:
-		s := &shape{kind: kindRecord, members: make(map[types.String]*shape, len(t))}
+		out := &shape{kind: kindRecord, members: make([]shapeMember, 0, len(t))}
 		for name, attr := range t {
-			s.members[name] = shapeOf(attr.Type)
-			if !attr.Optional {
-				s.required = append(s.required, name)
-			}
+			out.members = append(out.members, shapeMember{name: s.symbols.name(string(name)), shape: s.shape(attr.Type), required: !attr.Optional})
 		}
-		slices.Sort(s.required)
-		return s
+		slices.SortFunc(out.members, func(a, b shapeMember) int { return cmp.Compare(a.name, b.name) })
+		return out
 	default:
 		return nil
 	}
 }
 
 // member returns the type of a record's member, nil when it is not declared or s is no record.
-func (s *shape) member(name types.String) *shape {
+func (s *shape) member(name uint32) *shape {
 	if s == nil {
 		return nil
 	}
-	return s.members[name]
+	i, found := slices.BinarySearchFunc(s.members, name, func(m shapeMember, name uint32) int { return cmp.Compare(m.name, name) })
+	if !found {
+		return nil
+	}
+	return s.members[i].shape
 }
 
 // describe names the type in a finding.
 func (s *shape) describe() string {
 	if s.kind == kindEntity {
-		return "an entity of type " + string(s.entity)
+		return "an entity of type " + string(s.entityName)
 	}
 	return s.kind.String()
 }
 
-// entityShape is what the schema says about entities of a type.
-type entityShape struct {
-	attributes *shape
-	tags       *shape // nil: no tags
+// entityShape returns what is declared of a type, or nil.
+func (s *Schema) entityShape(typ uint32) *entityShape {
+	// The types of actions have numbers too, and no shape.
+	if int(typ) >= len(s.entities) || s.entities[typ].attributes == nil && !s.entities[typ].enum {
+		return nil
+	}
+	return &s.entities[typ]
 }
 
-// shapes makes the types of entities and contexts ready.
-func (s *Schema) shapes() {
-	s.entityShapes = make(map[types.EntityType]entityShape, len(s.resolved.Entities))
-	for name, e := range s.resolved.Entities {
-		out := entityShape{attributes: shapeOf(e.Shape)}
-		if e.Tags != nil {
-			out.tags = shapeOf(e.Tags)
-		}
-		s.entityShapes[name] = out
+// contextShape returns the type of an action's context, or nil.
+func (s *Schema) contextShape(action *entity) *shape {
+	if int(action.number) >= len(s.actions) {
+		return nil
 	}
-	s.contextShapes = make(map[types.EntityUID]*shape, len(s.resolved.Actions))
-	for uid, a := range s.resolved.Actions {
-		if a.AppliesTo != nil {
-			s.contextShapes[uid] = shapeOf(a.AppliesTo.Context)
-		}
-	}
+	return s.actions[action.number].context
+}
+
+func compareUIDs(a, b types.EntityUID) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }

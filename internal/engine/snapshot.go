@@ -1,10 +1,8 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
-	"strings"
-
-	"github.com/cedar-policy/cedar-go"
 
 	"github.com/copse-authz/copse"
 )
@@ -13,41 +11,153 @@ import (
 type Source struct {
 	Ref    copse.PolicyRef
 	Policy *Policy
+	// Version tells this text of the policy from former and later ones of the same id: of a link, also
+	// those of its template. It matters to whoever makes snapshots from each other.
+	Version uint64
 }
 
 // Snapshot is a policy store compiled for deciding: immutable, at one revision.
 type Snapshot struct {
 	schema   *Schema
 	settings copse.Settings
+	symbols  *symbols
 	policies []compiled // sorted by id
 	index    *index
-	weight   int64
+	// dropped counts the policies that former snapshots had and this one has not: their symbols are here
+	// still.
+	dropped int
+	weight  int64
 }
 
 // compiled is what deciding needs of a policy; its text stays behind.
 type compiled struct {
 	ref     copse.PolicyRef
-	policy  *cedar.Policy
-	cost    policyCost
-	forbids bool
+	program *program
+	version uint64
 }
 
 // Compile builds a snapshot. schema may be nil. It takes any policies that parsed: stored ones may be
 // older than the schema, and validation may be off.
-func Compile(schema *Schema, settings copse.Settings, policies []Source) (*Snapshot, error) {
-	s := &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(policies))}
-	for i, p := range policies {
-		s.policies[i] = compiled{ref: p.Ref, policy: p.Policy.evaluator(), cost: evaluationCost(p.Policy.tree), forbids: p.Policy.Forbids()}
+func Compile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
+	return (*Snapshot)(nil).Recompile(schema, settings, sources)
+}
+
+// Recompile builds the snapshot that follows s, which may be nil. Sources without a Policy are taken
+// from s, which must hold them.
+func (previous *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
+	sources = slices.Clone(sources)
+	slices.SortFunc(sources, func(a, b Source) int { return cmp.Compare(a.Ref.ID, b.Ref.ID) })
+	b := &builder{Snapshot: &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(sources))}}
+	b.start(sources, previous)
+	entries := make([]keyedEntry, 0, len(sources)+len(sources)/8)
+	for i, source := range sources {
+		if i > 0 && source.Ref.ID == sources[i-1].Ref.ID {
+			return nil, copse.Errorf(copse.Internal, "policy id %q occurs twice in a policy store", source.Ref.ID)
+		}
+		p := &b.policies[i]
+		p.ref, p.version = source.Ref, source.Version
+		if source.Policy != nil {
+			p.program = b.program(source.Policy)
+			entries = b.symbols.keyed(entries, uint32(i), source.Policy.tree)
+			continue
+		}
+		old, ok := previous.find(schema, source)
+		if !ok {
+			return nil, copse.Errorf(copse.Internal, "policy %q is neither given nor in the previous snapshot", source.Ref.ID)
+		}
+		p.program = b.keep(previous.policies[old].program)
+		b.kept[old] = uint32(i) + 1
 	}
-	slices.SortFunc(s.policies, func(a, b compiled) int { return strings.Compare(string(a.ref.ID), string(b.ref.ID)) })
-	for i := 1; i < len(s.policies); i++ {
-		if s.policies[i].ref.ID == s.policies[i-1].ref.ID {
-			return nil, copse.Errorf(copse.Internal, "policy id %q occurs twice in a policy store", s.policies[i].ref.ID)
+	if previous != nil && b.kept != nil {
+		previous.index.keys(func(e keyedEntry) {
+			if now := b.kept[e.policy]; now > 0 {
+				e.policy = now - 1
+				entries = append(entries, e)
+			}
+		})
+	}
+	b.index = newIndex(b.symbols, entries)
+	b.weight = b.weigh()
+	return b.Snapshot, nil
+}
+
+// Holds reports whether Recompile can take a policy from s, which may be nil.
+func (s *Snapshot) Holds(schema *Schema, source Source) bool {
+	_, ok := s.find(schema, source)
+	return ok
+}
+
+func (s *Snapshot) find(schema *Schema, source Source) (int, bool) {
+	// Once as much was dropped as is there, it is time to begin anew.
+	if s == nil || s.schema != schema || s.dropped > len(s.policies) {
+		return 0, false
+	}
+	i, ok := slices.BinarySearchFunc(s.policies, source.Ref.ID, func(p compiled, id copse.PolicyID) int { return cmp.Compare(p.ref.ID, id) })
+	return i, ok && s.policies[i].version == source.Version && source.Version != 0
+}
+
+// builder makes a snapshot.
+type builder struct {
+	*Snapshot
+	compiler compiler
+	// kept has for each policy of the previous snapshot its place in this one plus one.
+	kept []uint32
+	// always are the programs of policies without conditions, by effect. Links share their template's.
+	always    [2]*program
+	templates map[*Template]*program
+}
+
+// start takes over what the previous snapshot knows, if any of its policies is needed.
+func (b *builder) start(sources []Source, previous *Snapshot) {
+	needed := 0
+	for _, s := range sources {
+		if s.Policy == nil {
+			needed++
 		}
 	}
-	s.index = newIndex(s.policies)
-	s.weight = s.weigh()
-	return s, nil
+	switch {
+	case needed > 0 && previous != nil:
+		b.symbols = previous.symbols.clone()
+		b.kept = make([]uint32, len(previous.policies))
+		b.dropped = previous.dropped + len(previous.policies) - needed
+	case b.schema != nil:
+		b.symbols = b.schema.symbols.clone()
+	default:
+		b.symbols = newSymbols()
+	}
+	b.compiler = compiler{symbols: b.symbols, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
+	b.templates = map[*Template]*program{}
+}
+
+// keep takes a policy from the previous snapshot.
+func (b *builder) keep(program *program) *program {
+	if program.template != nil && b.templates[program.template] == nil {
+		b.templates[program.template] = program
+	}
+	return program
+}
+
+func (b *builder) program(p *Policy) *program {
+	if p.template != nil {
+		shared := b.templates[p.template]
+		if shared == nil {
+			shared = b.compiler.program(p.tree)
+			shared.template = p.template
+			b.templates[p.template] = shared
+		}
+		return shared
+	}
+	if len(p.tree.Conditions) > 0 {
+		return b.compiler.program(p.tree)
+	}
+	effect := 0
+	if p.Forbids() {
+		effect = 1
+	}
+	if b.always[effect] == nil {
+		b.always[effect] = b.compiler.program(p.tree)
+	}
+	return b.always[effect]
 }
 
 // Weight is about how many bytes the snapshot holds in memory.

@@ -1,42 +1,64 @@
 package engine
 
 import (
-	"github.com/cedar-policy/cedar-go/types"
-	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"unsafe"
+
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 )
 
-// Bytes that parts of a snapshot hold, measured on a 64-bit machine: cedar-go's tree, its folded copy
-// and the evaluator built from it, and the index. TestWeightIsHonest compares their sum with the heap.
+// Bytes that parts of a snapshot hold, measured on a 64-bit machine. TestWeightIsHonest compares their
+// sum with the heap.
 const (
-	bytesOfSnapshot    = 1000
-	bytesOfPolicy      = 280
-	bytesOfTypeTest    = 120
-	bytesOfEntityTest  = 260
-	bytesOfList        = 420
-	bytesOfListElement = 115
-	bytesOfNode        = 60
-	bytesOfAnnotation  = 64
+	bytesOfSnapshot = 600
+	bytesOfProgram  = 64
+	bytesOfNode     = 24
+	bytesOfValue    = 64
+	bytesOfEntity   = 256
+	bytesOfPattern  = 96
+	bytesOfBucket   = 36
 
 	bytesOfSchema    = 4500
 	bytesOfType      = 350
 	bytesOfAction    = 700
 	bytesOfEnumValue = 55
-	bytesOfRecord    = 500
-	bytesOfMember    = 150
+	bytesOfRecord    = 420
+	bytesOfMember    = 122
 	bytesOfReference = 60 // to a type or action
 )
 
 func (s *Snapshot) weigh() int64 {
-	total := int64(bytesOfSnapshot)
+	total := int64(bytesOfSnapshot) + s.symbols.weight() + s.index.weight()
 	if s.schema != nil {
 		total += s.schema.weight
 	}
+	total += int64(cap(s.policies)) * int64(unsafe.Sizeof(compiled{}))
+	counted := make(map[*program]bool)
 	for i := range s.policies {
 		p := &s.policies[i]
-		total += int64(len(p.ref.ID)+len(p.ref.Name)) + weightOf((*ast.Policy)(p.policy.AST()))
+		total += sizeClass(len(p.ref.ID)) + sizeClass(len(p.ref.Name))
+		if !counted[p.program] {
+			counted[p.program] = true
+			total += p.program.weight
+		}
 	}
 	return total
+}
+
+func (x *index) weight() int64 {
+	return int64(cap(x.entries))*int64(unsafe.Sizeof(indexEntry{})) + bytesOfBucket*int64(len(x.buckets)) +
+		int64(len(x.uses)+len(x.typeUses))
+}
+
+// sizeClass is about what the allocator takes for n bytes.
+func sizeClass(n int) int64 {
+	switch {
+	case n == 0:
+		return 0
+	case n <= 64:
+		return int64(n+7) &^ 7
+	default:
+		return int64(n) + int64(n)/16
+	}
 }
 
 // weigh counts a schema's declarations, written out as it holds them, and twice: as cedar-go resolved
@@ -80,44 +102,4 @@ func weightOfType(t resolved.IsType) int64 {
 	default:
 		return 0
 	}
-}
-
-func weightOf(p *ast.Policy) int64 {
-	total := int64(bytesOfPolicy)
-	for _, a := range p.Annotations {
-		total += bytesOfAnnotation + int64(len(a.Key)+len(a.Value))
-	}
-	for _, scope := range []ast.IsScopeNode{p.Principal, p.Action, p.Resource} {
-		switch n := scope.(type) {
-		case ast.ScopeTypeEq, ast.ScopeTypeIn:
-			total += bytesOfEntityTest + int64(len(scopeEntity(n).ID))
-		case ast.ScopeTypeIs:
-			total += bytesOfTypeTest
-		case ast.ScopeTypeIsIn:
-			total += bytesOfTypeTest + bytesOfEntityTest + int64(len(n.Entity.ID))
-		case ast.ScopeTypeInSet:
-			total += bytesOfList
-			for _, e := range n.Entities {
-				total += bytesOfListElement + int64(len(e.ID))
-			}
-		}
-	}
-	for _, condition := range p.Conditions {
-		ast.Inspect(ast.NewNode(condition.Body), func(n ast.IsNode) bool {
-			total += bytesOfNode
-			switch n := n.(type) {
-			case ast.NodeTypeLike:
-				total += int64(len(n.Value.MarshalCedar()))
-			case ast.NodeValue:
-				switch v := n.Value.(type) {
-				case types.String:
-					total += int64(len(v))
-				case types.EntityUID:
-					total += int64(len(v.Type) + len(v.ID))
-				}
-			}
-			return true
-		})
-	}
-	return total
 }

@@ -111,7 +111,7 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	s := newServiceFrom(t, policystore.Config{Backend: b, MaxWeight: limit})
 	id := create(t, s, policystore.NewPolicyStore{}).ID
 	statement := func(i int) string {
-		return fmt.Sprintf(`permit (principal, action, resource == Doc::"%d") when { [%s1].contains(2) };`, i, strings.Repeat("1, ", 800))
+		return fmt.Sprintf(`permit (principal, action, resource == Doc::"%d") when { [%s1].contains(2) };`, i, strings.Repeat("action.a, ", 800))
 	}
 	taken := 0
 	var refused error

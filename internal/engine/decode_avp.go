@@ -1,0 +1,266 @@
+package engine
+
+// avpValue reads an AttributeValue or CedarTagValue: a union, an object with exactly one member that
+// names the type.
+func (s *scanner) avpValue() (*value, error) {
+	if err := s.open('{', `an attribute value like {"string": "..."}`); err != nil {
+		return nil, err
+	}
+	name, more, err := s.member(true)
+	if err != nil {
+		return nil, err
+	}
+	if !more {
+		return nil, s.fail("an attribute value has exactly one member, this one is empty")
+	}
+	v, err := s.avpMember(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, more, err = s.member(false); err != nil {
+		return nil, err
+	}
+	if more {
+		return nil, s.fail("an attribute value has exactly one member")
+	}
+	return v, nil
+}
+
+func (s *scanner) avpMember(name string) (*value, error) {
+	switch name {
+	case "string":
+		text, err := s.string("a string")
+		if err != nil {
+			return nil, err
+		}
+		return s.newText(text), nil
+	case "boolean":
+		return s.boolean()
+	case "long":
+		n, err := s.long()
+		return s.call.newValue(kindLong, n), err
+	case "entityIdentifier":
+		e, err := s.avpIdentifier()
+		if err != nil {
+			return nil, err
+		}
+		return &e.self, nil
+	case "set":
+		return s.avpSet()
+	case "record":
+		return s.avpRecord()
+	case "ipaddr":
+		return s.avpExtension("ip")
+	case "decimal", "datetime", "duration":
+		return s.avpExtension(name)
+	default:
+		return nil, s.fail("unknown value type; use boolean, long, string, entityIdentifier, set, record, ipaddr, decimal, datetime or duration")
+	}
+}
+
+func (s *scanner) avpExtension(fn string) (*value, error) {
+	text, err := s.string("a string")
+	if err != nil {
+		return nil, err
+	}
+	return s.extension(fn, text)
+}
+
+func (s *scanner) avpSet() (*value, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if err := s.open('[', "an array"); err != nil {
+		return nil, err
+	}
+	from := len(s.call.stack)
+	for first := true; ; first = false {
+		more, err := s.more(first, ']')
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return s.call.newSet(from), nil
+		}
+		v, err := s.avpValue()
+		if err != nil {
+			return nil, err
+		}
+		s.call.stack = append(s.call.stack, slot{value: v})
+	}
+}
+
+func (s *scanner) avpRecord() (*value, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	members, err := s.avpAttributes("a record", nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.call.newRecord(members), nil
+}
+
+// avpAttributes reads a contextMap, attributes, tags or a record. allow may refuse a member by its name.
+func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error) ([]slot, error) {
+	if err := s.open('{', what); err != nil {
+		return nil, err
+	}
+	from := len(s.call.stack)
+	for first := true; ; first = false {
+		name, more, err := s.member(first)
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return s.members(from)
+		}
+		number := s.call.name(name)
+		if allow != nil {
+			if err := allow(s, number); err != nil {
+				return nil, err
+			}
+		}
+		v, err := s.avpValue()
+		if err != nil {
+			return nil, err
+		}
+		s.call.stack = append(s.call.stack, slot{value: v, name: number})
+	}
+}
+
+func (s *scanner) avpIdentifier() (*entity, error) {
+	return s.identifier("an entity identifier", "entityType", "entityId")
+}
+
+// identifier reads an object of exactly two texts: an entity's type and id.
+func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
+	if err := s.open('{', what); err != nil {
+		return nil, err
+	}
+	var entityType, id string
+	var hasType, hasID bool
+	for first := true; ; first = false {
+		name, more, err := s.member(first)
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			break
+		}
+		switch {
+		case name == typeName && !hasType:
+			entityType, err = s.string("a string")
+			hasType = true
+		case name == idName && !hasID:
+			id, err = s.string("a string")
+			hasID = true
+		case name == typeName, name == idName:
+			err = s.syntax()
+		default:
+			err = s.fail("unknown member; %s has %s and %s", what, typeName, idName)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !hasType || !hasID {
+		return nil, s.fail("%s has %s and %s", what, typeName, idName)
+	}
+	return s.entity(entityType, id)
+}
+
+// definition is what an entity's JSON says, before the entity is known.
+type definition struct {
+	entity           *entity
+	attributes, tags []slot
+	parents          []*entity
+	seen             uint8 // the members that were read, a bit each
+}
+
+const (
+	seenID = 1 << iota
+	seenAttributes
+	seenParents
+	seenTags
+)
+
+// once notes that a member was read, and reports whether it is the first of its name.
+func (d *definition) once(member uint8) bool {
+	first := d.seen&member == 0
+	d.seen |= member
+	return first
+}
+
+// avpEntity reads an EntityItem.
+func (s *scanner) avpEntity() (d definition, err error) {
+	if err := s.open('{', "an entity"); err != nil {
+		return d, err
+	}
+	for first := true; ; first = false {
+		name, more, err := s.member(first)
+		if err != nil {
+			return d, err
+		}
+		if !more {
+			break
+		}
+		fresh := true
+		switch name {
+		case "identifier":
+			if fresh = d.once(seenID); fresh {
+				d.entity, err = s.avpIdentifier()
+			}
+		case "attributes":
+			if fresh = d.once(seenAttributes); fresh {
+				d.attributes, err = s.avpAttributes("a map of attribute values", nil)
+			}
+		case "tags":
+			if fresh = d.once(seenTags); fresh {
+				d.tags, err = s.avpAttributes("a map of tag values", nil)
+			}
+		case "parents":
+			if fresh = d.once(seenParents); fresh {
+				d.parents, err = s.parents((*scanner).avpIdentifier)
+			}
+		default:
+			err = s.fail("unknown member; an entity has identifier, attributes, parents and tags")
+		}
+		if err == nil && !fresh {
+			err = s.syntax()
+		}
+		if err != nil {
+			return d, err
+		}
+	}
+	if d.seen&seenID == 0 {
+		return d, s.fail("the entity has no identifier")
+	}
+	return d, nil
+}
+
+func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error) {
+	if err := s.open('[', "an array of entity identifiers"); err != nil {
+		return nil, err
+	}
+	s.call.parents = s.call.parents[:0]
+	for first := true; ; first = false {
+		more, err := s.more(first, ']')
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			break
+		}
+		parent, err := one(s)
+		if err != nil {
+			return nil, err
+		}
+		s.call.parents = append(s.call.parents, parent)
+	}
+	out := s.call.links.take(len(s.call.parents))
+	copy(out, s.call.parents)
+	return out, nil
+}

@@ -1,0 +1,298 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// construct makes an extension value of text. It reports whether that is one. The errors of cedar-go's
+// own parsers are asked for when somebody reads them, see fault.
+func (c *call) construct(v *value, fn, text string) bool {
+	switch fn {
+	case "ip":
+		prefix, ok := parseIP(text)
+		if ok {
+			v.kind, v.text = kindIP, asText(ipText(c.text.take(17)[:0], prefix))
+		}
+		return ok
+	case "decimal":
+		n, ok := parseDecimal(text)
+		v.kind, v.num = kindDecimal, n
+		return ok
+	case "datetime":
+		t, err := types.ParseDatetime(text)
+		v.kind, v.num = kindDatetime, t.Milliseconds()
+		return err == nil
+	default:
+		d, err := types.ParseDuration(text)
+		v.kind, v.num = kindDuration, d.ToMilliseconds()
+		return err == nil
+	}
+}
+
+// parseIP is types.ParseIPAddr without the error it makes of every address that is no range.
+func parseIP(text string) (netip.Prefix, bool) {
+	if strings.Count(text, ":") >= 2 && strings.Count(text, ".") >= 2 {
+		return netip.Prefix{}, false
+	}
+	if strings.IndexByte(text, '/') >= 0 {
+		prefix, err := netip.ParsePrefix(text)
+		return prefix, err == nil
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(addr, addr.BitLen()), true
+}
+
+// decimalDigits is how many digits a decimal has behind its point; it is kept as a number of their unit.
+const decimalDigits = 4
+
+// parseDecimal is types.ParseDecimal, which does not show the number.
+func parseDecimal(text string) (int64, bool) {
+	digits, negative := text, false
+	if text != "" && (text[0] == '-' || text[0] == '+') {
+		negative, digits = text[0] == '-', text[1:]
+	}
+	whole, fraction, ok := strings.Cut(digits, ".")
+	if !ok || whole == "" || fraction == "" || len(fraction) > decimalDigits {
+		return 0, false
+	}
+	n := uint64(0)
+	for _, part := range [...]string{whole, fraction} {
+		for i := range len(part) {
+			digit := part[i] - '0'
+			if digit > 9 || n > 1<<63/10 {
+				return 0, false
+			}
+			n = 10*n + uint64(digit)
+		}
+	}
+	for range decimalDigits - len(fraction) {
+		if n > 1<<63/10 {
+			return 0, false
+		}
+		n *= 10
+	}
+	switch {
+	case negative && n <= 1<<63:
+		return -int64(n), true
+	case !negative && n < 1<<63:
+		return int64(n), true
+	default:
+		return 0, false
+	}
+}
+
+func extensionType(fn string) string {
+	if fn == "ip" {
+		return "ipaddr"
+	}
+	return fn
+}
+
+// makesValue reports whether a call is of a constructor, which makes a value of an extension type from text.
+func makesValue(n ast.NodeTypeExtensionCall) bool {
+	switch n.Name {
+	case "ip", "decimal", "datetime", "duration":
+		return len(n.Args) == 1
+	default:
+		return false
+	}
+}
+
+// arity is how many operands a function of an extension has, counting the value it is called on; 0 for
+// functions that do not exist.
+func arity(name types.Path) int {
+	switch name {
+	case "ip", "decimal", "datetime", "duration", "isIpv4", "isIpv6", "isLoopback", "isMulticast",
+		"toDate", "toTime", "toMilliseconds", "toSeconds", "toMinutes", "toHours", "toDays":
+		return 1
+	case "lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual", "isInRange", "offset", "durationSince":
+		return 2
+	default:
+		return 0
+	}
+}
+
+// extensionTest compiles those that are true or false, and returns nil for others.
+func (c *compiler) extensionTest(n ast.NodeTypeExtensionCall) test {
+	if arity(n.Name) != len(n.Args) {
+		return nil
+	}
+	switch n.Name {
+	case "lessThan":
+		return c.decimals(n, func(a, b int64) bool { return a < b })
+	case "lessThanOrEqual":
+		return c.decimals(n, func(a, b int64) bool { return a <= b })
+	case "greaterThan":
+		return c.decimals(n, func(a, b int64) bool { return a > b })
+	case "greaterThanOrEqual":
+		return c.decimals(n, func(a, b int64) bool { return a >= b })
+	case "isIpv4":
+		return c.address(n, types.IPAddr.IsIPv4)
+	case "isIpv6":
+		return c.address(n, types.IPAddr.IsIPv6)
+	case "isLoopback":
+		return c.address(n, types.IPAddr.IsLoopback)
+	case "isMulticast":
+		return c.address(n, types.IPAddr.IsMulticast)
+	case "isInRange":
+		return c.isInRange(n)
+	default:
+		return nil
+	}
+}
+
+func (c *compiler) decimals(n ast.NodeTypeExtensionCall, op func(a, b int64) bool) test {
+	left, right := c.term(n.Args[0]), c.term(n.Args[1])
+	return func(c *call) verdict {
+		c.steps++
+		l := c.want(left, kindDecimal, wantDecimal)
+		if l == nil {
+			return failed
+		}
+		r := c.want(right, kindDecimal, wantDecimal)
+		if r == nil {
+			return failed
+		}
+		return verdictIf(op(l.num, r.num))
+	}
+}
+
+func (c *compiler) address(n ast.NodeTypeExtensionCall, is func(types.IPAddr) bool) test {
+	of := c.term(n.Args[0])
+	return func(c *call) verdict {
+		c.steps++
+		v := c.want(of, kindIP, wantIP)
+		if v == nil {
+			return failed
+		}
+		return verdictIf(is(v.ip()))
+	}
+}
+
+func (c *compiler) isInRange(n ast.NodeTypeExtensionCall) test {
+	left, right := c.term(n.Args[0]), c.term(n.Args[1])
+	return func(c *call) verdict {
+		c.steps++
+		l := c.want(left, kindIP, wantIP)
+		if l == nil {
+			return failed
+		}
+		r := c.want(right, kindIP, wantIP)
+		if r == nil {
+			return failed
+		}
+		return verdictIf(r.ip().Contains(l.ip()))
+	}
+}
+
+const (
+	millisPerSecond = 1000
+	millisPerMinute = 60 * millisPerSecond
+	millisPerHour   = 60 * millisPerMinute
+	millisPerDay    = 24 * millisPerHour
+)
+
+// extensionTerm compiles those that make a value.
+func (c *compiler) extensionTerm(n ast.NodeTypeExtensionCall) term {
+	switch want := arity(n.Name); want {
+	case 0:
+		return c.never("function does not exist: " + string(n.Name))
+	case len(n.Args):
+	default:
+		return c.never(fmt.Sprintf("wrong number of arguments provided to extension function: %s takes %d parameter(s), but %d provided", n.Name, want, len(n.Args)))
+	}
+	switch n.Name {
+	case "toDate":
+		return c.convert(n, kindDatetime, wantDatetime, kindDatetime, func(ms int64) int64 { return ms - ms%millisPerDay })
+	case "toTime":
+		return c.convert(n, kindDatetime, wantDatetime, kindDuration, func(ms int64) int64 { return ms % millisPerDay })
+	case "toMilliseconds":
+		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms })
+	case "toSeconds":
+		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms / millisPerSecond })
+	case "toMinutes":
+		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms / millisPerMinute })
+	case "toHours":
+		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms / millisPerHour })
+	case "toDays":
+		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms / millisPerDay })
+	case "offset":
+		return c.shift(n, kindDuration, wantDuration, kindDatetime, add, faultOffset)
+	case "durationSince":
+		return c.shift(n, kindDatetime, wantDatetime, kindDuration, subtract, faultSince)
+	default:
+		return c.constructor(n)
+	}
+}
+
+// never is an expression that can't be evaluated. Its operands are not looked at.
+func (c *compiler) never(message string) term {
+	return func(c *call) *value {
+		c.steps++
+		c.fault = fault{code: faultCall, text: message}
+		return nil
+	}
+}
+
+func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
+	if v := c.literalOf(n); v != nil {
+		return c.literal(v)
+	}
+	fn, of := string(n.Name), c.term(n.Args[0])
+	return func(c *call) *value {
+		c.steps++
+		text := c.want(of, kindString, wantString)
+		if text == nil {
+			return nil
+		}
+		c.steps += textSize(len(text.text))
+		v := c.values.one()
+		if !c.construct(v, fn, text.text) {
+			c.fault = fault{code: faultConstructor, text: text.text, of: fn}
+			return nil
+		}
+		return v
+	}
+}
+
+func (c *compiler) convert(n ast.NodeTypeExtensionCall, from kind, want string, to kind, op func(int64) int64) term {
+	of := c.term(n.Args[0])
+	return func(c *call) *value {
+		c.steps++
+		v := c.want(of, from, want)
+		if v == nil {
+			return nil
+		}
+		return c.newValue(to, op(v.num))
+	}
+}
+
+// shift adds to a datetime, or finds what is between two.
+func (c *compiler) shift(n ast.NodeTypeExtensionCall, by kind, want string, to kind, op func(a, b int64) (int64, bool), overflow faultCode) term {
+	left, right := c.term(n.Args[0]), c.term(n.Args[1])
+	return func(c *call) *value {
+		c.steps++
+		l := c.want(left, kindDatetime, wantDatetime)
+		if l == nil {
+			return nil
+		}
+		r := c.want(right, by, want)
+		if r == nil {
+			return nil
+		}
+		ms, fits := op(l.num, r.num)
+		if !fits {
+			c.fault = fault{code: overflow}
+			return nil
+		}
+		return c.newValue(to, ms)
+	}
+}

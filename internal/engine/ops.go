@@ -1,0 +1,540 @@
+package engine
+
+import (
+	"math"
+
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// The operators. Operands are evaluated from left to right, and each is looked at before the next one
+// is evaluated, so that of two faults the one is reported that Cedar reports.
+
+// wrong notes that a value has not the type wanted.
+func (c *call) wrong(want string, v *value) {
+	c.fault = fault{code: faultType, text: want, value: v}
+}
+
+// want evaluates an operand that must be of a kind; nil if it fails or is of another.
+func (c *call) want(t term, k kind, name string) *value {
+	v := t(c)
+	if v != nil && v.kind != k {
+		c.wrong(name, v)
+		return nil
+	}
+	return v
+}
+
+// affordable ends a test that may have gone through much: past the budget it fails, so that an
+// expression does not go on.
+func (c *call) affordable(v verdict) verdict {
+	if c.overBudget() {
+		c.fault = fault{code: faultBudget}
+		return failed
+	}
+	return v
+}
+
+func (c *compiler) and(left, right test) test {
+	return func(c *call) verdict {
+		c.steps++
+		if v := left(c); v != yes {
+			return v
+		}
+		return right(c)
+	}
+}
+
+func (c *compiler) or(left, right test) test {
+	return func(c *call) verdict {
+		c.steps++
+		if v := left(c); v != no {
+			return v
+		}
+		return right(c)
+	}
+}
+
+func (c *compiler) not(t test) test {
+	return func(c *call) verdict {
+		c.steps++
+		switch t(c) {
+		case yes:
+			return no
+		case no:
+			return yes
+		default:
+			return failed
+		}
+	}
+}
+
+func (c *compiler) choose(condition, then, otherwise test) test {
+	return func(c *call) verdict {
+		c.steps++
+		switch condition(c) {
+		case yes:
+			return then(c)
+		case no:
+			return otherwise(c)
+		default:
+			return failed
+		}
+	}
+}
+
+func (c *compiler) chooseTerm(condition test, then, otherwise term) term {
+	return func(c *call) *value {
+		c.steps++
+		switch condition(c) {
+		case yes:
+			return then(c)
+		case no:
+			return otherwise(c)
+		default:
+			return nil
+		}
+	}
+}
+
+func (c *compiler) equals(left, right term, same verdict) test {
+	return func(c *call) verdict {
+		c.steps++
+		l := left(c)
+		if l == nil {
+			return failed
+		}
+		r := right(c)
+		if r == nil {
+			return failed
+		}
+		if c.equal(l, r) {
+			return c.affordable(same)
+		}
+		return c.affordable(yes + no - same)
+	}
+}
+
+// A comparison of numbers, as which of two results counts: whether the left one is less, or not more.
+type comparison uint8
+
+const (
+	less comparison = iota
+	lessOrEqual
+	greater
+	greaterOrEqual
+)
+
+func (c *compiler) order(left, right term, op comparison, mismatch faultCode) test {
+	return func(c *call) verdict {
+		c.steps++
+		l := left(c)
+		if l == nil || !c.comparable(l) {
+			return failed
+		}
+		r := right(c)
+		if r == nil || !c.comparable(r) {
+			return failed
+		}
+		if l.kind != r.kind {
+			c.fault = fault{code: mismatch}
+			return failed
+		}
+		switch op {
+		case less:
+			return verdictIf(l.num < r.num)
+		case lessOrEqual:
+			return verdictIf(l.num <= r.num)
+		case greater:
+			return verdictIf(l.num > r.num)
+		default:
+			return verdictIf(l.num >= r.num)
+		}
+	}
+}
+
+func (c *call) comparable(v *value) bool {
+	if v.kind == kindLong || v.kind == kindDatetime || v.kind == kindDuration {
+		return true
+	}
+	c.wrong(wantComparable, v)
+	return false
+}
+
+func (c *compiler) negate(n ast.NodeTypeNegate) term {
+	if v := c.literalOf(n); v != nil {
+		return c.literal(v)
+	}
+	arg := c.term(n.Arg)
+	return func(c *call) *value {
+		c.steps++
+		v := c.want(arg, kindLong, wantLong)
+		if v == nil {
+			return nil
+		}
+		if v.num == math.MinInt64 {
+			c.fault = fault{code: faultNegate, a: v.num}
+			return nil
+		}
+		return c.newValue(kindLong, -v.num)
+	}
+}
+
+func (c *compiler) arithmetic(left, right term, op func(a, b int64) (int64, bool), overflow faultCode) term {
+	return func(c *call) *value {
+		c.steps++
+		l := c.want(left, kindLong, wantLong)
+		if l == nil {
+			return nil
+		}
+		r := c.want(right, kindLong, wantLong)
+		if r == nil {
+			return nil
+		}
+		n, fits := op(l.num, r.num)
+		if !fits {
+			c.fault = fault{code: overflow, a: l.num, b: r.num}
+			return nil
+		}
+		return c.newValue(kindLong, n)
+	}
+}
+
+func add(a, b int64) (int64, bool) {
+	sum := a + b
+	return sum, (sum > a) == (b > 0)
+}
+
+func subtract(a, b int64) (int64, bool) {
+	difference := a - b
+	return difference, (difference < a) == (b > 0)
+}
+
+func multiply(a, b int64) (int64, bool) {
+	if a == 0 || b == 0 {
+		return 0, true
+	}
+	product := a * b
+	if (product < 0) != ((a < 0) != (b < 0)) {
+		return 0, false
+	}
+	return product, product/b == a
+}
+
+func (c *compiler) variable(name string) term {
+	switch name {
+	case "principal":
+		return func(c *call) *value {
+			c.steps++
+			return &c.principal.self
+		}
+	case "action":
+		return func(c *call) *value {
+			c.steps++
+			return &c.action.self
+		}
+	case "resource":
+		return func(c *call) *value {
+			c.steps++
+			return &c.resource.self
+		}
+	default:
+		return func(c *call) *value {
+			c.steps++
+			return &c.context
+		}
+	}
+}
+
+// access reads an attribute. Those of the variables are by far the most, so they need no operand.
+func (c *compiler) access(n ast.NodeTypeAccess) term {
+	name := c.symbols.name(string(n.Value))
+	if v, ok := n.Arg.(ast.NodeTypeVariable); ok {
+		switch v.Name {
+		case "principal":
+			return func(c *call) *value {
+				c.steps++
+				return c.attribute(c.principal, name)
+			}
+		case "resource":
+			return func(c *call) *value {
+				c.steps++
+				return c.attribute(c.resource, name)
+			}
+		case "context":
+			return func(c *call) *value {
+				c.steps++
+				return c.member(&c.context, name)
+			}
+		}
+	}
+	of := c.term(n.Arg)
+	return func(c *call) *value {
+		c.steps++
+		v := of(c)
+		switch {
+		case v == nil:
+			return nil
+		case v.kind == kindEntity:
+			return c.attribute(c.local(v.entity), name)
+		case v.kind == kindRecord:
+			return c.member(v, name)
+		default:
+			c.wrong(wantMembers, v)
+			return nil
+		}
+	}
+}
+
+func (c *call) attribute(e *entity, name uint32) *value {
+	if v := find(e.attributes, name); v != nil {
+		return v
+	}
+	code := faultNoAttribute
+	if e.origin == undefined {
+		code = faultNoEntity
+	}
+	c.fault = fault{code: code, entity: e, name: name}
+	return nil
+}
+
+func (c *call) member(record *value, name uint32) *value {
+	v := find(record.slots, name)
+	if v == nil {
+		c.fault = fault{code: faultNoMember, name: name}
+	}
+	return v
+}
+
+func (c *compiler) has(of term, name uint32) test {
+	return func(c *call) verdict {
+		c.steps++
+		v := of(c)
+		switch {
+		case v == nil:
+			return failed
+		case v.kind == kindEntity:
+			return verdictIf(find(c.local(v.entity).attributes, name) != nil)
+		case v.kind == kindRecord:
+			return verdictIf(find(v.slots, name) != nil)
+		default:
+			c.wrong(wantMembers, v)
+			return failed
+		}
+	}
+}
+
+// tag finds the tag that two operands speak of: the entity, and the value if it has that tag.
+func (c *call) tag(of, name term) (*entity, *value, string) {
+	e := c.want(of, kindEntity, wantEntity)
+	if e == nil {
+		return nil, nil, ""
+	}
+	text := c.want(name, kindString, wantString)
+	if text == nil {
+		return nil, nil, ""
+	}
+	c.steps += textSize(len(text.text))
+	known := c.local(e.entity)
+	if number, ok := c.findName(text.text); ok {
+		return known, find(known.tags, number), text.text
+	}
+	return known, nil, text.text
+}
+
+func (c *compiler) hasTag(of, name term) test {
+	return func(c *call) verdict {
+		c.steps++
+		e, v, _ := c.tag(of, name)
+		if e == nil {
+			return failed
+		}
+		return verdictIf(v != nil)
+	}
+}
+
+func (c *compiler) getTag(of, name term) term {
+	return func(c *call) *value {
+		c.steps++
+		e, v, text := c.tag(of, name)
+		switch {
+		case e == nil:
+		case e.origin == undefined:
+			c.fault = fault{code: faultNoEntity, entity: e}
+		case v == nil:
+			c.fault = fault{code: faultNoTag, entity: e, text: text}
+		}
+		return v
+	}
+}
+
+func (c *compiler) is(of term, typ uint32) test {
+	return func(c *call) verdict {
+		c.steps++
+		v := c.want(of, kindEntity, wantEntity)
+		if v == nil {
+			return failed
+		}
+		return verdictIf(v.entity.typ == typ)
+	}
+}
+
+func (c *compiler) isIn(of term, typ uint32, place term) test {
+	return func(c *call) verdict {
+		c.steps++
+		v := c.want(of, kindEntity, wantEntity)
+		if v == nil {
+			return failed
+		}
+		if v.entity.typ != typ {
+			return no
+		}
+		return c.within(v.entity, place)
+	}
+}
+
+func (c *compiler) in(of, place term) test {
+	return func(c *call) verdict {
+		c.steps++
+		v := c.want(of, kindEntity, wantEntity)
+		if v == nil {
+			return failed
+		}
+		return c.within(v.entity, place)
+	}
+}
+
+// stepsOfIn is what looking through up to 100 ancestors counts.
+const stepsOfIn = 2
+
+// within reports whether an entity is in one of the entities that place stands for.
+func (c *call) within(e *entity, place term) verdict {
+	where := place(c)
+	if where == nil {
+		return failed
+	}
+	c.steps += stepsOfIn
+	e = c.local(e)
+	switch where.kind {
+	case kindEntity:
+		return verdictIf(e.in(where.entity.number))
+	case kindSet:
+		c.steps += stepsOfIn * len(where.slots)
+		for i := range where.slots {
+			if v := where.slots[i].value; v.kind != kindEntity {
+				c.wrong(wantEntity, v)
+				return failed
+			}
+		}
+		for i := range where.slots {
+			if e.in(where.slots[i].value.entity.number) {
+				return c.affordable(yes)
+			}
+		}
+		return c.affordable(no)
+	default:
+		c.wrong(wantPlace, where)
+		return failed
+	}
+}
+
+func (c *compiler) set(n ast.NodeTypeSet) term {
+	if v := c.literalOf(n); v != nil {
+		return c.literal(v)
+	}
+	elements := make([]term, len(n.Elements))
+	for i, e := range n.Elements {
+		elements[i] = c.term(e)
+	}
+	return func(c *call) *value {
+		c.steps++
+		slots := c.slots.take(len(elements))
+		for i, e := range elements {
+			if slots[i].value = e(c); slots[i].value == nil {
+				return nil
+			}
+		}
+		v := c.newValue(kindSet, 0)
+		v.slots = c.normalize(slots)
+		if c.affordable(yes) != yes {
+			return nil
+		}
+		return v
+	}
+}
+
+// record of literals and expressions. Of two members of one name the last counts, as in cedar-go.
+func (c *compiler) record(n ast.NodeTypeRecord) term {
+	if v := c.literalOf(n); v != nil {
+		return c.literal(v)
+	}
+	type member struct {
+		value term
+		name  uint32
+	}
+	var members []member
+	at := map[uint32]int{}
+	for _, e := range n.Elements {
+		m := member{c.term(e.Value), c.symbols.name(string(e.Key))}
+		if i, twice := at[m.name]; twice {
+			members[i] = m
+			continue
+		}
+		at[m.name] = len(members)
+		members = append(members, m)
+	}
+	return func(c *call) *value {
+		c.steps++
+		slots := c.slots.take(len(members))
+		for i := range members {
+			slots[i].name = members[i].name
+			if slots[i].value = members[i].value(c); slots[i].value == nil {
+				return nil
+			}
+		}
+		sortByName(slots)
+		v := c.newValue(kindRecord, 0)
+		v.slots = slots
+		return v
+	}
+}
+
+func (c *compiler) contains(set, element term) test {
+	return func(c *call) verdict {
+		c.steps++
+		s := c.want(set, kindSet, wantSet)
+		if s == nil {
+			return failed
+		}
+		e := element(c)
+		if e == nil {
+			return failed
+		}
+		return c.affordable(verdictIf(c.contains(s.slots, e)))
+	}
+}
+
+func (c *compiler) containsMany(left, right term, op func(c *call, a, b []slot) bool) test {
+	return func(c *call) verdict {
+		c.steps++
+		l := c.want(left, kindSet, wantSet)
+		if l == nil {
+			return failed
+		}
+		r := c.want(right, kindSet, wantSet)
+		if r == nil {
+			return failed
+		}
+		return c.affordable(verdictIf(op(c, l.slots, r.slots)))
+	}
+}
+
+func (c *compiler) isEmpty(set term) test {
+	return func(c *call) verdict {
+		c.steps++
+		s := c.want(set, kindSet, wantSet)
+		if s == nil {
+			return failed
+		}
+		return verdictIf(len(s.slots) == 0)
+	}
+}

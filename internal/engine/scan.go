@@ -1,0 +1,465 @@
+package engine
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/copse-authz/copse"
+)
+
+// scanner reads one piece of request data token by token, strictly, without copying it and without
+// building anything. It knows where it is and not how it got there: a finding's path is worked out by
+// reading the text again (see reader), which only those pay who send faulty data.
+type scanner struct {
+	call *call
+	data []byte
+	text string // the same
+	pos  int
+	// last is the end of the token read last, where findings point.
+	last int
+	// root is the member path the text was found at; inText says that the text is one string there,
+	// so that findings have a line and column inside it.
+	root   string
+	inText bool
+	depth  int
+}
+
+// scan begins to read a piece of data. The former one has been read.
+func (c *call) scan(member string, data copse.Data) *scanner {
+	root, inText := dataPath(member, data.Format)
+	c.scanner = scanner{call: c, data: data.Bytes, text: asText(data.Bytes), root: root, inText: inText}
+	return &c.scanner
+}
+
+// fail makes the error for the value or name read last.
+func (s *scanner) fail(format string, args ...any) error {
+	r := newReader(s.root, s.inText, s.data)
+	for int(r.dec.InputOffset()) < s.last {
+		if _, err := r.token(); err != nil {
+			return err // a name that occurs twice: objects are looked through at their end
+		}
+	}
+	return r.fail(format, args...)
+}
+
+// syntax makes the error for text that is not JSON, or has a member name twice.
+func (s *scanner) syntax() error {
+	r := newReader(s.root, s.inText, s.data)
+	for {
+		if _, err := r.token(); err != nil {
+			return err
+		}
+		if r.dec.StackDepth() == 0 {
+			return r.fail("not valid JSON")
+		}
+	}
+}
+
+func (s *scanner) space() {
+	for s.pos < len(s.text) {
+		switch s.text[s.pos] {
+		case ' ', '\t', '\n', '\r':
+			s.pos++
+		default:
+			return
+		}
+	}
+}
+
+// peek returns the first byte of the next token, 0 at the end.
+func (s *scanner) peek() byte {
+	// There is no space in most places.
+	if s.pos < len(s.text) && s.text[s.pos] > ' ' {
+		return s.text[s.pos]
+	}
+	s.space()
+	if s.pos < len(s.text) {
+		return s.text[s.pos]
+	}
+	return 0
+}
+
+// unexpected makes the error for the next token, when another was expected.
+func (s *scanner) unexpected(what string) error {
+	found := ""
+	switch b := s.peek(); {
+	case b == '{':
+		found, s.pos = "an object", s.pos+1
+	case b == '[':
+		found, s.pos = "an array", s.pos+1
+	case b == '"':
+		found = "a string"
+		if _, err := s.quoted(); err != nil {
+			return err
+		}
+	case b == '-' || b >= '0' && b <= '9':
+		found = "a number"
+		if !s.number() {
+			return s.syntax()
+		}
+	case s.word("true"), s.word("false"):
+		found = "a boolean"
+	case s.word("null"):
+		found = "null"
+	default:
+		return s.syntax()
+	}
+	s.last = s.pos
+	return s.fail("expected %s, found %s", what, found)
+}
+
+// open reads the bracket that begins an object or array.
+func (s *scanner) open(bracket byte, what string) error {
+	if s.peek() != bracket {
+		return s.unexpected(what)
+	}
+	s.pos++
+	s.last = s.pos
+	return nil
+}
+
+// more reads what is between elements: a comma, or the bracket that ends the array.
+func (s *scanner) more(first bool, bracket byte) (bool, error) {
+	switch b := s.peek(); {
+	case b == bracket:
+		s.pos++
+		s.last = s.pos
+		return false, nil
+	case first:
+		return true, nil
+	case b == ',':
+		s.pos++
+		return true, nil
+	default:
+		return false, s.syntax()
+	}
+}
+
+// member reads the name of an object's next member and the colon; false at the end of the object.
+func (s *scanner) member(first bool) (name string, more bool, err error) {
+	if more, err = s.more(first, '}'); !more {
+		return "", false, err
+	}
+	if s.peek() != '"' {
+		return "", false, s.syntax()
+	}
+	if name, err = s.quoted(); err != nil {
+		return "", false, err
+	}
+	s.last = s.pos
+	if s.peek() != ':' {
+		return "", false, s.syntax()
+	}
+	s.pos++
+	return name, true, nil
+}
+
+// end checks that nothing follows the value.
+func (s *scanner) end() error {
+	if s.peek() == 0 && s.pos == len(s.text) {
+		return nil
+	}
+	r := newReader(s.root, s.inText, s.data)
+	return r.failAt("", s.pos, "there is something after the value's end")
+}
+
+// string reads a string; what says what was expected.
+func (s *scanner) string(what string) (string, error) {
+	if s.peek() != '"' {
+		return "", s.unexpected(what)
+	}
+	text, err := s.quoted()
+	s.last = s.pos
+	return text, err
+}
+
+// quoted reads a string that begins here. The result is a part of the text if nothing in it is escaped.
+func (s *scanner) quoted() (string, error) {
+	start := s.pos + 1
+	at := start
+	ascii := true
+	for {
+		// Eight bytes at once while there is nothing special among them.
+		for at+8 <= len(s.data) {
+			word := binary.LittleEndian.Uint64(s.data[at:])
+			special := specialBytes(word)
+			if special == 0 {
+				at += 8
+				continue
+			}
+			at += bits.TrailingZeros64(special) / 8
+			break
+		}
+		if at >= len(s.text) {
+			return "", s.syntax()
+		}
+		switch b := s.text[at]; {
+		case b == '"':
+			text := s.text[start:at]
+			if !ascii && !utf8.ValidString(text) {
+				return "", s.syntax()
+			}
+			s.pos = at + 1
+			return text, nil
+		case b == '\\':
+			return s.escaped(start, at)
+		case b < ' ':
+			return "", s.syntax()
+		case b >= utf8.RuneSelf:
+			ascii = false
+		}
+		at++
+	}
+}
+
+// specialBytes has the top bit of each byte set that is a quote, a backslash, a control character or
+// not ASCII. Behind the first such byte others may be wrong.
+func specialBytes(word uint64) uint64 {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	quotes, slashes := word^('"'*ones), word^('\\'*ones)
+	return ((quotes - ones) | (slashes - ones) | (word - ' '*ones) | word) & tops
+}
+
+// escaped reads a string from its first backslash on.
+func (s *scanner) escaped(start, at int) (string, error) {
+	end := at
+	for end < len(s.text) && s.text[end] != '"' {
+		if s.text[end] == '\\' {
+			end++
+		}
+		end++
+	}
+	if end >= len(s.text) {
+		return "", s.syntax()
+	}
+	// What is written with escapes is never shorter than what it means.
+	room := s.call.text.take(end - start)
+	out := append(room[:0], s.text[start:at]...)
+	for at < end {
+		b := s.text[at]
+		switch {
+		case b < ' ':
+			return "", s.syntax()
+		case b != '\\':
+			out = append(out, b)
+			at++
+			continue
+		}
+		at += 2
+		switch s.text[at-1] {
+		case '"', '\\', '/':
+			out = append(out, s.text[at-1])
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, n := escapedRune(s.text[at:end])
+			if n == 0 {
+				return "", s.syntax()
+			}
+			out = utf8.AppendRune(out, r)
+			at += n
+		default:
+			return "", s.syntax()
+		}
+	}
+	if !utf8.Valid(out) {
+		return "", s.syntax()
+	}
+	s.pos = end + 1
+	return asText(out), nil
+}
+
+// escapedRune reads the four digits behind \u, and the second half of a pair. n is how many bytes it
+// read, 0 if that is no character.
+func escapedRune(text string) (r rune, n int) {
+	first, ok := fourDigits(text)
+	switch {
+	case !ok:
+		return 0, 0
+	case !utf16.IsSurrogate(first):
+		return first, 4
+	case len(text) < 10 || text[4] != '\\' || text[5] != 'u':
+		return 0, 0
+	}
+	second, ok := fourDigits(text[6:])
+	if r = utf16.DecodeRune(first, second); !ok || r == utf8.RuneError {
+		return 0, 0
+	}
+	return r, 10
+}
+
+func fourDigits(text string) (rune, bool) {
+	if len(text) < 4 {
+		return 0, false
+	}
+	var r rune
+	for i := range 4 {
+		b := text[i]
+		switch {
+		case b >= '0' && b <= '9':
+			b -= '0'
+		case b >= 'a' && b <= 'f':
+			b -= 'a' - 10
+		case b >= 'A' && b <= 'F':
+			b -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(b)
+	}
+	return r, true
+}
+
+// word reads one of the words of JSON, if it is there.
+func (s *scanner) word(word string) bool {
+	if !strings.HasPrefix(s.text[s.pos:], word) {
+		return false
+	}
+	s.pos += len(word)
+	return true
+}
+
+// number moves past a number as JSON writes them.
+func (s *scanner) number() bool {
+	digits := func() bool {
+		from := s.pos
+		for s.pos < len(s.text) && s.text[s.pos]-'0' <= 9 {
+			s.pos++
+		}
+		return s.pos > from
+	}
+	next := func(set string) bool {
+		if s.pos < len(s.text) && strings.IndexByte(set, s.text[s.pos]) >= 0 {
+			s.pos++
+			return true
+		}
+		return false
+	}
+	next("-")
+	if !next("0") && !digits() {
+		return false
+	}
+	if next(".") && !digits() {
+		return false
+	}
+	if next("eE") {
+		next("+-")
+		return digits()
+	}
+	return true
+}
+
+// long reads a number that is a 64-bit integer exactly as written.
+func (s *scanner) long() (int64, error) {
+	b := s.peek()
+	if b != '-' && (b < '0' || b > '9') {
+		return 0, s.unexpected("an integer")
+	}
+	from := s.pos
+	if !s.number() {
+		return 0, s.syntax()
+	}
+	s.last = s.pos
+	text := s.text[from:s.pos]
+	if text == "-0" || strings.ContainsAny(text, ".eE") {
+		return 0, s.fail("%s is not a Long: Cedar's numbers are integers", clip(text))
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, s.fail("%s is not a Long: it does not fit into 64 bits", clip(text))
+	}
+	return n, nil
+}
+
+func (s *scanner) boolean() (*value, error) {
+	s.peek()
+	yes := s.word("true")
+	if !yes && !s.word("false") {
+		return nil, s.unexpected("true or false")
+	}
+	s.last = s.pos
+	return s.call.boolean(yes), nil
+}
+
+// skip moves past a value that is going to be read later, and may be wrong about where it ends if it is
+// not JSON.
+func (s *scanner) skip() error {
+	depth := 0
+	for {
+		switch s.peek() {
+		case 0:
+			return s.syntax()
+		case '"':
+			if _, err := s.quoted(); err != nil {
+				return err
+			}
+		case '{', '[':
+			depth++
+			s.pos++
+		case '}', ']':
+			depth--
+			s.pos++
+		default:
+			s.pos++
+			if depth > 0 {
+				continue
+			}
+			for s.pos < len(s.text) && strings.IndexByte(",]} \t\r\n", s.text[s.pos]) < 0 {
+				s.pos++
+			}
+		}
+		switch {
+		case depth < 0:
+			return s.syntax()
+		case depth == 0:
+			s.last = s.pos
+			return nil
+		}
+	}
+}
+
+func (s *scanner) enter() error {
+	if s.depth++; s.depth > maxValueDepth {
+		return s.fail("sets and records nest more than %d deep", maxValueDepth)
+	}
+	return nil
+}
+
+func (s *scanner) leave() { s.depth-- }
+
+// entity checks an identifier that was read and returns the one entity it names.
+func (s *scanner) entity(entityType, id string) (*entity, error) {
+	e, wrong := s.call.entity(entityType, id)
+	if wrong != "" {
+		return nil, s.fail("%s", wrong)
+	}
+	return e, nil
+}
+
+// extension reads the text of an extension value. fn is Cedar's constructor name.
+func (s *scanner) extension(fn, text string) (*value, error) {
+	v := s.call.values.one()
+	if fn == "decimal" && strings.HasPrefix(text, "+") || !s.call.construct(v, fn, text) {
+		// Cedar's decimals have no plus sign; cedar-go's do.
+		return nil, s.fail("%q is not a valid %s", clip(text), extensionType(fn))
+	}
+	return v, nil
+}
+
+func (s *scanner) newText(text string) *value {
+	v := s.call.values.one()
+	v.kind, v.text = kindString, text
+	return v
+}
