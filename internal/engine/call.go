@@ -281,4 +281,6 @@ func (c *call) local(e *entity) *entity {
 
 // asText reads bytes as a string without copying them. They must not change for as long as the string
 // is used.
-func asText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+func asText(b []byte) string {
+	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // for the time of a call only, whose caller promises that they don't change
+}

@@ -153,11 +153,7 @@ func (c *compiler) decimals(n ast.NodeTypeExtensionCall, op func(a, b int64) boo
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) verdict {
 		c.steps++
-		l := c.want(left, kindDecimal, wantDecimal)
-		if l == nil {
-			return failed
-		}
-		r := c.want(right, kindDecimal, wantDecimal)
+		l, r := c.wantBoth(left, right, kindDecimal, kindDecimal, wantDecimal, wantDecimal)
 		if r == nil {
 			return failed
 		}
@@ -181,11 +177,7 @@ func (c *compiler) isInRange(n ast.NodeTypeExtensionCall) test {
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) verdict {
 		c.steps++
-		l := c.want(left, kindIP, wantIP)
-		if l == nil {
-			return failed
-		}
-		r := c.want(right, kindIP, wantIP)
+		l, r := c.wantBoth(left, right, kindIP, kindIP, wantIP, wantIP)
 		if r == nil {
 			return failed
 		}
@@ -280,11 +272,7 @@ func (c *compiler) shift(n ast.NodeTypeExtensionCall, by kind, want string, to k
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) *value {
 		c.steps++
-		l := c.want(left, kindDatetime, wantDatetime)
-		if l == nil {
-			return nil
-		}
-		r := c.want(right, by, want)
+		l, r := c.wantBoth(left, right, kindDatetime, by, wantDatetime, want)
 		if r == nil {
 			return nil
 		}

@@ -24,6 +24,14 @@ func (c *call) want(t term, k kind, name string) *value {
 	return v
 }
 
+// wantBoth evaluates two operands that must be of kinds.
+func (c *call) wantBoth(left, right term, ofLeft, ofRight kind, nameLeft, nameRight string) (l, r *value) {
+	if l = c.want(left, ofLeft, nameLeft); l == nil {
+		return nil, nil
+	}
+	return l, c.want(right, ofRight, nameRight)
+}
+
 // affordable ends a test that may have gone through much: past the budget it fails, so that an
 // expression does not go on.
 func (c *call) affordable(v verdict) verdict {
@@ -182,11 +190,7 @@ func (c *compiler) negate(n ast.NodeTypeNegate) term {
 func (c *compiler) arithmetic(left, right term, op func(a, b int64) (int64, bool), overflow faultCode) term {
 	return func(c *call) *value {
 		c.steps++
-		l := c.want(left, kindLong, wantLong)
-		if l == nil {
-			return nil
-		}
-		r := c.want(right, kindLong, wantLong)
+		l, r := c.wantBoth(left, right, kindLong, kindLong, wantLong, wantLong)
 		if r == nil {
 			return nil
 		}
@@ -516,11 +520,7 @@ func (c *compiler) contains(set, element term) test {
 func (c *compiler) containsMany(left, right term, op func(c *call, a, b []slot) bool) test {
 	return func(c *call) verdict {
 		c.steps++
-		l := c.want(left, kindSet, wantSet)
-		if l == nil {
-			return failed
-		}
-		r := c.want(right, kindSet, wantSet)
+		l, r := c.wantBoth(left, right, kindSet, kindSet, wantSet, wantSet)
 		if r == nil {
 			return failed
 		}

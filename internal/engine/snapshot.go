@@ -44,11 +44,11 @@ func Compile(schema *Schema, settings copse.Settings, sources []Source) (*Snapsh
 
 // Recompile builds the snapshot that follows s, which may be nil. Sources without a Policy are taken
 // from s, which must hold them.
-func (previous *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
+func (s *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
 	sources = slices.Clone(sources)
 	slices.SortFunc(sources, func(a, b Source) int { return cmp.Compare(a.Ref.ID, b.Ref.ID) })
 	b := &builder{Snapshot: &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(sources))}}
-	b.start(sources, previous)
+	b.start(sources, s)
 	entries := make([]keyedEntry, 0, len(sources)+len(sources)/8)
 	for i, source := range sources {
 		if i > 0 && source.Ref.ID == sources[i-1].Ref.ID {
@@ -61,15 +61,15 @@ func (previous *Snapshot) Recompile(schema *Schema, settings copse.Settings, sou
 			entries = b.symbols.keyed(entries, uint32(i), source.Policy.tree)
 			continue
 		}
-		old, ok := previous.find(schema, source)
+		old, ok := s.find(schema, source)
 		if !ok {
 			return nil, copse.Errorf(copse.Internal, "policy %q is neither given nor in the previous snapshot", source.Ref.ID)
 		}
-		p.program = b.keep(previous.policies[old].program)
+		p.program = b.keep(s.policies[old].program)
 		b.kept[old] = uint32(i) + 1
 	}
-	if previous != nil && b.kept != nil {
-		previous.index.keys(func(e keyedEntry) {
+	if b.kept != nil {
+		s.index.keys(func(e keyedEntry) {
 			if now := b.kept[e.policy]; now > 0 {
 				e.policy = now - 1
 				entries = append(entries, e)
