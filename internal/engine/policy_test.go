@@ -153,7 +153,7 @@ func TestReadAsTheReferenceDoes(t *testing.T) {
 			t.Errorf("%q: %v", test.text, err)
 			continue
 		}
-		got := strings.Join(strings.Fields(string(p.evaluator().MarshalCedar())), " ")
+		got := strings.Join(strings.Fields(string(asCedarGo(p).MarshalCedar())), " ")
 		if got = strings.NewReplacer("( ", "(", " )", ")").Replace(got); got != test.want {
 			t.Errorf("%q: read as %s", test.text, got)
 		}
