@@ -53,14 +53,15 @@ type ResourceType string
 
 // The resources errors speak of. Tenant, issuer, access key and plan are copse's own.
 const (
-	ResourcePolicyStore ResourceType = "POLICY_STORE"
-	ResourceAlias       ResourceType = "POLICY_STORE_ALIAS"
-	ResourcePolicy      ResourceType = "POLICY"
-	ResourceSchema      ResourceType = "SCHEMA"
-	ResourceTenant      ResourceType = "TENANT"
-	ResourceIssuer      ResourceType = "ISSUER"
-	ResourceAccessKey   ResourceType = "ACCESS_KEY"
-	ResourcePlan        ResourceType = "PLAN"
+	ResourcePolicyStore    ResourceType = "POLICY_STORE"
+	ResourceAlias          ResourceType = "POLICY_STORE_ALIAS"
+	ResourcePolicy         ResourceType = "POLICY"
+	ResourceSchema         ResourceType = "SCHEMA"
+	ResourceIdentitySource ResourceType = "IDENTITY_SOURCE"
+	ResourceTenant         ResourceType = "TENANT"
+	ResourceIssuer         ResourceType = "ISSUER"
+	ResourceAccessKey      ResourceType = "ACCESS_KEY"
+	ResourcePlan           ResourceType = "PLAN"
 )
 
 // Field is one finding about a request: where and what.

@@ -213,35 +213,10 @@ func (k *checker) claim(path, name string) {
 	}
 }
 
-// reserved words of Cedar, which can't be part of a type's name.
-var reserved = []string{"true", "false", "if", "then", "else", "in", "is", "like", "has", "__cedar"}
-
 func (k *checker) entityType(path, name string) {
-	if name == "" || len(name) > copse.MaxEntityTypeBytes {
-		k.bad(path, "an entity type has 1 to %d bytes, this one has %d", copse.MaxEntityTypeBytes, len(name))
-		return
+	if err := copse.ValidateEntityType(name); err != nil {
+		k.bad(path, "%s", err)
 	}
-	parts := strings.Split(name, "::")
-	for _, part := range parts {
-		if !identifier(part) || slices.Contains(reserved, part) {
-			k.bad(path, "%q is not a Cedar entity type: it is names of letters, digits and _, separated by ::", name)
-			return
-		}
-	}
-	if parts[len(parts)-1] == "Action" {
-		k.bad(path, "%q is the type of actions, which no token may define", name)
-	}
-}
-
-func identifier(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
-		if !letter && (i == 0 || c < '0' || c > '9') {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // plain reports whether s is UTF-8 without control characters.

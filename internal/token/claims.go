@@ -27,18 +27,15 @@ func checkRegistration(iss *copse.Issuer) error {
 	return nil
 }
 
-// checkClaims holds the claims of a token with a good signature against the registration.
-func (u *unverified) checkClaims(iss *copse.Issuer, now time.Time) (expires time.Time, err error) {
+// checkClaims holds the claims of a token with a good signature against the rules.
+func (u *unverified) checkClaims(r *rules, now time.Time) (expires time.Time, err error) {
 	if expires, err = u.checkTimes(now); err != nil {
 		return expires, err
 	}
-	if err := u.checkType(iss); err != nil {
+	if err := u.checkType(r); err != nil {
 		return expires, err
 	}
-	if err := u.checkAudience(iss); err != nil {
-		return expires, err
-	}
-	return expires, u.checkEmail(iss)
+	return expires, r.meant(u)
 }
 
 func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
@@ -65,14 +62,14 @@ func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
 
 // checkType keeps the two kinds of token apart: an ID token tells a client who signed in, and any
 // client of the issuer holds some; only an access token was meant to be presented here.
-func (u *unverified) checkType(iss *copse.Issuer) error {
-	access := iss.TokenType == copse.TokenAccess
-	wrong := refuse(ReasonType, "this kind of token is not accepted here: the issuer is registered for %s tokens", iss.TokenType)
+func (u *unverified) checkType(r *rules) error {
+	access := r.tokenType == copse.TokenAccess
+	wrong := refuse(ReasonType, "this kind of token is not accepted here, only %s tokens are", r.tokenType)
 	if u.accessTyp && !access {
 		return wrong
 	}
-	if u.claims.has("token_use") { // Cognito
-		if use, _ := u.claims.text("token_use"); use != string(iss.TokenType) {
+	if r.tellsUse || u.claims.has("token_use") { // Cognito
+		if use, _ := u.claims.text("token_use"); use != string(r.tokenType) {
 			return wrong
 		}
 	}
@@ -92,10 +89,9 @@ func (u *unverified) checkType(iss *copse.Issuer) error {
 	return nil
 }
 
-func (u *unverified) checkAudience(iss *copse.Issuer) error {
-	other := refuse(ReasonAudience, "the token is meant for another audience")
+func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) error {
 	accepted := iss.Audiences
-	if iss.TokenType == copse.TokenID {
+	if kind == copse.TokenID {
 		// An ID token's audience is the client that the user signed in to; azp tells which of several.
 		accepted = slices.Concat(iss.Audiences, iss.ClientIDs)
 		if len(iss.ClientIDs) > 0 && u.claims.has("azp") {
@@ -104,20 +100,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer) error {
 			}
 		}
 	}
-	if aud, present := u.claims["aud"]; present {
-		audiences, ok := textsOf(aud)
-		if one, isText := textOf(aud); isText {
-			audiences, ok = []string{one}, true
-		}
-		if !ok {
-			return refuse(ReasonAudience, "aud: it is not a string or a list of strings")
-		}
-		if !meet(audiences, accepted) {
-			return other
-		}
-		return nil
-	}
-	if iss.TokenType == copse.TokenAccess {
+	if kind == copse.TokenAccess && !u.claims.has("aud") {
 		// Cognito's access tokens name the client that asked for them instead; others spell it cid.
 		for _, name := range []string{"client_id", "cid"} {
 			if !u.claims.has(name) {
@@ -126,10 +109,10 @@ func (u *unverified) checkAudience(iss *copse.Issuer) error {
 			if client, ok := u.claims.text(name); ok && meet([]string{client}, iss.ClientIDs) {
 				return nil
 			}
-			return other
+			return refuse(ReasonAudience, "the token is meant for another audience")
 		}
 	}
-	return refuse(ReasonAudience, "aud: the token names no audience")
+	return u.checkAud(accepted)
 }
 
 func meet(said, accepted []string) bool {

@@ -31,11 +31,34 @@ const (
 type FetchPolicy struct {
 	AllowPrivate bool // private and loopback addresses
 	AllowHTTP    bool // http, to loopback only, and only with AllowPrivate
+	// Endpoints are the issuers whose keys are elsewhere, by URL.
+	Endpoints map[string]Endpoint
+}
+
+// Endpoint is where the keys of one issuer are, in place of what its discovery document says. The
+// operator named it, so it may have a private address without private addresses being opened to
+// whatever issuer somebody registers.
+type Endpoint struct {
+	KeysURL string         // https, of a key set
+	Roots   *x509.CertPool // its trust anchors; nil: those of all others
+}
+
+// CheckEndpoint refuses an endpoint that keys could not be fetched from.
+func (p FetchPolicy) CheckEndpoint(e Endpoint) error {
+	_, err := p.forEndpoints().check(e.KeysURL)
+	return err
+}
+
+func (p FetchPolicy) forEndpoints() FetchPolicy {
+	return FetchPolicy{AllowPrivate: true, AllowHTTP: p.AllowHTTP}
 }
 
 // CheckURL refuses issuer URLs that the policy would not fetch from: Invalid, with what to change. It
 // looks at the text only; the addresses behind a name are checked when they are connected to.
 func (p FetchPolicy) CheckURL(url string) error {
+	if _, elsewhere := p.Endpoints[url]; elsewhere {
+		return nil // nothing is fetched from it
+	}
 	u, err := p.check(url)
 	if err != nil {
 		return err
@@ -198,6 +221,8 @@ func (g *guarded) CloseIdleConnections() {
 type fetcher struct {
 	policy FetchPolicy
 	client *http.Client
+	// endpoints have clients of their own: what one of them trusts, no other issuer's keys come through.
+	endpoints map[string]*http.Client
 }
 
 func newFetcher(cfg Config) *fetcher {
@@ -205,22 +230,48 @@ func newFetcher(cfg Config) *fetcher {
 	if transport == nil {
 		transport = newGuarded(cfg.Fetch, cfg.RootCAs)
 	}
-	return &fetcher{policy: cfg.Fetch, client: &http.Client{
+	f := &fetcher{policy: cfg.Fetch, client: newClient(transport), endpoints: map[string]*http.Client{}}
+	for issuer, e := range cfg.Fetch.Endpoints {
+		roots := e.Roots
+		if roots == nil {
+			roots = cfg.RootCAs
+		}
+		f.endpoints[issuer] = newClient(newGuarded(cfg.Fetch.forEndpoints(), roots))
+	}
+	return f
+}
+
+func newClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{
 		Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("redirects are not followed")
 		},
-	}}
+	}
+}
+
+func (f *fetcher) close() {
+	f.client.CloseIdleConnections()
+	for _, c := range f.endpoints {
+		c.CloseIdleConnections()
+	}
 }
 
 // keys reads the discovery document and the key set it names.
 func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout) // for both documents together
 	defer cancel()
+	if e, elsewhere := f.policy.Endpoints[issuer]; elsewhere {
+		body, err := get(ctx, f.endpoints[issuer], e.KeysURL)
+		if err != nil {
+			return nil, fmt.Errorf("key set: %w", err)
+		}
+		return parseKeySet(body)
+	}
 	if err := f.policy.CheckURL(issuer); err != nil {
 		return nil, err
 	}
-	body, err := f.get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
+	body, err := get(ctx, f.client, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
 	if err != nil {
 		return nil, fmt.Errorf("discovery document: %w", err)
 	}
@@ -237,20 +288,20 @@ func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 	if _, err := f.policy.check(discovery.JWKSURI); err != nil {
 		return nil, fmt.Errorf("discovery document: jwks_uri: %w", err)
 	}
-	if body, err = f.get(ctx, discovery.JWKSURI); err != nil {
+	if body, err = get(ctx, f.client, discovery.JWKSURI); err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
 	return parseKeySet(body)
 }
 
-func (f *fetcher) get(ctx context.Context, url string) ([]byte, error) {
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "copse")
-	resp, err := f.client.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		return nil, err
 	}

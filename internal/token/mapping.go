@@ -22,8 +22,8 @@ const (
 )
 
 // principal makes the entity that the token is about: "prefix|subject", never text that is parsed.
-func (u *unverified) principal(iss *copse.Issuer) (types.EntityUID, error) {
-	claim := iss.PrincipalIDClaim
+func (u *unverified) principal(r *rules) (types.EntityUID, error) {
+	claim := r.principalIDClaim
 	if claim == "" {
 		claim = "sub"
 	}
@@ -32,11 +32,11 @@ func (u *unverified) principal(iss *copse.Issuer) (types.EntityUID, error) {
 	if !ok || subject == "" {
 		return types.EntityUID{}, refuse(ReasonPrincipal, "%s: the token has no principal id there, as a string", claim)
 	}
-	id := prefixed(iss.PrincipalIDPrefix, subject)
+	id := prefixed(r.prefix, subject)
 	if len(id) > copse.MaxEntityIDBytes {
 		return types.EntityUID{}, refuse(ReasonPrincipal, "%s: the principal id would have %d bytes, more than %d", claim, len(id), copse.MaxEntityIDBytes)
 	}
-	return types.NewEntityUID(types.EntityType(iss.PrincipalType), types.String(id)), nil
+	return types.NewEntityUID(types.EntityType(r.principalType), types.String(id)), nil
 }
 
 func prefixed(prefix, id string) string {
@@ -48,14 +48,14 @@ func prefixed(prefix, id string) string {
 
 // groups reads the group claim: a string, several separated by spaces, or a list of strings. Anything
 // else in its place is refused, since nobody in no group is whom a forbid on groups lets through.
-func (u *unverified) groups(iss *copse.Issuer) ([]types.EntityUID, error) {
-	if !mapsGroups(iss) {
+func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
+	if !r.mapsGroups() {
 		return nil, nil
 	}
-	value, present, ok := u.claims.at(iss.GroupClaim)
+	value, present, ok := u.claims.at(r.groupClaim)
 	switch {
 	case !ok:
-		return nil, refuse(ReasonGroups, "%s: the way to the groups leads through what is no object", iss.GroupClaim)
+		return nil, refuse(ReasonGroups, "%s: the way to the groups leads through what is no object", r.groupClaim)
 	case !present:
 		return nil, nil
 	}
@@ -64,29 +64,29 @@ func (u *unverified) groups(iss *copse.Issuer) ([]types.EntityUID, error) {
 		names, ok = strings.Fields(text), true
 	}
 	if !ok || slices.Contains(names, "") {
-		return nil, refuse(ReasonGroups, "%s: groups must be a string or a list of strings, none of them empty", iss.GroupClaim)
+		return nil, refuse(ReasonGroups, "%s: groups must be a string or a list of strings, none of them empty", r.groupClaim)
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) > maxGroups {
-		return nil, refuse(ReasonGroups, "%s: the token has %d groups, more than %d", iss.GroupClaim, len(names), maxGroups)
+		return nil, refuse(ReasonGroups, "%s: the token has %d groups, more than %d", r.groupClaim, len(names), maxGroups)
 	}
 	groups := make([]types.EntityUID, len(names))
 	for i, name := range names {
-		id := prefixed(iss.PrincipalIDPrefix, name)
+		id := prefixed(r.prefix, name)
 		if len(id) > copse.MaxEntityIDBytes {
-			return nil, refuse(ReasonGroups, "%s: a group id would have %d bytes, more than %d", iss.GroupClaim, len(id), copse.MaxEntityIDBytes)
+			return nil, refuse(ReasonGroups, "%s: a group id would have %d bytes, more than %d", r.groupClaim, len(id), copse.MaxEntityIDBytes)
 		}
-		groups[i] = types.NewEntityUID(types.EntityType(iss.GroupType), types.String(id))
+		groups[i] = types.NewEntityUID(types.EntityType(r.groupType), types.String(id))
 	}
 	return groups, nil
 }
 
-func mapsGroups(iss *copse.Issuer) bool { return iss.GroupType != "" && iss.GroupClaim != "" }
+func (r *rules) mapsGroups() bool { return r.groupType != "" && r.groupClaim != "" }
 
 // mapClaims fills in what the token says about its principal. ID tokens describe the principal,
 // access tokens the request, as in AVP.
-func (u *unverified) mapClaims(iss *copse.Issuer, v *Verified) error {
+func (u *unverified) mapClaims(r *rules, v *Verified) error {
 	// AVP fails on these: its Cognito mapping uses the names for records of its own.
 	for _, name := range []string{"cognito", "dev", "custom"} {
 		if u.claims.has(name) {
@@ -94,26 +94,25 @@ func (u *unverified) mapClaims(iss *copse.Issuer, v *Verified) error {
 		}
 	}
 	var err error
-	if v.Principal, err = u.principal(iss); err != nil {
+	if v.Principal, err = u.principal(r); err != nil {
 		return err
 	}
-	groups, err := u.groups(iss)
+	if v.groups, err = u.groups(r); err != nil {
+		return err
+	}
+	claims, err := u.claimsRecord(r)
 	if err != nil {
 		return err
 	}
-	claims, err := u.claimsRecord(iss)
-	if err != nil {
-		return err
-	}
-	attributes := claims
-	if iss.TokenType == copse.TokenAccess {
-		attributes = []byte("{}")
+	v.attributes = claims
+	if r.tokenType == copse.TokenAccess {
+		v.attributes = []byte("{}")
 		v.Context = copse.Data{Format: copse.FormatCedarJSON, Bytes: slices.Concat([]byte(`{"token":`), claims, []byte("}"))}
 	}
-	v.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: principalJSON(v.Principal, attributes, groups)}
-	v.ReservedTypes = []types.EntityType{types.EntityType(iss.PrincipalType)}
-	if mapsGroups(iss) && iss.GroupType != iss.PrincipalType {
-		v.ReservedTypes = append(v.ReservedTypes, types.EntityType(iss.GroupType))
+	v.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: principalJSON(v.Principal, v.attributes, v.groups)}
+	v.ReservedTypes = []types.EntityType{types.EntityType(r.principalType)}
+	if r.mapsGroups() && r.groupType != r.principalType {
+		v.ReservedTypes = append(v.ReservedTypes, types.EntityType(r.groupType))
 	}
 	return nil
 }
@@ -158,38 +157,72 @@ func appendString(b []byte, s string) []byte {
 // records. What Cedar has no type for is left out: null, and numbers that are not such integers. An
 // object with a member whose name starts with two underscores is left out too: Cedar's JSON spells
 // entity references and extension values that way, and a claim must not become either.
-func (u *unverified) claimsRecord(iss *copse.Issuer) ([]byte, error) {
-	b := []byte{'{'}
+//
+// Where the rules nest, what a Cognito ID token calls "custom:name" is there twice, as in AVP: under that
+// name, and as the member "name" of a record "custom".
+func (u *unverified) claimsRecord(r *rules) ([]byte, error) {
 	var groups []string
-	if mapsGroups(iss) {
-		groups = claimPath(iss.GroupClaim)
+	if r.mapsGroups() {
+		groups = claimPath(r.groupClaim)
 	}
-	for _, name := range slices.Sorted(maps.Keys(u.claims)) {
-		left, leads := below(groups, name)
-		if strings.HasPrefix(name, "__") || leads && len(left) == 0 {
-			continue
-		}
-		start := len(b)
-		if start > 1 {
-			b = append(b, ',')
-		}
-		b = appendString(b, name)
-		b = append(b, ':')
-		var kept bool
-		if scope, isText := u.claims.text(name); isText && name == "scope" && iss.TokenType == copse.TokenAccess {
-			b, kept = appendStrings(b, strings.Fields(scope)), true
-		} else {
-			var err error
-			dec := jsontext.NewDecoder(bytes.NewReader(u.claims[name]))
-			if b, kept, err = appendClaim(b, dec, 1, left); err != nil {
-				return nil, refuse(ReasonClaim, "%s: the claim nests deeper than %d levels", name, maxClaimDepth)
+	names := slices.Sorted(maps.Keys(u.claims))
+	b := []byte{'{'}
+	var err error
+	for _, name := range names {
+		if !strings.HasPrefix(name, "__") {
+			if b, err = u.appendMember(b, r, name, name, groups); err != nil {
+				return nil, err
 			}
 		}
-		if !kept {
-			b = b[:start]
+	}
+	if !r.nests {
+		return append(b, '}'), nil
+	}
+	for _, prefix := range nested {
+		record := []byte{'{'}
+		for _, name := range names {
+			if inner, ok := nestedName(prefix, name); ok {
+				if record, err = u.appendMember(record, r, name, inner, groups); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if len(record) > 1 {
+			b = appendName(b, prefix)
+			b = append(append(b, record...), '}')
 		}
 	}
 	return append(b, '}'), nil
+}
+
+// appendName begins the next member of the record at the end of b.
+func appendName(b []byte, name string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	return append(appendString(b, name), ':')
+}
+
+// appendMember appends a claim under a name, unless it is left out.
+func (u *unverified) appendMember(b []byte, r *rules, claim, name string, groups []string) ([]byte, error) {
+	left, leads := below(groups, claim)
+	if leads && len(left) == 0 {
+		return b, nil
+	}
+	start := len(b)
+	b = appendName(b, name)
+	if scope, isText := u.claims.text(claim); isText && claim == "scope" && r.tokenType == copse.TokenAccess {
+		return appendStrings(b, strings.Fields(scope)), nil
+	}
+	dec := jsontext.NewDecoder(bytes.NewReader(u.claims[claim]))
+	b, kept, err := appendClaim(b, dec, 1, left)
+	if err != nil {
+		return nil, refuse(ReasonClaim, "%s: the claim nests deeper than %d levels", claim, maxClaimDepth)
+	}
+	if !kept {
+		b = b[:start]
+	}
+	return b, nil
 }
 
 func appendStrings(b []byte, list []string) []byte {

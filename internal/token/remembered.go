@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -26,10 +27,19 @@ type digest [sha256.Size]byte
 // Hashing wants bytes; copying a token into a used buffer spares an allocation of its size per call.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func digestOf(token string) digest {
+func digestOf(token string) digest { return digestWith(token) }
+
+// digestWith is of a token together with what else decides what it means. Their number and each one's
+// length come first, so that nothing a caller sends reads like another list.
+func digestWith(token string, with ...string) digest {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
-	*b = append((*b)[:0], token...)
+	*b = append((*b)[:0], byte(len(with)))
+	for _, part := range with {
+		*b = binary.BigEndian.AppendUint32(*b, uint32(len(part)))
+		*b = append(*b, part...)
+	}
+	*b = append(*b, token...)
 	d := digest(sha256.Sum256(*b))
 	clear(*b) // tokens are credentials: none stays behind in a pool
 	return d
@@ -40,14 +50,23 @@ type entry struct {
 	verified *Verified
 	until    time.Time
 
-	// What it was verified with; see [entry.standsFor].
+	// The registration it was verified with, if with one; see [entry.standsFor].
+	registered           bool
 	issuerID             string
 	revision             uint64
 	createdAt, updatedAt time.Time
-	source               *keySource
-	generation           uint64
+	// The policy store whose identity source it was verified by, if it was.
+	policyStore copse.PolicyStoreID
+	source      *keySource
+	generation  uint64
 
 	bytes int
+}
+
+// under notes the registration that the token was verified under.
+func (e *entry) under(iss *copse.Issuer) {
+	e.registered = true
+	e.issuerID, e.revision, e.createdAt, e.updatedAt = iss.ID, iss.Revision, iss.CreatedAt, iss.UpdatedAt
 }
 
 // standsFor reports whether the registration is the one that the token was verified under. The times

@@ -33,7 +33,8 @@ type Config struct {
 // must not be changed.
 type Verified struct {
 	Issuer    string
-	Tenant    copse.TenantID // the issuer may speak for it
+	Tenant    copse.TenantID // the issuer may speak for it; empty where none is asked for
+	TokenType copse.TokenType
 	Principal types.EntityUID
 	// Entities: the principal with its attributes and groups; Context: {"token": {...}} for an access
 	// token. Both Cedar JSON.
@@ -44,6 +45,9 @@ type Verified struct {
 	// IssuedAt is the iat claim, zero for a token that does not say. It is the issuer's clock, and
 	// mostly whole seconds rounded down.
 	IssuedAt time.Time
+
+	attributes []byte // of the principal, Cedar JSON
+	groups     []types.EntityUID
 }
 
 // Verifier verifies tokens and remembers the verified ones for at most a minute.
@@ -78,7 +82,7 @@ func New(cfg Config) (*Verifier, error) {
 // Close stops refreshing key sets and forgetting tokens, and waits until both have. Tokens that need keys afterwards are Unavailable.
 func (v *Verifier) Close() error {
 	v.work.close()
-	v.fetcher.client.CloseIdleConnections()
+	v.fetcher.close()
 	return nil
 }
 
@@ -107,17 +111,22 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Verified, error) 
 		return nil, err
 	}
 	d := digestOf(token)
-	hit, err := v.recall(ctx, &d)
+	return v.remember(ctx, &d, func() (*entry, error) { return v.verifyAnew(ctx, token) })
+}
+
+// remember answers from memory, or verifies and remembers.
+func (v *Verifier) remember(ctx context.Context, d *digest, verify func() (*entry, error)) (*Verified, error) {
+	hit, err := v.recall(ctx, d)
 	if hit != nil || err != nil {
 		return hit, err
 	}
 	v.metrics.misses.Inc()
-	e, err := v.verifyAnew(ctx, token)
+	e, err := verify()
 	if err != nil {
 		return nil, err
 	}
 	if now := time.Now(); now.Before(e.until) {
-		v.remembered.put(&d, e, now)
+		v.remembered.put(d, e, now)
 	}
 	return e.verified, nil
 }
@@ -130,11 +139,15 @@ func (v *Verifier) recall(ctx context.Context, d *digest) (*Verified, error) {
 		return nil, nil
 	}
 	if time.Now().Before(e.until) && e.source.generation.Load() == e.generation {
-		iss, err := v.registration(ctx, e.verified.Issuer)
-		if err != nil {
-			return nil, err
+		stands := !e.registered
+		if e.registered {
+			iss, err := v.registration(ctx, e.verified.Issuer)
+			if err != nil {
+				return nil, err
+			}
+			stands = e.standsFor(&iss)
 		}
-		if e.standsFor(&iss) {
+		if stands {
 			v.metrics.hits.Inc()
 			e.source.lastUsed.Store(time.Now().UnixNano())
 			return e.verified, nil
@@ -168,10 +181,27 @@ func (v *Verifier) verifyAnew(ctx context.Context, token string) (*entry, error)
 	if err := checkRegistration(&iss); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(iss.Algorithms, u.alg) {
+	e, err := v.prove(ctx, u, registrationRules(&iss, iss.TokenType))
+	if err != nil {
+		return nil, err
+	}
+	if err := u.checkEmail(&iss); err != nil {
+		return nil, err
+	}
+	if e.verified.Tenant, err = u.tenant(&iss); err != nil {
+		return nil, err
+	}
+	e.under(&iss)
+	return e, nil
+}
+
+// prove holds a token against rules: signature, times, kind, audience. What it returns is a token of the
+// issuer it names, for the principal it names, and says nothing of a tenant.
+func (v *Verifier) prove(ctx context.Context, u *unverified, r *rules) (*entry, error) {
+	if !slices.Contains(r.algorithms, u.alg) {
 		return nil, refuse(ReasonAlgorithm, "the token's algorithm is not one that its issuer is registered with")
 	}
-	source := v.source(iss.URL)
+	source := v.source(u.issuer)
 	keys, view, err := source.keysFor(ctx, u)
 	if err != nil {
 		return nil, err
@@ -180,20 +210,16 @@ func (v *Verifier) verifyAnew(ctx context.Context, token string) (*entry, error)
 		return nil, refuse(ReasonSignature, "the token's signature does not verify")
 	}
 	now := time.Now()
-	verified := &Verified{Issuer: iss.URL}
-	if verified.Expires, err = u.checkClaims(&iss, now); err != nil {
+	verified := &Verified{Issuer: u.issuer, TokenType: r.tokenType}
+	if verified.Expires, err = u.checkClaims(r, now); err != nil {
 		return nil, err
 	}
 	verified.IssuedAt, _, _ = u.claims.instant("iat")
-	if err := u.mapClaims(&iss, verified); err != nil {
-		return nil, err
-	}
-	if verified.Tenant, err = u.tenant(&iss); err != nil {
+	if err := u.mapClaims(r, verified); err != nil {
 		return nil, err
 	}
 	return &entry{
 		verified: verified, until: earliest(verified.Expires, now.Add(rememberFor), view.until),
-		issuerID: iss.ID, revision: iss.Revision, createdAt: iss.CreatedAt, updatedAt: iss.UpdatedAt,
 		source: source, generation: view.generation,
 	}, nil
 }
