@@ -34,7 +34,10 @@ not at all. The policies are checked against the schema first.
 
 With a schema, the policy store is STRICT and checks requests against the schema too; without one it
 is OFF and takes every policy that parses, also when a schema follows. --validation, --check-requests
-and --forbid-errors-deny say otherwise.`,
+and --forbid-errors-deny say otherwise.
+
+With --policy-store, a policy store that was made through the AVP API and belongs to no tenant
+becomes this tenant's, with all that is in it.`,
 		Example: `  copse tenant create acme --schema acme.cedarschema --policies policies/
 
   # schema and policies can follow later
@@ -47,6 +50,13 @@ and --forbid-errors-deny say otherwise.`,
 				return err
 			}
 			in.Tenant = args[0]
+			if in.PolicyStoreID != "" {
+				for _, other := range []string{"schema", "format", "policies", "description", "validation", "check-requests", "forbid-errors-deny"} {
+					if cmd.Flags().Changed(other) {
+						return copse.Errorf(copse.Invalid, "--policy-store takes a policy store as it is: leave out --%s", other)
+					}
+				}
+			}
 			local, err := a.readContents(schemaFile, format, policyPaths)
 			if err != nil {
 				return err
@@ -60,6 +70,7 @@ and --forbid-errors-deny say otherwise.`,
 	flags.StringVar(&schemaFile, "schema", "", "file of the schema, in Cedar or JSON syntax")
 	flags.StringVar(&format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
 	flags.StringArrayVar(&policyPaths, "policies", nil, "a .cedar file or a directory of such; may be repeated")
+	flags.StringVar(&in.PolicyStoreID, "policy-store", "", "id of a policy store that belongs to no tenant, to be this one's as it is")
 	flags.StringVar(&in.Description, "description", "", "description of the policy store, for people")
 	flags.StringVar(&validation, "validation", "", "STRICT or OFF: whether policies must agree with the schema")
 	flags.BoolVar(&checkRequests, "check-requests", false, "refuse decision requests that disagree with the schema")

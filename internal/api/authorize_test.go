@@ -31,7 +31,8 @@ func TestAuthorizeIsAsDocumented(t *testing.T) {
 			v.ReservedTypes = append(v.ReservedTypes, "User")
 			return &v, nil
 		},
-		Directory: s.api.tenants, Decider: s.policyStores.Decider(), Key: s.access.Bearer,
+		IdentitySource: s.policyStores.IdentitySource,
+		Directory:      s.api.tenants, Decider: s.policyStores.Decider(), Key: s.access.Bearer,
 	})
 	key := s.key(t, access.Scope{Tenant: "acme"}, access.Decide)
 	ask := func(body, bearer, key string) *answer {

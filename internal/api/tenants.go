@@ -15,9 +15,9 @@ import (
 func registerTenants(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodPost, path: "/v1/tenants", id: "createTenant", tag: tagTenants, status: http.StatusCreated, needs: adminOfTenants,
 		summary:     "Onboard a tenant",
-		description: "Makes the tenant and its policy store with schema and policies in one moment: either all of it exists, or nothing. The body is at most 16 MiB.",
+		description: "Makes the tenant and its policy store with schema and policies in one moment: either all of it exists, or nothing. With policyStoreId it binds a policy store of the operator's own instead, as it is; one that belongs to a tenant is a conflict. The body is at most 16 MiB.",
 		limit:       copse.MaxContentsBytes,
-		errors:      []int{http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).createTenant)
+		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).createTenant)
 	register(a, h, route{method: http.MethodGet, path: "/v1/tenants", id: "listTenants", tag: tagTenants, status: http.StatusOK,
 		summary: "List the tenants the key covers"}, (*API).listTenants)
 	register(a, h, route{method: http.MethodGet, path: "/v1/tenants/{tenant}", id: "getTenant", tag: tagTenants, status: http.StatusOK,
@@ -82,6 +82,7 @@ func (a *API) createTenant(ctx context.Context, c access.Caller, in *struct{ Bod
 	made := tenant.NewTenant{
 		ID: copse.TenantID(in.Body.Tenant), Description: in.Body.Description,
 		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies),
+		PolicyStoreID: copse.PolicyStoreID(in.Body.PolicyStoreID),
 	}
 	if s := in.Body.Settings; s != nil {
 		made.Settings = &copse.Settings{

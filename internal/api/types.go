@@ -30,11 +30,12 @@ type PolicyText struct {
 
 // CreateTenantRequest onboards a tenant with a policy store of its own.
 type CreateTenantRequest struct {
-	Tenant      string       `json:"tenant" minLength:"1" maxLength:"128" pattern:"^[a-zA-Z0-9][a-zA-Z0-9._:@-]*$" doc:"The tenant's id, compared byte by byte. It is what the tenant claim of its users' tokens says." example:"acme"`
-	Description string       `json:"description,omitempty" maxLength:"150" doc:"Description of the policy store, for people."`
-	Settings    *Settings    `json:"settings,omitempty" doc:"Left out: STRICT with requests checked when there is a schema, else OFF."`
-	Schema      *SchemaText  `json:"schema,omitempty" doc:"The first schema."`
-	Policies    []PolicyText `json:"policies,omitempty" nullable:"false" maxItems:"10000" doc:"The first policies, committed in the same moment as the policy store itself."`
+	Tenant        string       `json:"tenant" minLength:"1" maxLength:"128" pattern:"^[a-zA-Z0-9][a-zA-Z0-9._:@-]*$" doc:"The tenant's id, compared byte by byte. It is what the tenant claim of its users' tokens says." example:"acme"`
+	Description   string       `json:"description,omitempty" maxLength:"150" doc:"Description of the policy store, for people."`
+	Settings      *Settings    `json:"settings,omitempty" doc:"Left out: STRICT with requests checked when there is a schema, else OFF."`
+	Schema        *SchemaText  `json:"schema,omitempty" doc:"The first schema."`
+	Policies      []PolicyText `json:"policies,omitempty" nullable:"false" maxItems:"10000" doc:"The first policies, committed in the same moment as the policy store itself."`
+	PolicyStoreID string       `json:"policyStoreId,omitempty" maxLength:"200" doc:"A policy store that belongs to no tenant, to be this one's as it is. Then nothing else but tenant may be given."`
 }
 
 // Tenant is a directory row.

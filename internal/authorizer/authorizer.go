@@ -47,9 +47,13 @@ const (
 // Config is what an authorizer is made of.
 type Config struct {
 	// Verify checks a user's token: token.Verifier's method.
-	Verify    func(ctx context.Context, token string) (*token.Verified, error)
-	Directory copse.Directory
-	Decider   copse.Decider
+	Verify func(ctx context.Context, token string) (*token.Verified, error)
+	// VerifyBy checks it once more by the identity source of the tenant's policy store, when that has
+	// one: token.Verifier's method.
+	VerifyBy       func(ctx context.Context, p token.Presented) (*token.Verified, error)
+	IdentitySource func(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*copse.IdentitySource, error)
+	Directory      copse.Directory
+	Decider        copse.Decider
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
 	// Log gets a line per refusal or failure, Decisions one per decision. Nil: none.
@@ -152,7 +156,10 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	if x.entry.State != copse.TenantActive {
 		return copse.Response{}, copse.Errorf(copse.Denied, "tenant %q is %s", verified.Tenant, x.entry.State)
 	}
-	if err := sameLife(verified, &x.entry); err != nil {
+	if err := verified.SameLife(&x.entry); err != nil {
+		return copse.Response{}, err
+	}
+	if verified, err = h.bySource(ctx, x, bearer, verified); err != nil {
 		return copse.Response{}, err
 	}
 	if err := h.checkKey(x, r); err != nil {
@@ -216,17 +223,19 @@ func sameTenant(r *http.Request, tenant copse.TenantID) error {
 	return nil
 }
 
-// clockSkew is how far an issuer's clock may be behind ours.
-const clockSkew = 30 * time.Second
-
-// sameLife refuses a token that was issued to users of a former tenant of the same name. One that does
-// not say when it was issued passes: not every issuer tells, and its expiry ends it too.
-func sameLife(v *token.Verified, entry *copse.DirectoryEntry) error {
-	if !v.IssuedAt.IsZero() && v.IssuedAt.Before(entry.CreatedAt.Add(-clockSkew)) {
-		return copse.Errorf(copse.Denied, "the token was issued at %s, before tenant %q was made at %s",
-			v.IssuedAt.UTC().Format(time.RFC3339), entry.Tenant, entry.CreatedAt.UTC().Format(time.RFC3339))
+// bySource reads the token by the policy store's identity source, when there is one: it then says who the
+// principal is, and the issuer's registration, by which the tenant was found, only speaks for tenants.
+func (h *handler) bySource(ctx context.Context, x *exchange, bearer string, verified *token.Verified) (*token.Verified, error) {
+	source, err := h.cfg.IdentitySource(ctx, x.entry.PolicyStoreID, x.entry.Incarnation)
+	if err != nil || source == nil {
+		return verified, err
 	}
-	return nil
+	if source.Issuer() != verified.Issuer {
+		return nil, copse.Errorf(copse.Denied, "tenant %q has an identity source of another issuer than the token's", x.entry.Tenant)
+	}
+	return h.cfg.VerifyBy(ctx, token.Presented{
+		Token: bearer, Kind: verified.TokenType, Source: source, Tenant: x.entry.Tenant,
+	})
 }
 
 func (h *handler) checkKey(x *exchange, r *http.Request) error {

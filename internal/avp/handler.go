@@ -17,12 +17,15 @@ import (
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/token"
 )
 
 // Config is what a handler is made of.
 type Config struct {
 	PolicyStores *policystore.Service
 	Access       *access.Service
+	// VerifyBy checks a user's token by a policy store's identity source: token.Verifier's method.
+	VerifyBy func(ctx context.Context, p token.Presented) (*token.Verified, error)
 	// Log gets what fails inside copse, Decisions a line per decision. Nil: none.
 	Log, Decisions *slog.Logger
 	Metrics        prometheus.Registerer // nil: not registered
@@ -31,6 +34,7 @@ type Config struct {
 type handler struct {
 	policyStores *policystore.Service
 	access       *access.Service
+	verifyBy     func(ctx context.Context, p token.Presented) (*token.Verified, error)
 	log          *slog.Logger
 	decisionLog  *slog.Logger
 	operations   map[string]operation
@@ -43,12 +47,13 @@ type handler struct {
 // reads the body, and takes the request id from the X-Request-Id of the answer when a handler before
 // it has set one.
 func New(cfg Config) (http.Handler, error) {
-	if cfg.PolicyStores == nil || cfg.Access == nil {
-		return nil, errors.New("avp: PolicyStores and Access are required")
+	if cfg.PolicyStores == nil || cfg.Access == nil || cfg.VerifyBy == nil {
+		return nil, errors.New("avp: PolicyStores, Access and VerifyBy are required")
 	}
 	h := &handler{
 		policyStores: cfg.PolicyStores,
 		access:       cfg.Access,
+		verifyBy:     cfg.VerifyBy,
 		log:          cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		decisionLog:  cmp.Or(cfg.Decisions, slog.New(slog.DiscardHandler)),
 		operations:   make(map[string]operation, len(operations)),
@@ -58,7 +63,7 @@ func New(cfg Config) (http.Handler, error) {
 		}, []string{"operation", "exception"}),
 		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "copse_avp_decisions_total",
-			Help: "Decisions of IsAuthorized.",
+			Help: "Decisions of IsAuthorized and its three relatives, each request of a batch counted.",
 		}, []string{"decision"}),
 	}
 	for _, op := range operations {

@@ -17,34 +17,27 @@ import (
 // isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
 func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	var in question
-	if err := h.cut(c.body, &in); err != nil {
+	if err := h.read(c.body, &in); err != nil {
 		return nil, err
 	}
-	var f findings
-	if in.validate(&f); f.err() != nil {
-		return nil, f.err()
-	}
-	req := copse.Request{
-		PolicyStoreID: copse.PolicyStoreID(in.policyStoreID),
-		Principal:     in.principal.uid(),
-		Action:        entityIdentifier{EntityType: in.action.ActionType, EntityID: in.action.ActionID}.uid(),
-		Resource:      in.resource.uid(),
-		Context:       in.context.data,
-		Entities:      in.entities.data,
-	}
+	req := in.request(&in.asked)
 	resp, err := h.policyStores.DecideAs(ctx, c.caller, &req)
 	if err != nil {
 		return nil, err
 	}
+	h.logDecision(ctx, c, &in, &resp)
+	return append(appendDecision(make([]byte, 0, 256), &resp), '}'), nil
+}
+
+func (h *handler) logDecision(ctx context.Context, c *call, q *question, resp *copse.Response) {
 	h.decided.WithLabelValues(resp.Decision.String()).Inc()
 	if h.decisionLog.Enabled(ctx, slog.LevelInfo) {
 		h.decisionLog.LogAttrs(ctx, slog.LevelInfo, "decision",
 			slog.String("requestId", c.requestID), slog.String("key", c.caller.KeyID),
-			slog.String("policyStore", in.policyStoreID), slog.Uint64("revision", resp.Revision),
+			slog.String("policyStore", q.policyStoreID), slog.Uint64("revision", resp.Revision),
 			slog.String("decision", resp.Decision.String()), slog.Any("determining", determining(resp.Determining)),
 			slog.Int("errors", len(resp.Errors)))
 	}
-	return appendDecision(make([]byte, 0, 256), &resp), nil
 }
 
 // determining prints policy ids only when a line is written.
@@ -58,12 +51,27 @@ func (d determining) LogValue() slog.Value {
 	return slog.StringValue(strings.Join(ids, " "))
 }
 
-// question is IsAuthorized's input. Identifiers are copies; entities and context alias the body.
+// question is the input of the four operations that decide. Identifiers are copies; entities and context
+// alias the body.
 type question struct {
-	policyStoreID       string
+	// Which operation's members there may be: those with a token name no principal, a batch asks several
+	// times.
+	byToken, batch bool
+
+	policyStoreID string
+	entities      variant
+	asked         // unless batch
+	requests      []asked
+
+	identityToken, accessToken string
+}
+
+// asked is one of the decisions that a question asks for.
+type asked struct {
+	at                  string // path of its members: "", or of a batch's item "requests.3."
 	principal, resource entityIdentifier
 	action              actionIdentifier
-	context, entities   variant
+	context             variant
 
 	hasPrincipal, hasAction, hasResource bool
 }
@@ -79,20 +87,43 @@ type variant struct {
 // would have to mean something, and there is no meaning that can't surprise.
 func (q *question) validate(f *findings) {
 	f.id("policyStoreId", q.policyStoreID)
-	if f.required("principal", q.hasPrincipal) {
-		f.entity("principal", q.principal)
+	if q.byToken {
+		q.validateTokens(f)
 	}
-	if f.required("action", q.hasAction) {
-		f.action("action", q.action)
-	}
-	if f.required("resource", q.hasResource) {
-		f.entity("resource", q.resource)
-	}
-	if q.context.present {
-		f.oneOf("context", q.context.members == 1)
+	if q.batch {
+		q.validateBatch(f)
+	} else {
+		q.asked.validate(f, q.byToken)
 	}
 	if q.entities.present {
 		f.oneOf("entities", q.entities.members == 1)
+	}
+}
+
+func (q *asked) validate(f *findings, byToken bool) {
+	if !byToken && f.required(q.at+"principal", q.hasPrincipal) {
+		f.entity(q.at+"principal", q.principal)
+	}
+	if f.required(q.at+"action", q.hasAction) {
+		f.action(q.at+"action", q.action)
+	}
+	if f.required(q.at+"resource", q.hasResource) {
+		f.entity(q.at+"resource", q.resource)
+	}
+	if q.context.present {
+		f.oneOf(q.at+"context", q.context.members == 1)
+	}
+}
+
+// request is one decision of the question; whoever verified a token adds what that says.
+func (q *question) request(a *asked) copse.Request {
+	return copse.Request{
+		PolicyStoreID: copse.PolicyStoreID(q.policyStoreID),
+		Principal:     a.principal.uid(),
+		Action:        entityIdentifier{EntityType: a.action.ActionType, EntityID: a.action.ActionID}.uid(),
+		Resource:      a.resource.uid(),
+		Context:       a.context.data,
+		Entities:      q.entities.data,
 	}
 }
 
@@ -103,7 +134,16 @@ type cutter struct {
 	dec jsontext.Decoder
 }
 
-// cut reads a question out of a body.
+// read cuts a question out of a body, and holds it against the rules of its members.
+func (h *handler) read(body []byte, q *question) error {
+	if err := h.cut(body, q); err != nil {
+		return err
+	}
+	var f findings
+	q.validate(&f)
+	return f.err()
+}
+
 func (h *handler) cut(body []byte, q *question) error {
 	x, ok := h.cutters.Get().(*cutter)
 	if !ok {
@@ -123,24 +163,40 @@ func (h *handler) cut(body []byte, q *question) error {
 }
 
 func (q *question) member(x *cutter, name string) (err error) {
-	switch name {
-	case "policyStoreId":
+	switch {
+	case name == "policyStoreId":
 		q.policyStoreID, err = x.text(name)
-	case "principal":
-		q.hasPrincipal = true
-		err = x.identifier(name, "principal.entityType", &q.principal.EntityType, "principal.entityId", &q.principal.EntityID)
-	case "resource":
-		q.hasResource = true
-		err = x.identifier(name, "resource.entityType", &q.resource.EntityType, "resource.entityId", &q.resource.EntityID)
-	case "action":
-		q.hasAction = true
-		err = x.identifier(name, "action.actionType", &q.action.ActionType, "action.actionId", &q.action.ActionID)
-	case "context":
-		err = x.variant(name, "contextMap", '{', copse.FormatAVPMap, &q.context)
-	case "entities":
+	case name == "entities":
 		err = x.variant(name, "entityList", '[', copse.FormatAVPList, &q.entities)
+	case q.byToken && name == "identityToken":
+		q.identityToken, err = x.text(name)
+	case q.byToken && name == "accessToken":
+		q.accessToken, err = x.text(name)
+	case q.batch && name == "requests":
+		err = x.requests(name, q)
+	case !q.batch:
+		err = q.asked.member(x, name, q.byToken)
 	default:
 		err = unknownMember(name)
+	}
+	return err
+}
+
+func (q *asked) member(x *cutter, name string, byToken bool) (err error) {
+	switch {
+	case name == "principal" && !byToken:
+		q.hasPrincipal = true
+		err = x.identifier(q.at+name, q.at+"principal.entityType", &q.principal.EntityType, q.at+"principal.entityId", &q.principal.EntityID)
+	case name == "resource":
+		q.hasResource = true
+		err = x.identifier(q.at+name, q.at+"resource.entityType", &q.resource.EntityType, q.at+"resource.entityId", &q.resource.EntityID)
+	case name == "action":
+		q.hasAction = true
+		err = x.identifier(q.at+name, q.at+"action.actionType", &q.action.ActionType, q.at+"action.actionId", &q.action.ActionID)
+	case name == "context":
+		err = x.variant(q.at+name, "contextMap", '{', copse.FormatAVPMap, &q.context)
+	default:
+		err = unknownMember(q.at + name)
 	}
 	return err
 }
@@ -191,6 +247,7 @@ func memberName(raw jsontext.Value) (string, error) {
 var memberNames = [...]string{
 	"policyStoreId", "principal", "action", "resource", "context", "entities",
 	"entityType", "entityId", "actionType", "actionId", "contextMap", "entityList", "cedarJson",
+	"identityToken", "accessToken", "requests",
 }
 
 // text reads a string member; null counts as absent, as the SDKs treat it.
@@ -306,7 +363,7 @@ func invalidMember(path, message string) error {
 	return &copse.Error{Kind: copse.Invalid, Detail: message, Fields: []copse.Field{{Path: path, Message: message}}}
 }
 
-// appendDecision writes the answer. Both lists are always there, empty or not.
+// appendDecision writes an answer but for its closing brace. Both lists are always there, empty or not.
 func appendDecision(out []byte, resp *copse.Response) []byte {
 	out = append(out, `{"decision":"`...)
 	out = append(out, resp.Decision.String()...)
@@ -328,7 +385,7 @@ func appendDecision(out []byte, resp *copse.Response) []byte {
 		out = appendQuoted(out, errorDescription(&resp.Errors[i]))
 		out = append(out, '}')
 	}
-	return append(out, "]}"...)
+	return append(out, ']')
 }
 
 // errorDescription names the policy, for which AVP's item has no member of its own.

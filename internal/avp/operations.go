@@ -41,18 +41,26 @@ var operations = []operation{
 	{"UpdatePolicy", access.Write, serve((*handler).updatePolicy)},
 	{"DeletePolicy", access.Write, serve((*handler).deletePolicy)},
 	{"ListPolicies", access.Read, serve((*handler).listPolicies)},
+	{"CreateIdentitySource", access.Write, serve((*handler).createIdentitySource)},
+	{"GetIdentitySource", access.Read, serve((*handler).getIdentitySource)},
+	{"UpdateIdentitySource", access.Write, serve((*handler).updateIdentitySource)},
+	{"DeleteIdentitySource", access.Write, serve((*handler).deleteIdentitySource)},
+	{"ListIdentitySources", access.Read, serve((*handler).listIdentitySources)},
 	{"IsAuthorized", access.Decide, (*handler).isAuthorized},
+	{"BatchIsAuthorized", access.Decide, (*handler).batchIsAuthorized},
+	{"IsAuthorizedWithToken", access.Decide, (*handler).isAuthorizedWithToken},
+	{"BatchIsAuthorizedWithToken", access.Decide, (*handler).batchIsAuthorizedWithToken},
 }
 
 // missing are AVP's operations that copse does not have yet.
 var missing = []string{
-	"BatchGetPolicy", "BatchIsAuthorized", "BatchIsAuthorizedWithToken",
-	"CreateIdentitySource", "CreatePolicyStoreAlias", "CreatePolicyTemplate",
-	"DeleteIdentitySource", "DeletePolicyStoreAlias", "DeletePolicyTemplate",
-	"GetIdentitySource", "GetPolicyStoreAlias", "GetPolicyTemplate",
-	"IsAuthorizedWithToken", "ListIdentitySources", "ListPolicyStoreAliases",
+	"BatchGetPolicy",
+	"CreatePolicyStoreAlias", "CreatePolicyTemplate",
+	"DeletePolicyStoreAlias", "DeletePolicyTemplate",
+	"GetPolicyStoreAlias", "GetPolicyTemplate",
+	"ListPolicyStoreAliases",
 	"ListPolicyTemplates", "ListTagsForResource", "TagResource", "UntagResource",
-	"UpdateIdentitySource", "UpdatePolicyStore", "UpdatePolicyTemplate",
+	"UpdatePolicyStore", "UpdatePolicyTemplate",
 }
 
 // input is a request that can say what is wrong with it, before anything is done.

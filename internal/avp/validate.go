@@ -2,6 +2,7 @@ package avp
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -44,6 +45,31 @@ func (f *findings) required(path string, present bool) bool {
 func (f *findings) text(path, value string, least, most int) {
 	if n := utf8.RuneCountInString(value); n < least || n > most {
 		f.add(path, "Member must have length between %d and %d, has %d", least, most, n)
+	}
+}
+
+// pattern checks a value against one of the service model's expressions.
+func (f *findings) pattern(path, value string, want *regexp.Regexp) {
+	if !want.MatchString(value) {
+		f.add(path, "Member must satisfy regular expression pattern: %s", want)
+	}
+}
+
+// list checks audiences and client ids, which are compared with what a token says byte by byte.
+func (f *findings) list(path string, values []string, least, most int) {
+	if n := len(values); n < least || n > most {
+		f.add(path, "Member must have length between %d and %d, has %d", least, most, n)
+		return
+	}
+	for i, v := range values {
+		f.text(fmt.Sprintf("%s.%d", path, i), v, 1, 255)
+	}
+}
+
+// claim checks the name of a claim.
+func (f *findings) claim(path string, name *string) {
+	if name != nil {
+		f.text(path, *name, 1, 255)
 	}
 }
 

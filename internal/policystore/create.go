@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/copse-authz/copse"
@@ -177,6 +178,56 @@ func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicySt
 		return nil, fromStorage(err, p.ID)
 	}
 	return append(append(rows, token...), swept...), nil
+}
+
+// Bind gives a policy store of the operator's own to a tenant: its row changes together with what bind
+// adds, or nothing does. Conflict when it belongs to a tenant already; the error wraps
+// storage.ErrConflict when one of bind's rows is not as it expects. Needs Admin everywhere.
+func (s *Service) Bind(ctx context.Context, c access.Caller, id copse.PolicyStoreID, tenant copse.TenantID,
+	bind func(PolicyStore) ([]storage.Write, error),
+) error {
+	if !c.MayEverywhere(access.Admin) {
+		return denied("bind policy stores to tenants")
+	}
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	for range maxAttempts {
+		item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
+		if err != nil {
+			return fromStorage(err, id)
+		}
+		var body rowBody
+		if err := decode(item, &body); err != nil {
+			return err
+		}
+		if body.Tenant != "" {
+			return &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicyStore, ID: string(id),
+				Detail: fmt.Sprintf("the policy store belongs to tenant %q already", body.Tenant)}
+		}
+		body.Tenant = tenant
+		encoded, err := encode(&body)
+		if err != nil {
+			return err
+		}
+		rows, err := bind(PolicyStore{ID: id, Tenant: tenant, Incarnation: body.Incarnation, CreatedAt: body.CreatedAt})
+		if err != nil {
+			return err
+		}
+		_, err = s.backend.Commit(ctx, storage.Commit{
+			Partition: storage.Directory(), Incarnation: s.directory,
+			Writes: append(rows, storage.Write{Key: rowKey(id), Body: encoded, Expect: storage.Version(item.Version)}),
+			Actor:  c.KeyID, Operation: "BindPolicyStore",
+		})
+		if !errors.Is(err, storage.ErrConflict) {
+			return fromStorage(err, id)
+		}
+		// If it was not this row that changed meanwhile, it was one of bind's.
+		if again, getErr := s.backend.Get(ctx, storage.Directory(), rowKey(id)); getErr == nil && again.Version == item.Version {
+			return fromStorage(err, id)
+		}
+	}
+	return fromStorage(storage.ErrConflict, id)
 }
 
 // cleanUpTime bounds what is done after a failure, when the caller may have gone.

@@ -17,6 +17,7 @@ type compiled struct {
 	revision    uint64
 	snapshot    *engine.Snapshot
 	forbids     map[copse.PolicyID]struct{}
+	source      *copse.IdentitySource // nil: none
 	// broken: what is stored can't be compiled. It is kept like a snapshot, because trying again
 	// before the next change costs as much and ends the same.
 	broken error
@@ -24,6 +25,9 @@ type compiled struct {
 
 func (e *compiled) weight() int64 {
 	w := int64(512) + 64*int64(len(e.forbids))
+	if e.source != nil {
+		w += identitySourceWeight(e.source)
+	}
 	if e.snapshot != nil {
 		w += e.snapshot.Weight()
 	}
@@ -48,6 +52,9 @@ func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*co
 		return nil, err
 	}
 	e := &compiled{incarnation: r.incarnation, revision: loaded.revision, forbids: make(map[copse.PolicyID]struct{})}
+	if len(loaded.identity) > 0 {
+		e.source = loaded.identity[0]
+	}
 	schema, err := loaded.schema()
 	if err != nil {
 		e.broken = s.broken(ctx, id, "schema", err)
@@ -110,54 +117,57 @@ func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response
 // DecideAs decides for a caller whose key must cover the policy store with Decide. Denied while the
 // policy store's tenant is suspended: a key must not be a way around that.
 func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Request) (copse.Response, error) {
-	r, err := s.admit(ctx, c, access.Decide, "IsAuthorized", req.PolicyStoreID)
-	if err != nil && copse.KindOf(err) == copse.Internal {
-		err = unknowable(err, req.PolicyStoreID)
-	}
-	if err == nil && r.tenant != "" {
-		err = s.checkTenant(ctx, r.tenant, req.PolicyStoreID)
-	}
+	v, err := s.ViewAs(ctx, c, "IsAuthorized", req.PolicyStoreID, 1)
 	if err != nil {
-		s.metrics.failed(err)
 		return copse.Response{}, err
 	}
-	return s.decide(ctx, req)
+	return v.Decide(req)
 }
 
-// checkTenant refuses a tenant's policy store unless the directory says that the tenant is active and
+// activeTenant refuses a tenant's policy store unless the directory says that the tenant is active and
 // decides there.
-func (s *Service) checkTenant(ctx context.Context, tenant copse.TenantID, id copse.PolicyStoreID) error {
+func (s *Service) activeTenant(ctx context.Context, tenant copse.TenantID, id copse.PolicyStoreID) (copse.DirectoryEntry, error) {
 	directory := s.tenants.Load()
 	if directory == nil {
-		return unknowable(errors.New("no directory was given to ask for the tenant's state"), id)
+		return copse.DirectoryEntry{}, unknowable(errors.New("no directory was given to ask for the tenant's state"), id)
 	}
 	entry, err := (*directory).Lookup(ctx, tenant)
 	switch {
 	case err != nil && copse.KindOf(err) == copse.NotFound, err == nil && entry.PolicyStoreID != id:
-		return notFound(id)
+		return copse.DirectoryEntry{}, notFound(id)
 	case err != nil:
-		return unknowable(err, id)
+		return copse.DirectoryEntry{}, unknowable(err, id)
 	case entry.State != copse.TenantActive:
-		return &copse.Error{Kind: copse.Denied, Resource: copse.ResourcePolicyStore, ID: string(id),
+		return copse.DirectoryEntry{}, &copse.Error{Kind: copse.Denied, Resource: copse.ResourcePolicyStore, ID: string(id),
 			Detail: "the decisions of this policy store's tenant are suspended"}
 	}
-	return nil
+	return entry, nil
 }
 
 func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
-	e, err := s.snapshots.Get(ctx, req.PolicyStoreID)
-	switch {
-	case err != nil:
-		err = unknowable(err, req.PolicyStoreID)
-	case !req.Incarnation.IsZero() && req.Incarnation != e.incarnation:
-		err = notFound(req.PolicyStoreID)
-	default:
-		err = e.broken
-	}
+	e, err := s.snapshot(ctx, req.PolicyStoreID, req.Incarnation)
 	if err != nil {
 		s.metrics.failed(err)
 		return copse.Response{}, err
 	}
+	return s.decideOn(e, req)
+}
+
+// snapshot is the policy store compiled, of this incarnation unless that is zero.
+func (s *Service) snapshot(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*compiled, error) {
+	e, err := s.snapshots.Get(ctx, id)
+	switch {
+	case err != nil:
+		return nil, unknowable(err, id)
+	case !incarnation.IsZero() && incarnation != e.incarnation:
+		return nil, notFound(id)
+	case e.broken != nil:
+		return nil, e.broken
+	}
+	return e, nil
+}
+
+func (s *Service) decideOn(e *compiled, req *copse.Request) (copse.Response, error) {
 	out, err := e.snapshot.Decide(req)
 	if err != nil {
 		s.metrics.failed(err)

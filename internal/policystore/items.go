@@ -13,13 +13,14 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// Kinds of items. The first four live in a policy store's own partition, the rest in the directory;
+// Kinds of items. The first five live in a policy store's own partition, the rest in the directory;
 // [kindClientToken] in both.
 const (
-	kindSettings storage.Kind = "settings" // id ""
-	kindSchema   storage.Kind = "schema"   // id ""
-	kindPolicy   storage.Kind = "policy"   // id = policy id
-	kindName     storage.Kind = "name"     // id = name; makes names unique
+	kindSettings       storage.Kind = "settings"        // id ""
+	kindSchema         storage.Kind = "schema"          // id ""
+	kindPolicy         storage.Kind = "policy"          // id = policy id
+	kindName           storage.Kind = "name"            // id = name; makes names unique
+	kindIdentitySource storage.Kind = "identity-source" // id = identity source id
 
 	kindPolicyStore              = access.PolicyStoreKind // it exists when, and only when, this row does
 	kindErasure     storage.Kind = "erasure"              // id random: what it says is forgotten with it
@@ -202,6 +203,8 @@ func decode(item storage.Item, into any) error {
 	case *policyBody:
 		version = b.V
 	case *nameBody:
+		version = b.V
+	case *identitySourceBody:
 		version = b.V
 	case *rowBody:
 		version = b.V

@@ -65,6 +65,7 @@ type contents struct {
 	ledger
 	policies []storedPolicy
 	names    map[string]uint64 // versions of the name items
+	identity []*copse.IdentitySource
 }
 
 type storedPolicy struct {
@@ -104,6 +105,10 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 			c.names[item.ID] = item.Version
 		case kindClientToken:
 			c.tokens = append(c.tokens, tokenMark{id: item.ID, version: item.Version})
+		case kindIdentitySource:
+			var src *copse.IdentitySource
+			src, err = decodeIdentitySource(id, item)
+			c.identity = append(c.identity, src)
 		}
 		if err != nil {
 			return nil, err

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,19 +38,28 @@ type Config struct {
 	MaxWeight   int64  // what one policy store may weigh compiled; 0 = copse.MaxPolicyStoreWeight
 	DefaultPlan string // of new policy stores; empty: PlanUnmetered
 	NoRates     bool   // the rates of all plans are left aside
-	Log         *slog.Logger
-	Metrics     prometheus.Registerer
+	// CheckIssuerURL refuses issuers of identity sources that this server would not fetch keys from.
+	// nil: all but https.
+	CheckIssuerURL func(url string) error
+	// SourceChanged is told that a policy store's identity source was made, changed or deleted, the last
+	// also with the policy store, before that is acknowledged. It must neither block nor call the
+	// service. nil: nobody.
+	SourceChanged func(id copse.PolicyStoreID)
+	Log           *slog.Logger
+	Metrics       prometheus.Registerer
 }
 
 // Service administers policy stores and decides from them.
 type Service struct {
-	backend     storage.Backend
-	directory   copse.Incarnation // of the directory partition
-	maxWeight   int64
-	defaultPlan string
-	noRates     bool
-	log         *slog.Logger
-	metrics     *metrics
+	backend        storage.Backend
+	directory      copse.Incarnation // of the directory partition
+	maxWeight      int64
+	defaultPlan    string
+	noRates        bool
+	checkIssuerURL func(url string) error
+	sourceChanged  func(id copse.PolicyStoreID)
+	log            *slog.Logger
+	metrics        *metrics
 
 	rows      *storage.Cache[copse.PolicyStoreID, row]
 	summaries *storage.Cache[copse.PolicyStoreID, summary]
@@ -83,10 +93,17 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
+		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged,
 		desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
 		s.maxWeight = copse.MaxPolicyStoreWeight
+	}
+	if s.checkIssuerURL == nil {
+		s.checkIssuerURL = requireHTTPS
+	}
+	if s.sourceChanged == nil {
+		s.sourceChanged = func(copse.PolicyStoreID) {}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -136,6 +153,9 @@ func (s *Service) follow(c storage.Change) {
 		if c.Fenced {
 			s.desks.forget(id)
 			s.meters.drop(id)
+		}
+		if c.Fenced || c.Keys == nil || slices.ContainsFunc(c.Keys, func(k storage.Key) bool { return k.Kind == kindIdentitySource }) {
+			s.sourceChanged(id)
 		}
 		return
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	AllowPrivateIssuers bool
 	// AllowHTTPIssuers lets them be fetched over http from loopback, with AllowPrivateIssuers.
 	AllowHTTPIssuers bool
+	// IssuerEndpoints are issuers whose keys are somewhere else: issuer_endpoints in the configuration
+	// file.
+	IssuerEndpoints []IssuerEndpoint
 
 	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
 	SnapshotCacheBytes int64

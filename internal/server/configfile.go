@@ -52,6 +52,12 @@ func (c *Config) loadFile(file string) error {
 			return copse.Errorf(copse.Invalid, "%s:%d: %s is set twice, first in line %d", file, key.Line, key.Value, line)
 		}
 		seen[key.Value] = key.Line
+		if key.Value == endpointsKey {
+			if c.IssuerEndpoints, err = loadEndpoints(file, value); err != nil {
+				return err
+			}
+			continue
+		}
 		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
 			return copse.Errorf(copse.Invalid, "%s:%d: %s needs one plain value", file, value.Line, key.Value)
 		}

@@ -29,14 +29,15 @@ func (s *Server) route() error {
 		return err
 	}
 	amazon, err := avp.New(avp.Config{
-		PolicyStores: s.PolicyStores, Access: s.Access, Log: s.log, Metrics: s.registry,
+		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.Verifier.VerifyBy, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
 	}
 	s.routes = []Route{
 		{Pattern: "POST /v1/authorize", Handler: authorizer.New(authorizer.Config{
-			Verify: s.Verifier.Verify, Directory: s.Tenants, Decider: s.PolicyStores.Decider(),
+			Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
+			Directory: s.Tenants, Decider: s.PolicyStores.Decider(),
 			Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
 		})},
 		{Pattern: "POST /{$}", Handler: amazon},

@@ -93,8 +93,19 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, s.Access.Close)
+	fetch, err := s.fetchPolicy()
+	if err != nil {
+		return err
+	}
+	var verifier atomic.Pointer[token.Verifier] // made after the services that have news for it
 	s.PolicyStores, err = policystore.New(policystore.Config{
 		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes, DefaultPlan: s.cfg.DefaultPlan, NoRates: s.cfg.NoRates,
+		CheckIssuerURL: fetch.CheckURL,
+		SourceChanged: func(id copse.PolicyStoreID) {
+			if v := verifier.Load(); v != nil {
+				v.ForgetPolicyStore(id)
+			}
+		},
 		Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
@@ -104,8 +115,6 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.PolicyStores.Resume(ctx); err != nil {
 		return err
 	}
-	var verifier atomic.Pointer[token.Verifier] // made after the service that has news for it
-	fetch := token.FetchPolicy{AllowPrivate: s.cfg.AllowPrivateIssuers, AllowHTTP: s.cfg.AllowHTTPIssuers}
 	s.Tenants, err = tenant.New(tenant.Config{
 		Backend: s.backend, PolicyStores: s.PolicyStores,
 		CheckIssuerURL: fetch.CheckURL,

@@ -30,6 +30,9 @@ type NewTenant struct {
 	Settings    *copse.Settings // nil: STRICT with requests checked when there is a schema, else OFF
 	Schema      *policystore.SchemaText
 	Policies    []policystore.PolicyText
+	// PolicyStoreID binds a policy store of the operator's own, as it is, instead of making one: nothing
+	// of the above but ID may then be set.
+	PolicyStoreID copse.PolicyStoreID
 }
 
 // Create onboards a tenant: Conflict when it exists. Needs Admin everywhere, as all methods that
@@ -40,6 +43,9 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	}
 	if err := in.ID.Validate(); err != nil {
 		return Tenant{}, invalidTenant("tenant", err)
+	}
+	if in.PolicyStoreID != "" {
+		return s.bindExisting(ctx, c, in)
 	}
 	settings := copse.Settings{Validation: copse.ValidationOff}
 	if in.Schema != nil {
@@ -57,10 +63,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	created, err := s.policyStores.Create(ctx, c, policystore.NewPolicyStore{
 		Tenant: in.ID, Settings: settings, Description: in.Description, Schema: in.Schema, Policies: in.Policies,
 		Bind: func(p policystore.PolicyStore) []storage.Write {
-			body = tenantBody{
-				V: bodyVersion, State: copse.TenantActive, PolicyStore: p.ID, Incarnation: p.Incarnation,
-				CreatedAt: p.CreatedAt, UpdatedAt: p.CreatedAt,
-			}
+			body = newBody(p, p.CreatedAt)
 			var write storage.Write
 			write, bindErr = bind(in.ID, p, &body)
 			return []storage.Write{write}
@@ -76,6 +79,38 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 		return Tenant{}, err
 	}
 	body.PolicyStore = created.ID
+	return body.tenant(in.ID), nil
+}
+
+func newBody(p policystore.PolicyStore, at time.Time) tenantBody {
+	return tenantBody{
+		V: bodyVersion, State: copse.TenantActive, PolicyStore: p.ID, Incarnation: p.Incarnation,
+		CreatedAt: at, UpdatedAt: at,
+	}
+}
+
+// bindExisting makes a tenant of a policy store that was the operator's own. Both rows say so in one
+// commit: a policy store that another tenant has, or gets in the same moment, is a Conflict.
+func (s *Service) bindExisting(ctx context.Context, c access.Caller, in NewTenant) (Tenant, error) {
+	if in.Description != "" || in.Settings != nil || in.Schema != nil || len(in.Policies) > 0 {
+		return Tenant{}, &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceTenant, Detail: "a policy store is bound as it is",
+			Fields: []copse.Field{{Path: "policyStoreId", Message: "give either policyStoreId, or description, settings, schema and policies for a new policy store"}}}
+	}
+	if _, err := s.read(ctx, in.ID); err == nil {
+		return Tenant{}, exists(in.ID, nil)
+	}
+	var body tenantBody
+	err := s.policyStores.Bind(ctx, c, in.PolicyStoreID, in.ID, func(p policystore.PolicyStore) ([]storage.Write, error) {
+		body = newBody(p, now())
+		write, err := bind(in.ID, p, &body)
+		return []storage.Write{write}, err
+	})
+	if errors.Is(err, storage.ErrConflict) {
+		return Tenant{}, exists(in.ID, err)
+	}
+	if err != nil {
+		return Tenant{}, err
+	}
 	return body.tenant(in.ID), nil
 }
 

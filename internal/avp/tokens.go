@@ -1,0 +1,119 @@
+package avp
+
+import (
+	"context"
+	"errors"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/token"
+)
+
+// isAuthorizedWithToken decides for the principal that a token names, by the policy store's identity
+// source. Nothing else in the message says who asks.
+func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
+	in := question{byToken: true}
+	view, verified, err := h.readWithToken(ctx, c, &in)
+	if err != nil {
+		return nil, err
+	}
+	req := in.request(&in.asked)
+	speakFor(verified, &req)
+	resp, err := view.Decide(&req)
+	if err != nil {
+		return nil, err
+	}
+	h.logDecision(ctx, c, &in, &resp)
+	out := appendDecision(make([]byte, 0, 512), &resp)
+	return append(appendPrincipal(out, verified.Principal), '}'), nil
+}
+
+// batchIsAuthorizedWithToken decides several requests for one principal by one revision.
+func (h *handler) batchIsAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
+	in := question{byToken: true, batch: true}
+	view, verified, err := h.readWithToken(ctx, c, &in)
+	if err != nil {
+		return nil, err
+	}
+	out, err := h.decideAll(ctx, c, &in, view, func(req *copse.Request) { speakFor(verified, req) })
+	if err != nil {
+		return nil, err
+	}
+	return append(appendPrincipal(out, verified.Principal), '}'), nil
+}
+
+// speakFor puts what the token says where only the server's own knowledge goes.
+func speakFor(v *token.Verified, req *copse.Request) {
+	req.Principal = v.Principal
+	req.ServerEntities, req.ServerContext = v.Entities, v.Context
+	req.ReservedTypes = v.ReservedTypes
+}
+
+// readWithToken reads the message and verifies its tokens, by the revision that decides as well.
+func (h *handler) readWithToken(ctx context.Context, c *call, in *question) (policystore.View, *token.Verified, error) {
+	if err := h.read(c.body, in); err != nil {
+		return policystore.View{}, nil, err
+	}
+	if err := in.checkCrowd(); in.batch && err != nil {
+		return policystore.View{}, nil, err
+	}
+	view, err := h.policyStores.ViewAs(ctx, c.caller, copse.PolicyStoreID(in.policyStoreID))
+	if err != nil {
+		return policystore.View{}, nil, err
+	}
+	verified, err := h.verifyTokens(ctx, in, &view)
+	return view, verified, err
+}
+
+func (h *handler) verifyTokens(ctx context.Context, in *question, view *policystore.View) (*token.Verified, error) {
+	if view.IdentitySource == nil {
+		return nil, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceIdentitySource, ID: in.policyStoreID,
+			Detail: "the policy store has no identity source, so it takes no tokens"}
+	}
+	verify := func(path, text string, kind copse.TokenType) (*token.Verified, error) {
+		if text == "" {
+			return nil, nil
+		}
+		v, err := h.verifyBy(ctx, token.Presented{Token: text, Kind: kind, Source: view.IdentitySource, Tenant: view.Tenant.Tenant})
+		if err == nil && view.Tenant.Tenant != "" {
+			err = v.SameLife(&view.Tenant)
+		}
+		return v, tokenError(path, err)
+	}
+	id, err := verify("identityToken", in.identityToken, copse.TokenID)
+	if err != nil {
+		return nil, err
+	}
+	access, err := verify("accessToken", in.accessToken, copse.TokenAccess)
+	switch {
+	case err != nil:
+		return nil, err
+	case id == nil:
+		return access, nil
+	case access == nil:
+		return id, nil
+	}
+	both, err := token.Join(id, access)
+	return both, tokenError("accessToken", err)
+}
+
+// tokenError turns the refusal of a user's token into one of the request: the caller's own credential is
+// good.
+func tokenError(path string, err error) error {
+	if err == nil || copse.KindOf(err) != copse.Unauthenticated {
+		return err
+	}
+	detail := "the token does not verify"
+	if e, ok := errors.AsType[*copse.Error](err); ok && e.Detail != "" {
+		detail = e.Detail
+	}
+	return &copse.Error{Kind: copse.Invalid, Detail: "the token is not valid", Err: err,
+		Fields: []copse.Field{{Path: path, Message: detail}}}
+}
+
+// validateTokens wants one token or one of each kind. What is in them is for the verifier.
+func (q *question) validateTokens(f *findings) {
+	if q.identityToken == "" && q.accessToken == "" {
+		f.add("accessToken", "Member must not be null: give accessToken, identityToken or both")
+	}
+}

@@ -1,0 +1,306 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// identitySourceBody is in the policy store's own partition, so that a change of it is a revision like
+// any other, and deleting the policy store takes it along.
+type identitySourceBody struct {
+	V             int          `json:"v"`
+	PrincipalType string       `json:"principalType"`
+	Cognito       *cognitoBody `json:"cognito,omitzero"`
+	OpenIDConnect *oidcBody    `json:"oidc,omitzero"`
+	CreatedAt     time.Time    `json:"createdAt"`
+	UpdatedAt     time.Time    `json:"updatedAt"`
+}
+
+type cognitoBody struct {
+	ARN       string   `json:"arn"`
+	ClientIDs []string `json:"clientIds,omitempty"`
+	GroupType string   `json:"groupType,omitzero"`
+}
+
+type oidcBody struct {
+	Issuer           string          `json:"issuer"`
+	TokenType        copse.TokenType `json:"tokenType"`
+	Audiences        []string        `json:"audiences,omitempty"`
+	PrincipalIDClaim string          `json:"principalIdClaim,omitzero"`
+	EntityIDPrefix   string          `json:"entityIdPrefix,omitzero"`
+	GroupClaim       string          `json:"groupClaim,omitzero"`
+	GroupType        string          `json:"groupType,omitzero"`
+}
+
+func newIdentitySourceBody(src *copse.IdentitySource) *identitySourceBody {
+	b := &identitySourceBody{V: bodyVersion, PrincipalType: src.PrincipalType, CreatedAt: src.CreatedAt, UpdatedAt: src.UpdatedAt}
+	if c := src.CognitoUserPool; c != nil {
+		b.Cognito = &cognitoBody{ARN: c.ARN, ClientIDs: c.ClientIDs, GroupType: c.GroupType}
+	}
+	if o := src.OpenIDConnect; o != nil {
+		b.OpenIDConnect = &oidcBody{
+			Issuer: o.Issuer, TokenType: o.TokenType, Audiences: o.Audiences, PrincipalIDClaim: o.PrincipalIDClaim,
+			EntityIDPrefix: o.EntityIDPrefix, GroupClaim: o.GroupClaim, GroupType: o.GroupType,
+		}
+	}
+	return b
+}
+
+func decodeIdentitySource(id copse.PolicyStoreID, item storage.Item) (*copse.IdentitySource, error) {
+	var b identitySourceBody
+	if err := decode(item, &b); err != nil {
+		return nil, err
+	}
+	if (b.Cognito == nil) == (b.OpenIDConnect == nil) {
+		return nil, undecodable(item, errors.New("it is of no kind, or of two"))
+	}
+	src := &copse.IdentitySource{
+		ID: item.ID, PolicyStoreID: id, Revision: item.Version, PrincipalType: b.PrincipalType,
+		CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt,
+	}
+	if c := b.Cognito; c != nil {
+		src.CognitoUserPool = &copse.CognitoUserPool{ARN: c.ARN, ClientIDs: c.ClientIDs, GroupType: c.GroupType}
+	}
+	if o := b.OpenIDConnect; o != nil {
+		src.OpenIDConnect = &copse.OpenIDConnect{
+			Issuer: o.Issuer, TokenType: o.TokenType, Audiences: o.Audiences, PrincipalIDClaim: o.PrincipalIDClaim,
+			EntityIDPrefix: o.EntityIDPrefix, GroupClaim: o.GroupClaim, GroupType: o.GroupType,
+		}
+	}
+	return src, nil
+}
+
+func identitySourceKey(id string) storage.Key {
+	return storage.Key{Kind: kindIdentitySource, ID: id}
+}
+
+// maxIdentitySources per policy store, as in AVP, where it can't be raised. Which source a token is read
+// by would otherwise be up to the token.
+const maxIdentitySources = 1
+
+func noIdentitySource(id string) error {
+	return copse.NotFoundError(copse.ResourceIdentitySource, id)
+}
+
+// CreateIdentitySource adds one: QuotaExceeded when the policy store has one. ID, revision and times of
+// in are not read. Needs Write.
+func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in copse.IdentitySource) (copse.IdentitySource, error) {
+	r, err := s.find(ctx, c, access.Write, id)
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	if in.PrincipalType == "" {
+		in.PrincipalType = copse.DefaultPrincipalType
+	}
+	if err := s.checkIdentitySource(&in); err != nil {
+		return copse.IdentitySource{}, err
+	}
+	in.ID, in.PolicyStoreID = copse.NewID(), id
+	return s.changeIdentitySource(ctx, operation{"CreateIdentitySource", c.KeyID, id, r}, func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error) {
+		if len(stored) >= maxIdentitySources {
+			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, maxIdentitySources)
+			err.ID = string(id)
+			return nil, storage.Expectation{}, err
+		}
+		next := in
+		next.CreatedAt = now()
+		next.UpdatedAt = next.CreatedAt
+		return &next, storage.Absent(), nil
+	})
+}
+
+// UpdateIdentitySource replaces the configuration; an empty principal type stays as it is. Tokens that
+// were verified by the former one are verified again. Needs Write.
+func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in copse.IdentitySource) (copse.IdentitySource, error) {
+	r, err := s.find(ctx, c, access.Write, id)
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	return s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.KeyID, id, r}, func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error) {
+		former := findIdentitySource(stored, in.ID)
+		if former == nil {
+			return nil, storage.Expectation{}, noIdentitySource(in.ID)
+		}
+		next := in
+		next.PolicyStoreID, next.CreatedAt, next.UpdatedAt = id, former.CreatedAt, now()
+		if next.PrincipalType == "" {
+			next.PrincipalType = former.PrincipalType
+		}
+		return &next, storage.Version(former.Revision), s.checkIdentitySource(&next)
+	})
+}
+
+// changeIdentitySource is the one way to write one: decide sees all of them at the revision that the
+// commit expects.
+func (s *Service) changeIdentitySource(ctx context.Context, op operation,
+	decide func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error),
+) (copse.IdentitySource, error) {
+	var next *copse.IdentitySource
+	revision, err := s.apply(ctx, op, func(ctx context.Context, k *desk) (change, error) {
+		l, err := s.current(ctx, k, op.policyStore, op.row.incarnation)
+		if err != nil {
+			return change{}, err
+		}
+		stored, err := s.identitySources(ctx, op.policyStore)
+		if err != nil {
+			return change{}, err
+		}
+		var expect storage.Expectation
+		if next, expect, err = decide(stored); err != nil {
+			return change{}, err
+		}
+		body, err := encode(newIdentitySourceBody(next))
+		if err != nil {
+			return change{}, err
+		}
+		write := storage.Write{Key: identitySourceKey(next.ID), Body: body, Expect: expect}
+		return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, nil
+	})
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	next.Revision = revision
+	return *next, nil
+}
+
+// DeleteIdentitySource is NotFound when there is none of this id. Needs Write.
+func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) error {
+	r, err := s.find(ctx, c, access.Write, id)
+	if err != nil {
+		return err
+	}
+	_, err = s.apply(ctx, operation{"DeleteIdentitySource", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+		l, err := s.current(ctx, k, id, r.incarnation)
+		if err != nil {
+			return change{}, err
+		}
+		stored, err := s.identitySources(ctx, id)
+		if err != nil {
+			return change{}, err
+		}
+		former := findIdentitySource(stored, source)
+		if former == nil {
+			return change{}, noIdentitySource(source)
+		}
+		write := storage.Write{Key: identitySourceKey(source), Expect: storage.Version(former.Revision)}
+		return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, nil
+	})
+	return err
+}
+
+// GetIdentitySource needs Read.
+func (s *Service) GetIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) (copse.IdentitySource, error) {
+	all, err := s.ListIdentitySources(ctx, c, id)
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	found := findIdentitySource(all, source)
+	if found == nil {
+		return copse.IdentitySource{}, noIdentitySource(source)
+	}
+	return *found, nil
+}
+
+// ListIdentitySources returns all of them, in order of their ids. Needs Read.
+func (s *Service) ListIdentitySources(ctx context.Context, c access.Caller, id copse.PolicyStoreID) ([]copse.IdentitySource, error) {
+	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+		return nil, err
+	}
+	all, err := s.identitySources(ctx, id)
+	return all, fromStorage(err, id)
+}
+
+func (s *Service) identitySources(ctx context.Context, id copse.PolicyStoreID) ([]copse.IdentitySource, error) {
+	items, err := s.backend.Scan(ctx, storage.PolicyStore(id), kindIdentitySource, "", maxIdentitySources+1)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]copse.IdentitySource, len(items))
+	for i, item := range items {
+		src, err := decodeIdentitySource(id, item)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = *src
+	}
+	return out, nil
+}
+
+func findIdentitySource(all []copse.IdentitySource, id string) *copse.IdentitySource {
+	if i := slices.IndexFunc(all, func(s copse.IdentitySource) bool { return s.ID == id }); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// checkIdentitySource holds a source against what concerns its meaning; the form of its members is the
+// transport's to check, which knows what they are called there.
+func (s *Service) checkIdentitySource(src *copse.IdentitySource) error {
+	if (src.CognitoUserPool == nil) == (src.OpenIDConnect == nil) {
+		return invalid(copse.ResourceIdentitySource, "an identity source is a Cognito user pool or an OpenID Connect provider")
+	}
+	var fields []copse.Field
+	bad := func(path string, err error) {
+		if err != nil {
+			fields = append(fields, copse.Field{Path: path, Message: err.Error()})
+		}
+	}
+	bad("principalEntityType", copse.ValidateEntityType(src.PrincipalType))
+	if pool := src.CognitoUserPool; pool != nil {
+		if pool.GroupType != "" {
+			bad("configuration.cognitoUserPoolConfiguration.groupConfiguration.groupEntityType", copse.ValidateEntityType(pool.GroupType))
+		}
+		bad("configuration.cognitoUserPoolConfiguration.userPoolArn", s.checkIssuerURL(pool.Issuer()))
+	}
+	if oidc := src.OpenIDConnect; oidc != nil {
+		const at = "configuration.openIdConnectConfiguration"
+		if (oidc.GroupType == "") != (oidc.GroupClaim == "") {
+			bad(at+".groupConfiguration", errors.New("give the claim and the type together, or neither"))
+		}
+		if oidc.GroupType != "" {
+			bad(at+".groupConfiguration.groupEntityType", copse.ValidateEntityType(oidc.GroupType))
+		}
+		if oidc.TokenType != copse.TokenAccess && oidc.TokenType != copse.TokenID {
+			bad(at+".tokenSelection", fmt.Errorf("%q is no kind of token", oidc.TokenType))
+		}
+		if oidc.TokenType == copse.TokenAccess && len(oidc.Audiences) == 0 {
+			bad(at+".tokenSelection.accessTokenOnly.audiences", errors.New("give at least one audience: without, a token made for any other service would do"))
+		}
+		bad(at+".issuer", s.checkIssuerURL(oidc.Issuer))
+	}
+	if len(fields) > 0 {
+		return invalid(copse.ResourceIdentitySource, "the identity source is not valid", fields...)
+	}
+	return nil
+}
+
+// requireHTTPS stands in for Config.CheckIssuerURL.
+func requireHTTPS(url string) error {
+	if len(url) <= len("https://") || url[:len("https://")] != "https://" {
+		return copse.Errorf(copse.Invalid, "an issuer's URL begins with https://")
+	}
+	return nil
+}
+
+func identitySourceWeight(src *copse.IdentitySource) int64 {
+	w := 512 + len(src.PrincipalType)
+	var list []string
+	if src.CognitoUserPool != nil {
+		list = src.CognitoUserPool.ClientIDs
+	}
+	if src.OpenIDConnect != nil {
+		list = src.OpenIDConnect.Audiences
+		w += len(src.OpenIDConnect.Issuer) + len(src.OpenIDConnect.GroupClaim) + len(src.OpenIDConnect.PrincipalIDClaim)
+	}
+	for _, s := range list {
+		w += 16 + len(s)
+	}
+	return int64(w)
+}
