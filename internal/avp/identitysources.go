@@ -7,6 +7,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
 )
 
 // configuration is the union of an identity source's two forms. Input and output have the same members,
@@ -193,7 +194,8 @@ func changedOf(src *copse.IdentitySource) identitySourceChanged {
 func (h *handler) createIdentitySource(ctx context.Context, c access.Caller, in *createIdentitySourceInput) (identitySourceChanged, error) {
 	src := in.Configuration.source()
 	src.PrincipalType = textOf(in.PrincipalEntityType)
-	made, err := h.policyStores.CreateIdentitySource(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), src)
+	made, err := h.policyStores.CreateIdentitySource(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
+		policystore.NewIdentitySource{IdentitySource: src, ClientToken: textOf(in.ClientToken)})
 	return changedOf(&made), err
 }
 
@@ -301,9 +303,8 @@ func (h *handler) getIdentitySource(ctx context.Context, c access.Caller, in *id
 
 type listIdentitySourcesInput struct {
 	policyStoreInput
-	Filters    []identitySourceFilter `json:"filters"`
-	MaxResults *int                   `json:"maxResults"`
-	NextToken  *string                `json:"nextToken"`
+	pageInput
+	Filters []identitySourceFilter `json:"filters"`
 }
 
 type identitySourceFilter struct {
@@ -322,21 +323,22 @@ func (in *listIdentitySourcesInput) validate(f *findings) {
 			f.text("filters.principalEntityType", *filter.PrincipalEntityType, 1, 200)
 		}
 	}
-	f.page(in.MaxResults, in.NextToken)
+	in.pageInput.validate(f)
 }
 
 type identitySourceList struct {
 	IdentitySources []identitySourceDetail `json:"identitySources"`
 }
 
-// listIdentitySources needs no pages: a policy store has no more than one, so no token was ever given.
+// listIdentitySources has one page: a policy store has no more than one, so there is never a token for
+// the next.
 func (h *handler) listIdentitySources(ctx context.Context, c access.Caller, in *listIdentitySourcesInput) (identitySourceList, error) {
 	all, err := h.policyStores.ListIdentitySources(ctx, c, copse.PolicyStoreID(in.PolicyStoreID))
 	if err != nil {
 		return identitySourceList{}, err
 	}
-	if in.NextToken != nil {
-		return identitySourceList{}, invalidMember("nextToken", "Member is not a token of this list")
+	if _, err := h.list("ListIdentitySources", c, in.PolicyStoreID).start(&in.pageInput); err != nil {
+		return identitySourceList{}, err
 	}
 	out := identitySourceList{IdentitySources: []identitySourceDetail{}}
 	for _, src := range all {

@@ -17,9 +17,11 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage/memory"
+	"github.com/copse-authz/copse/internal/token"
 )
 
 // server is the handler over the real services on an own backend.
@@ -47,7 +49,14 @@ func start(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
-	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, Metrics: s.metrics, Log: log, Decisions: log})
+	// No issuer is registered; tokens are the server package's to try.
+	verifier, err := token.New(token.Config{Issuer: func(context.Context, string) (copse.Issuer, error) {
+		return copse.Issuer{}, copse.NotFoundError(copse.ResourceIssuer, "")
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: verifier.VerifyBy, Metrics: s.metrics, Log: log, Decisions: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +64,7 @@ func start(t *testing.T) *server {
 	s.url = web.URL
 	t.Cleanup(func() {
 		web.Close()
-		for _, c := range []io.Closer{s.access, s.policyStores, s.backend} {
+		for _, c := range []io.Closer{verifier, s.access, s.policyStores, s.backend} {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}

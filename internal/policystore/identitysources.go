@@ -89,31 +89,73 @@ func noIdentitySource(id string) error {
 	return copse.NotFoundError(copse.ResourceIdentitySource, id)
 }
 
-// CreateIdentitySource adds one: QuotaExceeded when the policy store has one. ID, revision and times of
-// in are not read. Needs Write.
-func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in copse.IdentitySource) (copse.IdentitySource, error) {
+// NewIdentitySource asks for one; ID, revision and times are not read.
+type NewIdentitySource struct {
+	copse.IdentitySource
+	ClientToken string `json:"-"` // what makes it once
+}
+
+// madeIdentitySource is what a client token remembers of CreateIdentitySource.
+type madeIdentitySource struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// CreateIdentitySource adds one: QuotaExceeded when the policy store has one. Needs Write.
+func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewIdentitySource) (copse.IdentitySource, error) {
 	r, err := s.find(ctx, c, access.Write, id)
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
-	if in.PrincipalType == "" {
-		in.PrincipalType = copse.DefaultPrincipalType
+	src := in.IdentitySource
+	if src.PrincipalType == "" {
+		src.PrincipalType = copse.DefaultPrincipalType
 	}
-	if err := s.checkIdentitySource(&in); err != nil {
+	if err := s.checkIdentitySource(&src); err != nil {
 		return copse.IdentitySource{}, err
 	}
-	in.ID, in.PolicyStoreID = copse.NewID(), id
-	return s.changeIdentitySource(ctx, operation{"CreateIdentitySource", c.KeyID, id, r}, func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error) {
+	o, err := newOnce("CreateIdentitySource", copse.ResourceIdentitySource, in.ClientToken, in)
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	made := madeIdentitySource{ID: copse.NewID()}
+	fresh := made.ID
+	_, err = s.apply(ctx, operation{"CreateIdentitySource", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+		l, err := s.current(ctx, k, id, r.incarnation)
+		if err != nil {
+			return change{}, err
+		}
+		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
+			return change{base: l}, err
+		}
+		stored, err := s.identitySources(ctx, id)
+		if err != nil {
+			return change{}, err
+		}
 		if len(stored) >= maxIdentitySources {
 			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, maxIdentitySources)
 			err.ID = string(id)
-			return nil, storage.Expectation{}, err
+			return change{}, err
 		}
-		next := in
-		next.CreatedAt = now()
-		next.UpdatedAt = next.CreatedAt
-		return &next, storage.Absent(), nil
+		made = madeIdentitySource{ID: fresh, CreatedAt: now()}
+		src.ID, src.CreatedAt, src.UpdatedAt = made.ID, made.CreatedAt, made.CreatedAt
+		c, err := putIdentitySource(l, &src, storage.Absent())
+		if err != nil {
+			return change{}, err
+		}
+		return s.remember(ctx, id, c, o, made.ID, made)
 	})
+	if err != nil {
+		return copse.IdentitySource{}, err
+	}
+	src.ID, src.PolicyStoreID, src.CreatedAt, src.UpdatedAt = made.ID, id, made.CreatedAt, made.CreatedAt
+	return src, nil
+}
+
+func putIdentitySource(l *ledger, src *copse.IdentitySource, expect storage.Expectation) (change, error) {
+	body, err := encode(newIdentitySourceBody(src))
+	write := storage.Write{Key: identitySourceKey(src.ID), Body: body, Expect: expect}
+	return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, err
 }
 
 // UpdateIdentitySource replaces the configuration; an empty principal type stays as it is. Tokens that
@@ -123,27 +165,27 @@ func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id 
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
-	return s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.KeyID, id, r}, func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error) {
-		former := findIdentitySource(stored, in.ID)
-		if former == nil {
-			return nil, storage.Expectation{}, noIdentitySource(in.ID)
-		}
-		next := in
+	var next copse.IdentitySource
+	_, err = s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.KeyID, id, r}, in.ID, func(l *ledger, former *copse.IdentitySource) (change, error) {
+		next = in
 		next.PolicyStoreID, next.CreatedAt, next.UpdatedAt = id, former.CreatedAt, now()
 		if next.PrincipalType == "" {
 			next.PrincipalType = former.PrincipalType
 		}
-		return &next, storage.Version(former.Revision), s.checkIdentitySource(&next)
+		if err := s.checkIdentitySource(&next); err != nil {
+			return change{}, err
+		}
+		return putIdentitySource(l, &next, storage.Version(former.Revision))
 	})
+	return next, err
 }
 
-// changeIdentitySource is the one way to write one: decide sees all of them at the revision that the
+// changeIdentitySource is an update or a deletion: alter sees what is there at the revision that the
 // commit expects.
-func (s *Service) changeIdentitySource(ctx context.Context, op operation,
-	decide func(stored []copse.IdentitySource) (*copse.IdentitySource, storage.Expectation, error),
-) (copse.IdentitySource, error) {
-	var next *copse.IdentitySource
-	revision, err := s.apply(ctx, op, func(ctx context.Context, k *desk) (change, error) {
+func (s *Service) changeIdentitySource(ctx context.Context, op operation, source string,
+	alter func(l *ledger, former *copse.IdentitySource) (change, error),
+) (uint64, error) {
+	return s.apply(ctx, op, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, op.policyStore, op.row.incarnation)
 		if err != nil {
 			return change{}, err
@@ -152,22 +194,12 @@ func (s *Service) changeIdentitySource(ctx context.Context, op operation,
 		if err != nil {
 			return change{}, err
 		}
-		var expect storage.Expectation
-		if next, expect, err = decide(stored); err != nil {
-			return change{}, err
+		former := findIdentitySource(stored, source)
+		if former == nil {
+			return change{}, noIdentitySource(source)
 		}
-		body, err := encode(newIdentitySourceBody(next))
-		if err != nil {
-			return change{}, err
-		}
-		write := storage.Write{Key: identitySourceKey(next.ID), Body: body, Expect: expect}
-		return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, nil
+		return alter(l, former)
 	})
-	if err != nil {
-		return copse.IdentitySource{}, err
-	}
-	next.Revision = revision
-	return *next, nil
 }
 
 // DeleteIdentitySource is NotFound when there is none of this id. Needs Write.
@@ -176,19 +208,7 @@ func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id 
 	if err != nil {
 		return err
 	}
-	_, err = s.apply(ctx, operation{"DeleteIdentitySource", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
-		l, err := s.current(ctx, k, id, r.incarnation)
-		if err != nil {
-			return change{}, err
-		}
-		stored, err := s.identitySources(ctx, id)
-		if err != nil {
-			return change{}, err
-		}
-		former := findIdentitySource(stored, source)
-		if former == nil {
-			return change{}, noIdentitySource(source)
-		}
+	_, err = s.changeIdentitySource(ctx, operation{"DeleteIdentitySource", c.KeyID, id, r}, source, func(l *ledger, former *copse.IdentitySource) (change, error) {
 		write := storage.Write{Key: identitySourceKey(source), Expect: storage.Version(former.Revision)}
 		return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, nil
 	})
