@@ -31,7 +31,7 @@ func (h *handler) batchIsAuthorized(ctx context.Context, c *call) ([]byte, error
 	if err := in.checkCrowd(); err != nil {
 		return nil, err
 	}
-	view, err := h.policyStores.ViewAs(ctx, c.caller, copse.PolicyStoreID(in.policyStoreID))
+	view, err := h.policyStores.ViewAs(ctx, c.caller, "BatchIsAuthorized", copse.PolicyStoreID(in.policyStoreID), len(in.requests))
 	if err != nil {
 		return nil, err
 	}

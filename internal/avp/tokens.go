@@ -13,7 +13,7 @@ import (
 // source. Nothing else in the message says who asks.
 func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
 	in := question{byToken: true}
-	view, verified, err := h.readWithToken(ctx, c, &in)
+	view, verified, err := h.readWithToken(ctx, c, "IsAuthorizedWithToken", &in)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, e
 // batchIsAuthorizedWithToken decides several requests for one principal by one revision.
 func (h *handler) batchIsAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
 	in := question{byToken: true, batch: true}
-	view, verified, err := h.readWithToken(ctx, c, &in)
+	view, verified, err := h.readWithToken(ctx, c, "BatchIsAuthorizedWithToken", &in)
 	if err != nil {
 		return nil, err
 	}
@@ -50,14 +50,14 @@ func speakFor(v *token.Verified, req *copse.Request) {
 }
 
 // readWithToken reads the message and verifies its tokens, by the revision that decides as well.
-func (h *handler) readWithToken(ctx context.Context, c *call, in *question) (policystore.View, *token.Verified, error) {
+func (h *handler) readWithToken(ctx context.Context, c *call, operation string, in *question) (policystore.View, *token.Verified, error) {
 	if err := h.read(c.body, in); err != nil {
 		return policystore.View{}, nil, err
 	}
 	if err := in.checkCrowd(); in.batch && err != nil {
 		return policystore.View{}, nil, err
 	}
-	view, err := h.policyStores.ViewAs(ctx, c.caller, copse.PolicyStoreID(in.policyStoreID))
+	view, err := h.policyStores.ViewAs(ctx, c.caller, operation, copse.PolicyStoreID(in.policyStoreID), max(len(in.requests), 1))
 	if err != nil {
 		return policystore.View{}, nil, err
 	}

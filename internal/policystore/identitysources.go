@@ -81,8 +81,8 @@ func identitySourceKey(id string) storage.Key {
 	return storage.Key{Kind: kindIdentitySource, ID: id}
 }
 
-// maxIdentitySources per policy store, as in AVP, where it can't be raised. Which source a token is read
-// by would otherwise be up to the token.
+// maxIdentitySources is the most a plan may allow: with two, which of them reads a token would be up to
+// the token.
 const maxIdentitySources = 1
 
 func noIdentitySource(id string) error {
@@ -103,7 +103,7 @@ type madeIdentitySource struct {
 
 // CreateIdentitySource adds one: QuotaExceeded when the policy store has one. Needs Write.
 func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewIdentitySource) (copse.IdentitySource, error) {
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "CreateIdentitySource", id)
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
@@ -132,8 +132,8 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 		if err != nil {
 			return change{}, err
 		}
-		if len(stored) >= maxIdentitySources {
-			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, maxIdentitySources)
+		if most := min(l.quotas.IdentitySources, maxIdentitySources); len(stored) >= most {
+			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, most)
 			err.ID = string(id)
 			return change{}, err
 		}
@@ -161,7 +161,7 @@ func putIdentitySource(l *ledger, src *copse.IdentitySource, expect storage.Expe
 // UpdateIdentitySource replaces the configuration; an empty principal type stays as it is. Tokens that
 // were verified by the former one are verified again. Needs Write.
 func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in copse.IdentitySource) (copse.IdentitySource, error) {
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "UpdateIdentitySource", id)
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
@@ -204,7 +204,7 @@ func (s *Service) changeIdentitySource(ctx context.Context, op operation, source
 
 // DeleteIdentitySource is NotFound when there is none of this id. Needs Write.
 func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) error {
-	r, err := s.find(ctx, c, access.Write, id)
+	r, err := s.admit(ctx, c, access.Write, "DeleteIdentitySource", id)
 	if err != nil {
 		return err
 	}
@@ -217,9 +217,12 @@ func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id 
 
 // GetIdentitySource needs Read.
 func (s *Service) GetIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) (copse.IdentitySource, error) {
-	all, err := s.ListIdentitySources(ctx, c, id)
-	if err != nil {
+	if _, err := s.admit(ctx, c, access.Read, "GetIdentitySource", id); err != nil {
 		return copse.IdentitySource{}, err
+	}
+	all, err := s.identitySources(ctx, id)
+	if err != nil {
+		return copse.IdentitySource{}, fromStorage(err, id)
 	}
 	found := findIdentitySource(all, source)
 	if found == nil {
@@ -230,7 +233,7 @@ func (s *Service) GetIdentitySource(ctx context.Context, c access.Caller, id cop
 
 // ListIdentitySources returns all of them, in order of their ids. Needs Read.
 func (s *Service) ListIdentitySources(ctx context.Context, c access.Caller, id copse.PolicyStoreID) ([]copse.IdentitySource, error) {
-	if _, err := s.find(ctx, c, access.Read, id); err != nil {
+	if _, err := s.admit(ctx, c, access.Read, "ListIdentitySources", id); err != nil {
 		return nil, err
 	}
 	all, err := s.identitySources(ctx, id)

@@ -20,10 +20,11 @@ type View struct {
 	e *compiled
 }
 
-// ViewAs opens a policy store for a caller whose key must cover it with Decide. Denied while its tenant
-// is suspended: a key must not be a way around that.
-func (s *Service) ViewAs(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (View, error) {
-	v, err := s.viewAs(ctx, c, id)
+// ViewAs opens a policy store for a caller whose key must cover it with Decide, and charges it for so
+// many decisions of the operation. Denied while its tenant is suspended: a key must not be a way around
+// that.
+func (s *Service) ViewAs(ctx context.Context, c access.Caller, operation string, id copse.PolicyStoreID, decisions int) (View, error) {
+	v, err := s.viewAs(ctx, c, operation, id, decisions)
 	if err != nil {
 		s.metrics.failed(err)
 		return View{}, err
@@ -31,8 +32,11 @@ func (s *Service) ViewAs(ctx context.Context, c access.Caller, id copse.PolicySt
 	return v, nil
 }
 
-func (s *Service) viewAs(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (View, error) {
+func (s *Service) viewAs(ctx context.Context, c access.Caller, operation string, id copse.PolicyStoreID, decisions int) (View, error) {
 	r, err := s.find(ctx, c, access.Decide, id)
+	if err == nil {
+		err = s.charge(ctx, id, r, access.Decide, operation, decisions)
+	}
 	if err != nil {
 		if copse.KindOf(err) == copse.Internal {
 			err = unknowable(err, id)
