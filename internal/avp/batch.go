@@ -96,7 +96,7 @@ func (x *cutter) requests(path string, q *question) error {
 		return decodingError(err)
 	}
 	for x.dec.PeekKind() != ']' {
-		item := asked{at: path + "." + strconv.Itoa(len(q.requests)) + "."}
+		item := asked{at: path + "[" + strconv.Itoa(len(q.requests)) + "]."}
 		err := x.object(item.at[:len(item.at)-1], func(x *cutter, name string) error { return item.member(x, name, q.byToken) })
 		if err != nil {
 			return err

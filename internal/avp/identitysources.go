@@ -2,6 +2,7 @@ package avp
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 
@@ -318,9 +319,9 @@ func (in *listIdentitySourcesInput) validate(f *findings) {
 	if len(in.Filters) > maxFilters {
 		f.add("filters", "Member must have length between 0 and %d, has %d", maxFilters, len(in.Filters))
 	}
-	for _, filter := range in.Filters {
+	for i, filter := range in.Filters {
 		if filter.PrincipalEntityType != nil {
-			f.text("filters.principalEntityType", *filter.PrincipalEntityType, 1, 200)
+			f.text(fmt.Sprintf("filters[%d].principalEntityType", i), *filter.PrincipalEntityType, 1, 200)
 		}
 	}
 	in.pageInput.validate(f)

@@ -68,7 +68,7 @@ type question struct {
 
 // asked is one of the decisions that a question asks for.
 type asked struct {
-	at                  string // path of its members: "", or of a batch's item "requests.3."
+	at                  string // path of its members: "", or of a batch's item "requests[3]."
 	principal, resource entityIdentifier
 	action              actionIdentifier
 	context             variant

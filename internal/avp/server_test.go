@@ -31,6 +31,7 @@ type server struct {
 	rootSecret   access.Secret
 	access       *access.Service
 	policyStores *policystore.Service
+	verifier     *token.Verifier
 	backend      *memory.Backend
 	metrics      *prometheus.Registry
 	log          *bytes.Buffer
@@ -50,13 +51,13 @@ func start(t *testing.T) *server {
 	}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	// No issuer is registered; tokens are the server package's to try.
-	verifier, err := token.New(token.Config{Issuer: func(context.Context, string) (copse.Issuer, error) {
+	s.verifier, err = token.New(token.Config{Issuer: func(context.Context, string) (copse.Issuer, error) {
 		return copse.Issuer{}, copse.NotFoundError(copse.ResourceIssuer, "")
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: verifier.VerifyBy, Metrics: s.metrics, Log: log, Decisions: log})
+	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy, Metrics: s.metrics, Log: log, Decisions: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,7 @@ func start(t *testing.T) *server {
 	s.url = web.URL
 	t.Cleanup(func() {
 		web.Close()
-		for _, c := range []io.Closer{verifier, s.access, s.policyStores, s.backend} {
+		for _, c := range []io.Closer{s.verifier, s.access, s.policyStores, s.backend} {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}

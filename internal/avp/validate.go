@@ -62,7 +62,7 @@ func (f *findings) list(path string, values []string, least, most int) {
 		return
 	}
 	for i, v := range values {
-		f.text(fmt.Sprintf("%s.%d", path, i), v, 1, 255)
+		f.text(fmt.Sprintf("%s[%d]", path, i), v, 1, 255)
 	}
 }
 

@@ -236,7 +236,7 @@ func TestBadInputOnTheWire(t *testing.T) {
 		{"2 MB to another", "CreatePolicyStore", `{"description":"` + strings.Repeat("x", 2_000_000) + `"}`, 413, invalid, "", "larger than 1000000"},
 
 		{"no such operation", "Nothing", "{}", 400, "UnknownOperationException", "", "names no operation"},
-		{"an operation to come", "BatchIsAuthorized", "{}", 400, "UnknownOperationException", "", "does not have yet"},
+		{"an operation to come", "UntagResource", "{}", 400, "UnknownOperationException", "", "does not have yet"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := s.audit(t)
@@ -340,7 +340,7 @@ func TestStrangersBodiesAreNotRead(t *testing.T) {
 		if authorization != "" {
 			r.Header.Set("Authorization", authorization)
 		}
-		h, err := New(Config{PolicyStores: s.policyStores, Access: s.access})
+		h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -371,7 +371,7 @@ func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
 func TestRequestIDOfTheServerIsKept(t *testing.T) {
 	s := start(t)
-	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access})
+	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy})
 	if err != nil {
 		t.Fatal(err)
 	}
