@@ -1,9 +1,9 @@
-# Ten targets; `make help` lists them. CI runs `make test` and nothing else.
+# The targets; `make help` lists them. CI runs `make test` and nothing else.
 GO ?= go
 # Linters are pinned in tools.mod, apart from the module's own dependencies.
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help deps build test test-long lint bench mutants vuln clean
+.PHONY: help deps build test test-long lint bench bench-rust mutants vuln clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ lint: ## gofmt, go vet, golangci-lint
 
 bench: ## the figures of docs/performance.md, as ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./bench/ ./internal/engine/
+
+bench-rust: ## the engine against Cedar's own crate; needs cargo
+	cd bench/rust && cargo build --release --locked
+	$(GO) test -tags rust -run '^$$' -bench AgainstRust -benchtime 1s -timeout 30m ./bench/
 
 mutants: ## break each isolation law on purpose and see its test fail
 	@./scripts/mutants
