@@ -63,8 +63,9 @@ func TestEngineAgreesWithTheJudge(t *testing.T) {
 	mismatches := 0
 	for store := 0; c.pairs < pairs; store++ {
 		for _, difference := range g.compareStore(t, c) {
-			if mismatches++; mismatches < 10 {
-				t.Errorf("policy store %d of seed %d: %s", store, seed, difference)
+			t.Errorf("policy store %d of seed %d: %s", store, seed, difference)
+			if mismatches++; mismatches == 10 {
+				t.FailNow()
 			}
 		}
 	}

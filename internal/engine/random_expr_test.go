@@ -203,8 +203,18 @@ func (g *grove) set() string {
 	}
 	g.use("set")
 	var list []string
+	if g.chance(10) {
+		for _, text := range g.texts() {
+			list = append(list, literal(types.String(text)))
+		}
+	}
 	for range g.r.IntN(4) {
 		list = append(list, g.text(0))
+	}
+	if g.chance(10) {
+		for _, v := range g.mixture() {
+			list = append(list, literal(v))
+		}
 	}
 	if g.chance(10) {
 		list = append(list, "[1, 4]", "[2, 3]", "{a: [2, 3]}")
@@ -216,6 +226,9 @@ func (g *grove) setTest(d int) string {
 	switch g.r.IntN(4) {
 	case 0:
 		g.use("contains")
+		if g.chance(30) {
+			return g.set() + ".contains(" + g.access(string(pick(g, attributes))) + ")"
+		}
 		return g.set() + ".contains(" + g.text(d) + ")"
 	case 1:
 		g.use("containsAll")

@@ -193,9 +193,12 @@ func (g *grove) attribute(name types.String, right bool) types.Value {
 	case "color":
 		return types.NewEntityUID(enumType, pick(g, enumIDs))
 	case "tags", "set":
+		if !right && g.chance(15) {
+			return types.NewSet(g.mixture()...)
+		}
 		var vs []types.Value
-		for range g.r.IntN(4) {
-			vs = append(vs, types.String(pick(g, randomText)))
+		for _, text := range g.texts() {
+			vs = append(vs, types.String(text))
 		}
 		return types.NewSet(vs...)
 	case "rec":
@@ -215,6 +218,35 @@ func (g *grove) attribute(name types.String, right bool) types.Value {
 	default:
 		return types.String(pick(g, randomText))
 	}
+}
+
+// texts are elements of a set: a few of the usual ones, or many.
+func (g *grove) texts() (list []string) {
+	if g.chance(10) {
+		for range 10 + g.r.IntN(60) {
+			list = append(list, fmt.Sprint("t", g.r.IntN(70)))
+		}
+		return list
+	}
+	for range g.r.IntN(4) {
+		list = append(list, pick(g, randomText))
+	}
+	return list
+}
+
+// mixture is values of all types, also inside each other.
+func (g *grove) mixture() (list []types.Value) {
+	for range g.r.IntN(6) {
+		v := g.attribute(pick(g, attributes[:len(attributes)-1]), true)
+		switch g.r.IntN(4) {
+		case 0:
+			v = types.NewSet(v, types.Long(int64(g.r.IntN(3))))
+		case 1:
+			v = types.NewRecord(types.RecordMap{"n": v})
+		}
+		list = append(list, v)
+	}
+	return list
 }
 
 func literal(v types.Value) string { return string(v.MarshalCedar()) }

@@ -151,3 +151,71 @@ func TestReferenceOnNamedRequests(t *testing.T) {
 		}
 	}
 }
+
+// Expressions at the edges: the same value, or the same kind of error.
+func TestReferenceOnNamedExpressions(t *testing.T) {
+	r := startReference(t)
+	for _, expression := range []string{
+		// Arithmetic ends where 64 bits do.
+		`9223372036854775807 + 1 > 0`, `-9223372036854775808 - 1 < 0`, `-(-9223372036854775807) > 0`, `0 - -9223372036854775808 > 0`,
+		`context.least * -1 > 0`, `-1 * context.least > 0`, `context.least * 1 < 0`, `-context.least > 0`, `4611686018427387904 * -2 == context.least`, `3037000500 * 3037000500 > 0`,
+		`context.least - 1 < 0`, `context.most + context.least == -1`, `1 + -1 == 0`, `0 * context.least == 0`,
+		// What is not looked at can't fail.
+		`false && context.missing`, `true || context.missing`, `if true then true else context.missing`, `if context.missing then true else false`,
+		`true && context.missing`, `context.missing && false`, `false || context.missing`, `true && 1`, `false && 1`, `1 && true`, `!1 == 1`,
+		// Equality holds between any types; order does not.
+		`1 == "1"`, `[1] == [1, 1]`, `[] == {}`, `{a: 1, b: 2} == {b: 2, a: 1}`, `{a: 1} == {a: 1, b: 2}`, `[[1, 2], [2, 1]] == [[1, 2]]`, `[1, "a", [1]] == [[1], "a", 1]`,
+		`1 < "1"`, `"a" < "b"`, `datetime("2024-01-01") < duration("1h")`, `decimal("1.0") < decimal("2.0")`, `true < false`,
+		`User::"a" == User::"a"`, `User::"a" == Group::"a"`, `User::"nobody" == User::"nobody"`,
+		// Sets.
+		`[1, 2, 3].containsAll([])`, `[].containsAll([])`, `[].containsAny([])`, `[].isEmpty()`, `[1].containsAll([1, 1, 1])`, `[1, 2].containsAny([2, 3])`, `[[]].contains([])`,
+		`[1, true, "a", User::"a", ip("::1"), decimal("1.0"), {a: [1]}].containsAll([{a: [1]}, decimal("1.00"), ip("::1"), User::"a", "a", true, 1])`,
+		`"a".contains("a")`, `[1].containsAll(1)`, `[1].containsAny(context.missing)`, `[ip("10.0.0.1")].contains(ip("10.0.0.1/32"))`,
+		// Hierarchy.
+		`principal in principal`, `User::"nobody" in User::"nobody"`, `User::"nobody" in Group::"g"`, `principal in Group::"g"`, `principal in Group::"top"`, `Group::"g" in principal`,
+		`principal in []`, `principal in [Group::"x", Group::"top"]`, `principal in [Group::"top", 1]`, `principal in 1`, `1 in principal`, `principal in [principal]`, `action in Action::"all"`, `action in action`,
+		`principal is User in Group::"top"`, `principal is Group in 1`, `principal is User in 1`, `1 is User`, `User::"nobody" is User`,
+		// Attributes and tags.
+		`principal.name == "x"`, `principal.missing == 1`, `User::"nobody".name == "x"`, `User::"nobody" has name`, `principal has name`, `principal has missing`, `1 has a`, `context has a.b.c`, `context has inner.deep.flag`,
+		`context has inner.deep.flag.more`, `context.inner.deep.flag`, `context["inner"]["deep"]["flag"]`, `{"odd name": true}["odd name"]`, `{a: true}.b`, `context has inner.missing.flag`,
+		`principal.hasTag("t")`, `principal.getTag("t") == "v"`, `principal.getTag("none") == "v"`, `principal.hasTag("none")`, `User::"nobody".hasTag("t")`, `User::"nobody".getTag("t") == "v"`, `principal.hasTag(1)`, `context.hasTag("t")`,
+		// Patterns.
+		`"abc" like "a*c"`, `"abc" like "*"`, `"" like "*"`, `"" like ""`, `"a*c" like "a\*c"`, `"abc" like "a\*c"`, `"aab" like "*ab"`, `"aaa" like "a*a*a*a"`, `"日本語" like "日*語"`, `"日本" like "日?"`, `"a\nb" like "a*b"`, `1 like "*"`, `"ab" like "ab*b"`,
+		// Extension types.
+		`ip("127.0.0.1").isLoopback()`, `ip("127.0.0.0/8").isLoopback()`, `ip("126.0.0.0/7").isLoopback()`, `ip("::1").isIpv6()`, `ip("224.0.0.1").isMulticast()`, `ip("10.0.0.5").isInRange(ip("10.0.0.0/24"))`, `ip("10.0.0.0/23").isInRange(ip("10.0.0.0/24"))`,
+		`ip("10.0.0.0/24").isInRange(ip("10.0.0.0/24"))`, `ip("::ffff:10.0.0.1") == ip("10.0.0.1")`, `ip("10.0.0.1").isInRange(ip("::/0"))`, `ip("010.0.0.1").isIpv4()`, `ip("10.0.0.1/33").isIpv4()`, `ip("fe80::1%eth0").isIpv6()`, `ip("0.0.0.0/0") == ip("1.2.3.4/0")`,
+		`decimal("1.0") == decimal("1.0000")`, `decimal("-0.5").lessThan(decimal("0.0"))`, `decimal("922337203685477.5808").lessThan(decimal("0.0"))`, `decimal("-922337203685477.5808").lessThan(decimal("0.0"))`, `decimal("1").lessThan(decimal("2.0"))`, `decimal("1.00000").lessThan(decimal("2.0"))`,
+		`decimal("1.0").lessThan(1)`, `decimal("-0.0") == decimal("0.0")`, `decimal(".5").lessThan(decimal("1.0"))`,
+		`datetime("1969-12-31T23:59:59Z").toDate() == datetime("1969-12-31")`, `datetime("1969-12-31").toDate() == datetime("1969-12-31")`, `datetime("1969-12-31T23:00:00Z").toTime() == duration("23h")`, `datetime("2024-02-29") < datetime("2024-03-01")`,
+		`datetime("2023-02-29") < datetime("2024-03-01")`, `datetime("2024-01-01T00:00:00+0100") == datetime("2023-12-31T23:00:00Z")`, `datetime("2024-01-01T24:00:00Z") == datetime("2024-01-02")`, `datetime("2024-12-31T23:59:60Z") < datetime("2025-01-01")`,
+		`datetime("2024-01-01").offset(duration("-1d")) == datetime("2023-12-31")`, `datetime("2024-01-02").durationSince(datetime("2024-01-01")) == duration("24h")`, `datetime("2024-01-01").offset(duration("9223372036854775807ms")) > datetime("2024-01-01")`,
+		`duration("1d").toHours() == 24`, `duration("-90s").toMinutes() == -1`, `duration("-1ms").toSeconds() == 0`, `duration("1h1d") == duration("25h")`, `duration("") == duration("0ms")`, `duration("1d1d") == duration("2d")`, `duration("106751991168d").toDays() > 0`,
+		`duration("-") == duration("0s")`, `duration("1s").toMilliseconds() == 1000`, `duration("59m").toHours() == 0`,
+	} {
+		text := "permit(principal, action, resource) when { " + expression + " };"
+		const (
+			entities = `[{"uid":{"type":"User","id":"a"},"attrs":{"name":"x"},"parents":[{"type":"Group","id":"g"}],"tags":{"t":"v"}},
+				{"uid":{"type":"Group","id":"g"},"attrs":{},"parents":[{"type":"Group","id":"top"}]}]`
+			context = `{"least":-9223372036854775808,"most":9223372036854775807,"inner":{"deep":{"flag":true}}}`
+		)
+		p, err := ParsePolicy("p", []byte(text))
+		var want referenceVerdict
+		request := types.Request{Principal: uid("User", "a"), Action: uid("Action", "view"), Resource: uid("Doc", "d")}
+		r.ask(t, "isAuthorized", authorizationJSON("", policySetJSON(map[string]written{"p0": {text: text}}), entities, context, request), &want)
+		if (err != nil) != want.refused() {
+			t.Errorf("%s: got %v, the reference says %+v", expression, err, want.Errors)
+		}
+		if err != nil {
+			continue
+		}
+		snapshot, err := Compile(nil, copse.Settings{}, []Source{{Ref: copse.PolicyRef{ID: "p0"}, Policy: p}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := snapshot.Decide(&copse.Request{
+			Principal: request.Principal, Action: request.Action, Resource: request.Resource, Entities: cedarJSON(entities), Context: cedarJSON(context)})
+		if err != nil || !want.sameAs(got) {
+			t.Errorf("%s: got %v %v, the reference says %v", expression, verdictOf(got), err, want.judged())
+		}
+	}
+}
