@@ -18,7 +18,10 @@ func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
 			return copse.Response{}, err
 		}
 	}
-	c.steps = 0 // those of decoding are bounded by the request's size
+	if c.overBudget() {
+		return c.response(), nil // sets that were being read then are not what was sent
+	}
+	c.steps = 0 // those of decoding are not deciding's
 	c.decide(s.index.find(c))
 	return c.response(), nil
 }

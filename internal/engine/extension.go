@@ -203,9 +203,9 @@ func (c *compiler) extensionTerm(n ast.NodeTypeExtensionCall) term {
 	}
 	switch n.Name {
 	case "toDate":
-		return c.convert(n, kindDatetime, wantDatetime, kindDatetime, func(ms int64) int64 { return ms - ms%millisPerDay })
+		return c.toDate(n)
 	case "toTime":
-		return c.convert(n, kindDatetime, wantDatetime, kindDuration, func(ms int64) int64 { return ms % millisPerDay })
+		return c.convert(n, kindDatetime, wantDatetime, kindDuration, timeOfDay)
 	case "toMilliseconds":
 		return c.convert(n, kindDuration, wantDuration, kindLong, func(ms int64) int64 { return ms })
 	case "toSeconds":
@@ -264,6 +264,32 @@ func (c *compiler) convert(n ast.NodeTypeExtensionCall, from kind, want string, 
 			return nil
 		}
 		return c.newValue(to, op(v.num))
+	}
+}
+
+// timeOfDay is how far a datetime is into its day, also before 1970. (cedar-go counts back from the day's
+// end there; the reference does not.)
+func timeOfDay(ms int64) int64 {
+	if ms %= millisPerDay; ms < 0 {
+		ms += millisPerDay
+	}
+	return ms
+}
+
+func (c *compiler) toDate(n ast.NodeTypeExtensionCall) term {
+	of := c.term(n.Args[0])
+	return func(c *call) *value {
+		c.steps++
+		v := c.want(of, kindDatetime, wantDatetime)
+		if v == nil {
+			return nil
+		}
+		ms, fits := subtract(v.num, timeOfDay(v.num))
+		if !fits {
+			c.fault = fault{code: faultOffset}
+			return nil
+		}
+		return c.newValue(kindDatetime, ms)
 	}
 }
 

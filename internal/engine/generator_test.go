@@ -19,14 +19,14 @@ import (
 
 // What a random run must have covered, or it proves nothing.
 const (
-	pairsPerRun          = 25_000
+	pairsPerRun          = 50_000
 	pairsInLongRun       = 1_000_000 // with COPSE_LONG=1
 	requestsPerStore     = 30
 	leastAllowPercent    = 25
 	leastErrorPercent    = 10
 	leastCandidates      = 3
-	leastLinkPercent     = 5     // of the candidates
-	leastOperatorSamples = 1_500 // two encodings of each request: 750 requests
+	leastLinkPercent     = 7     // of the candidates
+	leastOperatorSamples = 3_000 // two encodings of each request: 1,500 requests
 )
 
 var operators = strings.Fields(`&& || == != < <= > >= + - * ! negate if in is like has access set record

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -101,6 +102,30 @@ func TestEveryLimitIsNamed(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), test.says) && !(n == test.much && strings.Contains(err.Error(), "bytes")) {
 				t.Errorf("%s: %d: got %q, want it to say %q", name, n, err, test.says)
 			}
+		}
+	}
+}
+
+// A set that takes too long to put in order is no set of fewer elements: the decision is over its budget,
+// and DENY.
+func TestLargeSetsKeepTheirElements(t *testing.T) {
+	var beginning []string
+	for i := range 60 {
+		beginning = append(beginning, fmt.Sprint(i))
+	}
+	set := func(i int) string { return "[" + strings.Join(beginning, ",") + "," + fmt.Sprint(1000+i) + "]" }
+	s := compileText(t, nil, copse.Settings{}, `permit(principal, action, resource);`,
+		`forbid(principal, action, resource) when { context.s.contains(`+set(7)+`) };`)
+	for n, overBudget := range map[int]bool{20: false, 500: false, 5_000: true} {
+		sets := make([]string, n)
+		for place, i := range rand.New(rand.NewPCG(1, 1)).Perm(n) {
+			sets[place] = set(i)
+		}
+		req := viewRequest()
+		req.Context = cedarJSON(`{"s":[` + strings.Join(sets, ",") + `]}`)
+		got, err := s.Decide(req)
+		if err != nil || got.Decision != copse.Deny || got.OverBudget != overBudget || !overBudget && len(got.Determining) != 1 {
+			t.Errorf("%d elements: %+v %v", n, got, err)
 		}
 	}
 }

@@ -278,6 +278,8 @@ func (g *grove) decimal() string {
 	return g.extension("decimal", "1.5", "0.0", "922337203685477.5807")
 }
 
+// time avoids what is before 1970: cedar-go takes the date of such a time for the day after it, which
+// the engine and the reference do not (see TestReferenceOnNamedExpressions).
 func (g *grove) time(d int) string {
 	if d > 0 && g.chance(30) {
 		g.use("offset")
@@ -290,7 +292,7 @@ func (g *grove) time(d int) string {
 	if g.chance(40) {
 		return g.access("when")
 	}
-	return g.extension("datetime", "2024-01-02", "2024-01-02T03:04:05Z", "1969-12-31", "2024-01-02T03:04:05.678+0100")
+	return g.extension("datetime", "2024-01-02", "2024-01-02T03:04:05Z", "1970-01-04", "2024-01-02T03:04:05.678+0100")
 }
 
 func (g *grove) span(d int) string {

@@ -210,7 +210,7 @@ func (g *grove) attribute(name types.String, right bool) types.Value {
 		v, _ := types.ParseDecimal(pick(g, []string{"1.5", "0.0", "-3.25"}))
 		return v
 	case "when":
-		v, _ := types.ParseDatetime(pick(g, []string{"2024-01-02", "2024-01-02T03:04:05Z", "1969-12-31"}))
+		v, _ := types.ParseDatetime(pick(g, []string{"2024-01-02", "2024-01-02T03:04:05Z", "1970-01-04"}))
 		return v
 	case "span":
 		v, _ := types.ParseDuration(pick(g, []string{"1h", "-5m", "1d2h"}))
