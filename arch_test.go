@@ -47,7 +47,7 @@ var imports = map[string]string{
 	"internal/policyfiles": ". internal/policystore internal/engine",
 	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"copsetest":            ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse":            ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite json cobra", // the engine, to check policies without a server
+	"cmd/copse":            ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
 	"examples/payments":    "",
 
 	// The tenant that pep has verified, for rls to read: a context key that nothing else can name.

@@ -17,7 +17,7 @@ type Finding struct {
 	Check  string `json:"check"`  // which of [Checks]; a name does not change
 	Object string `json:"object"` // as SQL names it
 	Detail string `json:"detail"` // what leaks, and how
-	Fix    string `json:"fix"`    // SQL to review; a comment where there is no statement for it
+	Fix    string `json:"fix"`    // SQL to review; a comment where there is no statement for it. No comment holds a name
 }
 
 // Audit says what [Check] is to look at.

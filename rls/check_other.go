@@ -52,7 +52,7 @@ WHERE current_setting('lo_compat_privileges') = 'on'`},
 
 		{CheckInfo{"publication", "a publication sends the rows of all tenants to its subscribers"}, `
 SELECT format('%I', p.pubname), format('it publishes %s: policies do not apply to replication', string_agg(t.name, ', ' ORDER BY t.name)),
-    format('DROP PUBLICATION %I; -- or, if its subscribers may have every tenant: --accept publication:%I', p.pubname, p.pubname)
+    format('DROP PUBLICATION %I; -- or accept it, if its subscribers may have every tenant', p.pubname)
 FROM pg_publication p JOIN pg_publication_tables pt ON pt.pubname = p.pubname
 JOIN tenant_rel t ON t.name = format('%I.%I', pt.schemaname, pt.tablename)
 GROUP BY p.pubname`},
@@ -66,7 +66,7 @@ func codeChecks() []check {
 SELECT p.oid::regprocedure::text, format('it runs as its owner %I%s, and role %I can %s it', o.rolname,
         CASE WHEN o.rolsuper OR o.rolbypassrls THEN ', to whom no policy applies' ELSE '' END, app.rolname,
         CASE WHEN has_function_privilege(app.oid, p.oid, 'EXECUTE') THEN 'call' ELSE 'trigger' END),
-    format('ALTER %s %s SECURITY INVOKER; -- or REVOKE EXECUTE ON %s %s FROM PUBLIC, %I;', v.what, p.oid::regprocedure, v.what, p.oid::regprocedure, app.rolname)
+    format('ALTER %s %s SECURITY INVOKER; -- or revoke EXECUTE on it', v.what, p.oid::regprocedure)
 FROM app, pg_proc p JOIN pg_roles o ON o.oid = p.proowner, LATERAL (SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END) AS v (what)
 WHERE p.prosecdef AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
   AND (has_function_privilege(app.oid, p.oid, 'EXECUTE')

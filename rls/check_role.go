@@ -20,7 +20,7 @@ FROM app JOIN pg_auth_members m ON m.member = app.oid JOIN pg_roles g ON g.oid =
 
 		{CheckInfo{"role-owns", "the role owns something: an owner can change policies, grants and code"}, `
 SELECT identity, format('role %I owns this %s, and can change it and grant it', app.rolname, type),
-    format('-- give it to the role that runs your migrations:%sREASSIGN OWNED BY %I TO ...;', E'\n', app.rolname)
+    '-- REASSIGN OWNED BY the role TO the one that runs your migrations'
 FROM app JOIN pg_shdepend d ON d.refobjid = app.oid AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o',
     LATERAL pg_identify_object(d.classid, d.objid, d.objsubid)
 WHERE d.dbid = 0 OR d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`},

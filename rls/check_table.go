@@ -6,14 +6,14 @@ func tableChecks() []check {
 	return []check{
 		{CheckInfo{"no-tenant-column", "the role reaches a table that has no tenant's column: everybody's, or forgotten"}, `
 SELECT r.name, format('role %I can reach it, and no column says whose a row is', app.rolname),
-    format('REVOKE ALL ON TABLE %s FROM PUBLIC, %I; -- or, if it is the same for all tenants: --accept no-tenant-column:%s', r.name, app.rolname, r.name)
+    format('REVOKE ALL ON TABLE %s FROM PUBLIC, %I; -- or accept it, if it is the same for all tenants', r.name, app.rolname)
 FROM app, rel r WHERE r.relkind IN ('r', 'p') AND r.tenant IS NULL`},
 
 		{CheckInfo{"rls-off", "row security is not enabled"}, `
 SELECT r.name, 'row security is off: the role sees the rows of every tenant' ||
     CASE WHEN r.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = r.oid)
         THEN ', because the policies of a parent are not those of its partitions and children' ELSE '' END,
-    format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY; -- and copse rls add %s', r.name, r.name)
+    format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY; -- and copse rls add', r.name)
 FROM rel r WHERE r.relkind IN ('r', 'p') AND r.tenant IS NOT NULL AND NOT r.relrowsecurity`},
 
 		{CheckInfo{"rls-not-forced", "the table's owner sees every row, and so do views and functions of that owner"}, `
@@ -50,8 +50,8 @@ SELECT format('%I.%I', n.nspname, ic.relname),
     format('it is unique over all tenants of %s: who writes a value that another tenant has is told so', r.name),
     CASE WHEN con.oid IS NOT NULL AND con.contype <> 'x' THEN format('ALTER TABLE %s DROP CONSTRAINT %I, ADD %s (%I, %s);', r.name, con.conname,
             CASE con.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, r.attname, k.columns)
-        WHEN con.oid IS NOT NULL THEN format('-- add %I WITH = to constraint %I of %s', r.attname, con.conname, r.name)
-        ELSE format('DROP INDEX %I.%I; -- and make it again with %I as its first column:%s%s', n.nspname, ic.relname, r.attname, E'\n-- ', pg_get_indexdef(i.indexrelid)) END
+        WHEN con.oid IS NOT NULL THEN '-- add the tenant''s column WITH = to the constraint'
+        ELSE format('DROP INDEX %I.%I; -- and make it again with the tenant''s column first', n.nspname, ic.relname) END
 FROM rel r JOIN pg_index i ON i.indrelid = r.oid AND (i.indisunique OR i.indisexclusion)
 JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_namespace n ON n.oid = ic.relnamespace
 LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = r.oid AND con.contype IN ('p', 'u', 'x'),
@@ -101,9 +101,9 @@ SELECT format('%I on %s', f.polname, f.name),
     CASE WHEN EXISTS (SELECT FROM unnest(ARRAY[f.using_text, f.check_text]) AS text WHERE text LIKE '%` + Setting + `%' AND text NOT ILIKE '%nullif%')
         THEN 'it does not handle the empty string, which the setting is after a transaction: rows of the empty tenant show'
         ELSE concat('it is not the tenant''s condition:', ' USING ' || f.using_text, ' WITH CHECK ' || f.check_text) END,
-    format('DROP POLICY %I ON %s; -- and copse rls add %s', f.polname, f.name, f.name)
+    format('DROP POLICY %I ON %s; -- and copse rls add', f.polname, f.name)
 FROM found f WHERE f.polpermissive AND NOT f.right_one AND f.oid NOT IN (SELECT oid FROM walled)
 UNION ALL
-SELECT w.name, 'no policy has the tenant''s condition', format('-- copse rls add %s', w.name)
+SELECT w.name, 'no policy has the tenant''s condition', '-- copse rls add'
 FROM wanted w WHERE NOT EXISTS (SELECT FROM found f WHERE f.oid = w.oid AND f.right_one)
   AND NOT EXISTS (SELECT FROM found f WHERE f.oid = w.oid AND f.polpermissive)`

@@ -16,22 +16,29 @@ import (
 // every table with a tenant's column that it can read; and without a tenant, each of them has no rows.
 // It needs no tenant in the context. What it can't see from here is for copse rls check.
 func (db *DB) SelfTest(ctx context.Context) error {
-	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		return selfTest(db.expects.column, func(sql string, args ...any) ([]string, error) {
-			rows, err := tx.Query(ctx, sql, args...)
-			if err != nil {
-				return nil, err
-			}
-			return pgx.CollectRows(rows, pgx.RowTo[string])
-		})
+	tx, err := db.pool.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return noSelfTest(err)
+	}
+	defer func() { _ = tx.Rollback(ctx) }() // nothing was written
+	return selfTest(db.expects.column, func(sql string, args ...any) ([]string, error) {
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return nil, err
+		}
+		return pgx.CollectRows(rows, pgx.RowTo[string])
 	})
+}
+
+func noSelfTest(err error) error {
+	return copse.Errorf(copse.Unavailable, "rls: the self-test could not begin: %w", err)
 }
 
 // SelfTest is as [DB.SelfTest].
 func (db *SQLDB) SelfTest(ctx context.Context) error {
 	tx, err := db.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return err
+		return noSelfTest(err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing was written
 	return selfTest(db.expects.column, func(query string, args ...any) ([]string, error) {
