@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/copse-authz/copse/rls"
 )
 
 // A law is only as good as its test: the pages that name tests name ones that exist.
@@ -31,7 +33,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 		t.Fatalf("%d mutants (%v)", len(patches), err)
 	}
 	named := 0
-	for _, page := range append(patches, "docs/security.md", "DESIGN.md", "docs/performance.md") {
+	for _, page := range append(patches, "docs/security.md", "DESIGN.md", "docs/performance.md", "docs/rls.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -72,5 +74,21 @@ func TestLinksOfThePages(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d links found", checked)
+	}
+}
+
+// The page of the audit lists what the audit looks for, in its words.
+func TestRLSPageListsTheChecks(t *testing.T) {
+	page, err := os.ReadFile("docs/rls.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range rls.Checks() {
+		if row := "| `" + c.Name + "` | " + c.Finds + " |\n"; !strings.Contains(string(page), row) {
+			t.Errorf("docs/rls.md has no row %s", row)
+		}
+	}
+	if rows := strings.Count(string(page), "\n| `"); rows != len(rls.Checks()) {
+		t.Errorf("docs/rls.md has %d rows for %d checks", rows, len(rls.Checks()))
 	}
 }
