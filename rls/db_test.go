@@ -82,7 +82,13 @@ func ways(db *rls.DB) map[string]func(ctx context.Context, sql string) error {
 			batch.Queue(sql)
 			return db.SendBatch(ctx, batch).Close()
 		},
-		"Begin": func(ctx context.Context, _ string) error { _, err := db.Begin(ctx); return err },
+		"Begin": func(ctx context.Context, _ string) error {
+			tx, err := db.Begin(ctx)
+			if err == nil {
+				_ = tx.Rollback(ctx) // or the pool would never close
+			}
+			return err
+		},
 		"InTx": func(ctx context.Context, sql string) error {
 			return db.InTx(ctx, pgx.TxOptions{}, func(tx *rls.Tx) error { _, err := tx.Exec(ctx, sql); return err })
 		},
