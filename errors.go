@@ -56,6 +56,7 @@ const (
 	ResourcePolicyStore    ResourceType = "POLICY_STORE"
 	ResourceAlias          ResourceType = "POLICY_STORE_ALIAS"
 	ResourcePolicy         ResourceType = "POLICY"
+	ResourceTemplate       ResourceType = "POLICY_TEMPLATE"
 	ResourceSchema         ResourceType = "SCHEMA"
 	ResourceIdentitySource ResourceType = "IDENTITY_SOURCE"
 	ResourceTenant         ResourceType = "TENANT"

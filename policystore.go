@@ -10,6 +10,9 @@ type PolicyStoreID string
 // PolicyID names a policy inside its policy store.
 type PolicyID string
 
+// PolicyTemplateID names a policy template inside its policy store. Generated ids are never used twice.
+type PolicyTemplateID string
+
 // ValidationMode says whether policies must agree with the schema when they are written.
 type ValidationMode string
 
@@ -56,7 +59,7 @@ func NewID() string {
 	}
 }
 
-// ValidateName checks a policy's name: 1 to 145 characters of letters, digits, - / and _. AVP shows
+// ValidateName checks the name of a policy or policy template: 1 to 145 characters of letters, digits, - / and _. AVP shows
 // it with the prefix "name/", which makes AVP's 150.
 func ValidateName(name string) error {
 	if len(name) < 1 || len(name) > 145 {
@@ -70,6 +73,9 @@ func (id PolicyStoreID) Validate() error { return validateID("policy store id", 
 
 // Validate checks the form of a policy id that a caller sent.
 func (id PolicyID) Validate() error { return validateID("policy id", string(id)) }
+
+// Validate checks the form of a policy template id that a caller sent.
+func (id PolicyTemplateID) Validate() error { return validateID("policy template id", string(id)) }
 
 func validateID(what, id string) error {
 	if len(id) < 1 || len(id) > 200 {

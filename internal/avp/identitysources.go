@@ -149,13 +149,6 @@ func (in *configuration) source() copse.IdentitySource {
 	return copse.IdentitySource{OpenIDConnect: oidc}
 }
 
-func textOf(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
 type createIdentitySourceInput struct {
 	policyStoreInput
 	Configuration       *configuration `json:"configuration"`

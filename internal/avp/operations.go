@@ -46,6 +46,12 @@ var operations = []operation{
 	{"UpdateIdentitySource", access.Write, serve((*handler).updateIdentitySource)},
 	{"DeleteIdentitySource", access.Write, serve((*handler).deleteIdentitySource)},
 	{"ListIdentitySources", access.Read, serve((*handler).listIdentitySources)},
+	{"BatchGetPolicy", access.Read, serve((*handler).batchGetPolicy)},
+	{"CreatePolicyTemplate", access.Write, serve((*handler).createPolicyTemplate)},
+	{"GetPolicyTemplate", access.Read, serve((*handler).getPolicyTemplate)},
+	{"UpdatePolicyTemplate", access.Write, serve((*handler).updatePolicyTemplate)},
+	{"DeletePolicyTemplate", access.Write, serve((*handler).deletePolicyTemplate)},
+	{"ListPolicyTemplates", access.Read, serve((*handler).listPolicyTemplates)},
 	{"IsAuthorized", access.Decide, (*handler).isAuthorized},
 	{"BatchIsAuthorized", access.Decide, (*handler).batchIsAuthorized},
 	{"IsAuthorizedWithToken", access.Decide, (*handler).isAuthorizedWithToken},
@@ -54,13 +60,8 @@ var operations = []operation{
 
 // missing are AVP's operations that copse does not have yet.
 var missing = []string{
-	"BatchGetPolicy",
-	"CreatePolicyStoreAlias", "CreatePolicyTemplate",
-	"DeletePolicyStoreAlias", "DeletePolicyTemplate",
-	"GetPolicyStoreAlias", "GetPolicyTemplate",
-	"ListPolicyStoreAliases",
-	"ListPolicyTemplates", "ListTagsForResource", "TagResource", "UntagResource",
-	"UpdatePolicyStore", "UpdatePolicyTemplate",
+	"CreatePolicyStoreAlias", "DeletePolicyStoreAlias", "GetPolicyStoreAlias", "ListPolicyStoreAliases",
+	"ListTagsForResource", "TagResource", "UntagResource", "UpdatePolicyStore",
 }
 
 // input is a request that can say what is wrong with it, before anything is done.

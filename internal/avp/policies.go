@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
-	"github.com/cedar-policy/cedar-go/types"
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse"
@@ -19,26 +17,46 @@ type staticDefinition struct {
 	Description *string `json:"description,omitempty"`
 }
 
-// policyDefinition is a union. Template-linked policies are known, and refused until copse has
-// templates.
+type linkDefinition struct {
+	PolicyTemplateID string            `json:"policyTemplateId"`
+	Principal        *entityIdentifier `json:"principal,omitempty"`
+	Resource         *entityIdentifier `json:"resource,omitempty"`
+}
+
+// policyDefinition is a union.
 type policyDefinition struct {
-	Static         *staticDefinition `json:"static"`
-	TemplateLinked *struct {
-		PolicyTemplateID string            `json:"policyTemplateId"`
-		Principal        *entityIdentifier `json:"principal"`
-		Resource         *entityIdentifier `json:"resource"`
-	} `json:"templateLinked"`
+	Static         *staticDefinition `json:"static,omitzero"`
+	TemplateLinked *linkDefinition   `json:"templateLinked,omitzero"`
 }
 
 func (d *policyDefinition) validate(f *findings) {
 	f.oneOf("definition", d.Static != nil, d.TemplateLinked != nil)
-	if d.TemplateLinked != nil {
-		f.add("definition.templateLinked", "copse does not have policy templates yet; use static")
+	if link := d.TemplateLinked; link != nil {
+		f.id("definition.templateLinked.policyTemplateId", link.PolicyTemplateID)
+		if link.Principal != nil {
+			f.entity("definition.templateLinked.principal", *link.Principal)
+		}
+		if link.Resource != nil {
+			f.entity("definition.templateLinked.resource", *link.Resource)
+		}
 	}
 	if d.Static != nil {
 		f.required("definition.static.statement", d.Static.Statement != "")
 		f.description("definition.static.description", d.Static.Description)
 	}
+}
+
+// definitionOf is what GetPolicy shows of how a policy is made.
+func definitionOf(p *policystore.Policy) policyDefinition {
+	if p.Link == nil {
+		return policyDefinition{Static: &staticDefinition{Statement: p.Statement, Description: optional(p.Description)}}
+	}
+	return policyDefinition{TemplateLinked: linkOf(p.Link)}
+}
+
+func linkOf(link *policystore.Link) *linkDefinition {
+	return &linkDefinition{PolicyTemplateID: string(link.Template),
+		Principal: entityOrNone(link.Principal), Resource: entityOrNone(link.Resource)}
 }
 
 type createPolicyInput struct {
@@ -74,24 +92,35 @@ const typeStatic, typeTemplateLinked = "STATIC", "TEMPLATE_LINKED"
 
 func headOf(policyStoreID string, p *policystore.Policy) policyHead {
 	return policyHead{
-		PolicyStoreID: policyStoreID, PolicyID: string(p.ID), PolicyType: typeStatic,
+		PolicyStoreID: policyStoreID, PolicyID: string(p.ID), PolicyType: typeOf(p),
 		Principal: entityOrNone(p.Principal), Resource: entityOrNone(p.Resource), Actions: actionsOf(p.Actions),
 		Effect: effectOf(p.Forbids), CreatedDate: timestamp(p.CreatedAt), LastUpdatedDate: timestamp(p.UpdatedAt),
 	}
 }
 
+func typeOf(p *policystore.Policy) string {
+	if p.Link != nil {
+		return typeTemplateLinked
+	}
+	return typeStatic
+}
+
 func (h *handler) createPolicy(ctx context.Context, c access.Caller, in *createPolicyInput) (policyHead, error) {
-	text := policystore.NewPolicy{Statement: in.Definition.Static.Statement}
-	if d := in.Definition.Static.Description; d != nil {
-		text.Description = *d
+	policy := policystore.NewPolicy{Name: bareName(in.Name), ClientToken: textOf(in.ClientToken)}
+	if d := in.Definition.Static; d != nil {
+		policy.Statement, policy.Description = d.Statement, textOf(d.Description)
 	}
-	if in.Name != nil {
-		text.Name = strings.TrimPrefix(*in.Name, namePrefix)
+	if d := in.Definition.TemplateLinked; d != nil {
+		link := policystore.Link{Template: copse.PolicyTemplateID(d.PolicyTemplateID)}
+		if d.Principal != nil {
+			link.Principal = d.Principal.uid()
+		}
+		if d.Resource != nil {
+			link.Resource = d.Resource.uid()
+		}
+		policy.Link = &link
 	}
-	if in.ClientToken != nil {
-		text.ClientToken = *in.ClientToken
-	}
-	p, err := h.policyStores.CreatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), text)
+	p, err := h.policyStores.CreatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), policy)
 	if err != nil {
 		return policyHead{}, relocate(err, "statement", "definition.static.statement")
 	}
@@ -131,12 +160,8 @@ func (in *policyInput) validate(f *findings) {
 
 type getPolicyOutput struct {
 	policyHead
-	Definition definitionDetail `json:"definition"`
+	Definition policyDefinition `json:"definition"`
 	Name       *string          `json:"name,omitempty"`
-}
-
-type definitionDetail struct {
-	Static staticDefinition `json:"static"`
 }
 
 func (h *handler) getPolicy(ctx context.Context, c access.Caller, in *policyInput) (getPolicyOutput, error) {
@@ -146,7 +171,7 @@ func (h *handler) getPolicy(ctx context.Context, c access.Caller, in *policyInpu
 	}
 	return getPolicyOutput{
 		policyHead: headOf(in.PolicyStoreID, &p),
-		Definition: definitionDetail{Static: staticDefinition{Statement: p.Statement, Description: optional(p.Description)}},
+		Definition: definitionOf(&p),
 		Name:       shownName(p.Name),
 	}, nil
 }
@@ -177,7 +202,7 @@ func (h *handler) updatePolicy(ctx context.Context, c access.Caller, in *updateP
 		u.Statement, u.Description = &in.Definition.Static.Statement, in.Definition.Static.Description
 	}
 	if in.Name != nil {
-		u.Name = new(strings.TrimPrefix(*in.Name, namePrefix))
+		u.Name = new(bareName(in.Name))
 	}
 	p, err := h.policyStores.UpdatePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyID(in.PolicyID), u)
 	if err != nil {
@@ -206,15 +231,14 @@ func (r *entityReference) validate(f *findings, path string) {
 	}
 }
 
-// matches tells whether a policy whose scope names uid (zero: no single entity) is asked for.
-func (r *entityReference) matches(uid types.EntityUID) bool {
+func (r *entityReference) filter() *policystore.EntityFilter {
 	switch {
 	case r == nil:
-		return true
+		return nil
 	case r.Identifier != nil:
-		return uid == r.Identifier.uid()
+		return &policystore.EntityFilter{Is: r.Identifier.uid()}
 	default:
-		return *r.Unspecified == (uid == types.EntityUID{})
+		return &policystore.EntityFilter{Unspecified: r.Unspecified}
 	}
 }
 
@@ -225,9 +249,15 @@ type policyFilter struct {
 	PolicyTemplateID *string          `json:"policyTemplateId"`
 }
 
-// matchesNothing: there are no template-linked policies yet.
-func (p *policyFilter) matchesNothing() bool {
-	return p.PolicyTemplateID != nil || p.PolicyType != nil && *p.PolicyType != typeStatic
+func (p *policyFilter) filter() policystore.PolicyFilter {
+	f := policystore.PolicyFilter{Principal: p.Principal.filter(), Resource: p.Resource.filter()}
+	if p.PolicyType != nil {
+		f.Linked = new(*p.PolicyType == typeTemplateLinked)
+	}
+	if p.PolicyTemplateID != nil {
+		f.Template = copse.PolicyTemplateID(*p.PolicyTemplateID)
+	}
+	return f
 }
 
 type listPoliciesInput struct {
@@ -265,14 +295,23 @@ type policyItem struct {
 }
 
 type itemDefinition struct {
-	Static struct {
-		Description *string `json:"description,omitempty"`
-	} `json:"static"`
+	Static         *itemStatic     `json:"static,omitzero"`
+	TemplateLinked *linkDefinition `json:"templateLinked,omitzero"`
 }
 
-// maxScan bounds the policies one call looks at: a filter that matches few gives short pages instead
-// of a slow answer.
-const maxScan = 1000
+type itemStatic struct {
+	Description *string `json:"description,omitempty"`
+}
+
+func itemOf(policyStoreID string, p *policystore.Policy) policyItem {
+	item := policyItem{policyHead: headOf(policyStoreID, p), Name: shownName(p.Name)}
+	if p.Link != nil {
+		item.Definition.TemplateLinked = linkOf(p.Link)
+	} else {
+		item.Definition.Static = &itemStatic{Description: optional(p.Description)}
+	}
+	return item
+}
 
 func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPoliciesInput) (listPoliciesOutput, error) {
 	out := listPoliciesOutput{Policies: []policyItem{}}
@@ -281,32 +320,18 @@ func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPol
 		return out, err
 	}
 	list := h.list("ListPolicies", c, in.PolicyStoreID, string(filter))
-	limit := in.size(defaultResults)
 	after, err := list.start(&in.pageInput)
 	if err != nil {
 		return out, err
 	}
-	more := true
-	for scanned := 0; more && scanned < maxScan && len(out.Policies) < limit; {
-		var page []policystore.Policy
-		page, more, err = h.policyStores.ListPolicies(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
-			copse.PolicyID(after), limit-len(out.Policies))
-		if err != nil {
-			return out, err
-		}
-		more = more && len(page) > 0
-		for i := range page {
-			p := &page[i]
-			after = string(p.ID)
-			if !in.Filter.matchesNothing() && in.Filter.Principal.matches(p.Principal) && in.Filter.Resource.matches(p.Resource) {
-				item := policyItem{policyHead: headOf(in.PolicyStoreID, p), Name: shownName(p.Name)}
-				item.Definition.Static.Description = optional(p.Description)
-				out.Policies = append(out.Policies, item)
-			}
-		}
-		scanned += len(page)
-		more = more && !in.Filter.matchesNothing()
+	page, next, err := h.policyStores.ListPolicies(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), in.Filter.filter(),
+		copse.PolicyID(after), in.size(defaultResults))
+	if err != nil {
+		return out, err
 	}
-	out.NextToken = list.next(more, after)
+	for i := range page {
+		out.Policies = append(out.Policies, itemOf(in.PolicyStoreID, &page[i]))
+	}
+	out.NextToken = list.next(next != "", string(next))
 	return out, nil
 }

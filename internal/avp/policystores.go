@@ -68,9 +68,7 @@ func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *cr
 	if in.Description != nil {
 		made.Description = *in.Description
 	}
-	if in.ClientToken != nil {
-		made.ClientToken = *in.ClientToken
-	}
+	made.ClientToken = textOf(in.ClientToken)
 	ps, err := h.policyStores.Create(ctx, c, made)
 	if err != nil {
 		return policyStoreCreated{}, err

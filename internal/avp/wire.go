@@ -1,6 +1,7 @@
 package avp
 
 import (
+	"strings"
 	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -76,6 +77,17 @@ func shownName(name string) *string {
 		return nil
 	}
 	return new(namePrefix + name)
+}
+
+// bareName is a name as copse has it, without AVP's prefix; none is empty.
+func bareName(name *string) string { return strings.TrimPrefix(textOf(name), namePrefix) }
+
+// textOf is the text of an optional member; none is empty.
+func textOf(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 type empty struct{}

@@ -100,63 +100,30 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 		return nil, err
 	}
 	var f findings
-	drafts, err := parseAll(&f, in.Policies, false)
+	contentsIn := NewContents{Schema: in.Schema, Templates: in.Templates, Policies: in.Policies}
+	drafts, err := parseContents(&f, contentsIn, false)
 	if err != nil {
 		return nil, err
 	}
-	settings := &settingsBody{
+	settings := settingsBody{
 		V: bodyVersion, Validation: in.Settings.Validation, CheckRequests: in.Settings.CheckRequests,
 		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, CreatedAt: at, UpdatedAt: at,
 	}
-	bodies := map[storage.Key]any{settingsKey: settings}
 	var schema *engine.Schema
 	if in.Schema != nil {
 		if schema, err = parseSchema(*in.Schema); err != nil {
 			return nil, err
 		}
-		if err := checkSchema(*in.Schema, schema, q); err != nil {
-			return nil, err
-		}
-		bodies[schemaKey] = newSchemaBody(*in.Schema, schema, at, at)
 	}
-	if err := validateAll(&f, in.Settings.Validation, schema, drafts); err != nil {
+	m := newMerge(&contents{ledger: ledger{settings: settings, quotas: q}}, contentsIn, drafts, schema)
+	m.at = at
+	if err := m.write(settingsKey, &settings, storage.Absent()); err != nil {
 		return nil, err
 	}
-	text, sizes := 0, make(scopeSizes)
-	sources := make([]policySource, len(drafts))
-	for i, d := range drafts {
-		id := copse.PolicyID(copse.NewID())
-		body := newPolicyBody(d.text, d.policy, at, at)
-		bodies[policyKey(id)] = &body
-		if d.text.Name != "" {
-			bodies[nameKey(d.text.Name)] = &nameBody{V: bodyVersion, Policy: id}
-		}
-		sources[i] = policySource{ref: copse.PolicyRef{ID: id, Name: d.text.Name}, policy: d.policy}
-		if err := checkSize(copse.ResourcePolicy, d.path, len(d.text.Statement), q.PolicyBytes); err != nil {
-			return nil, err
-		}
-		text += len(d.text.Statement)
-		sizes.add(body.Resource.uid(), len(d.text.Statement))
-	}
-	if err := sizes.check(q.ScopeBytes); err != nil {
+	if err := m.plan(f); err != nil {
 		return nil, err
 	}
-	weight, err := s.weigh(schema, in.Settings, text, func() ([]policySource, error) { return sources, nil })
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkWeight(weight); err != nil {
-		return nil, err
-	}
-	writes := make([]storage.Write, 0, len(bodies))
-	for k, body := range bodies {
-		encoded, err := encode(body)
-		if err != nil {
-			return nil, err
-		}
-		writes = append(writes, storage.Write{Key: k, Body: encoded})
-	}
-	return writes, checkCommit(writes)
+	return m.writes, m.check(s)
 }
 
 // newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
@@ -248,7 +215,7 @@ func (s *Service) undo(ctx context.Context, p PolicyStore, cause error) (exists 
 			"policy_store", p.ID, "err", err, "cause", cause)
 		return false
 	}
-	e := &erasure{policyStore: p.ID, incarnation: p.Incarnation}
+	e := &erasure{s: s, policyStore: p.ID, incarnation: p.Incarnation}
 	if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
 		s.log.ErrorContext(ctx, "a policy store was half made; it is swept at the next start",
 			"policy_store", p.ID, "err", err, "cause", cause)

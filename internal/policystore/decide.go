@@ -61,8 +61,10 @@ func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*co
 		return e, nil
 	}
 	sources := make([]engine.Source, len(loaded.policies))
-	for i, p := range loaded.policies {
-		parsed, err := parsePolicy(string(p.id), p.body.Statement)
+	parse := loaded.parser()
+	for i := range loaded.policies {
+		p := &loaded.policies[i]
+		parsed, err := parse(p)
 		if err != nil {
 			e.broken = s.broken(ctx, id, "policy "+string(p.id), err)
 			return e, nil

@@ -67,7 +67,7 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 			Detail: fmt.Sprintf("the policy store belongs to tenant %q; delete the tenant instead", r.tenant)}
 	}
 	e := &erasure{
-		rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
+		s: s, rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
 		forget: []storage.Key{rowKey(id)},
 	}
 	if u, err = s.withKeys(ctx, u, id, r); err != nil {
@@ -150,6 +150,7 @@ func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error 
 
 // erasure is a policy store on its way out. Each step may be repeated.
 type erasure struct {
+	s           *Service
 	rowID       string // of the directory row; empty for a partition that never had one
 	policyStore copse.PolicyStoreID
 	incarnation copse.Incarnation
@@ -169,12 +170,12 @@ func (e *erasure) body() *erasureBody {
 	return b
 }
 
-func decodeErasure(item storage.Item) (*erasure, error) {
+func (s *Service) decodeErasure(item storage.Item) (*erasure, error) {
 	var b erasureBody
 	if err := decode(item, &b); err != nil {
 		return nil, err
 	}
-	e := &erasure{rowID: item.ID, policyStore: b.PolicyStore, incarnation: b.Incarnation, startedAt: b.StartedAt,
+	e := &erasure{s: s, rowID: item.ID, policyStore: b.PolicyStore, incarnation: b.Incarnation, startedAt: b.StartedAt,
 		upTo: item.Version} // it is written by the deletion, and never again
 	for _, k := range b.Forget {
 		e.forget = append(e.forget, storage.Key{Kind: k.Kind, ID: k.ID})
@@ -221,22 +222,27 @@ func (s *Service) eraseSome(ctx context.Context, e *erasure, batches int) (done 
 	return false, nil
 }
 
-// finish removes the erasure's own row and what history keeps of it. Its body names the tenant, so
-// that goes first; what a crash could leave is a random id.
+// finish removes the erasure's own row and what history keeps of it.
 func (s *Service) finish(ctx context.Context, e *erasure) error {
 	if e.rowID == "" {
 		return nil
 	}
-	if err := s.backend.Forget(ctx, storage.Directory(), e.key(), 0); err != nil {
+	return s.forgetRow(ctx, e.key(), "FinishErasure")
+}
+
+// forgetRow removes a row of the directory with all history of it. What its body said, the name of a
+// tenant or policy store, goes first; what a crash could leave is a random id.
+func (s *Service) forgetRow(ctx context.Context, key storage.Key, operation string) error {
+	if err := s.backend.Forget(ctx, storage.Directory(), key, 0); err != nil {
 		return err
 	}
 	_, err := s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory,
-		Writes: []storage.Write{{Key: e.key(), Expect: storage.Any()}},
-		Actor:  storage.ActorSystem, Operation: "FinishErasure",
+		Writes: []storage.Write{{Key: key, Expect: storage.Any()}},
+		Actor:  storage.ActorSystem, Operation: operation,
 	})
 	if err != nil {
 		return err
 	}
-	return s.backend.Forget(ctx, storage.Directory(), e.key(), 0)
+	return s.backend.Forget(ctx, storage.Directory(), key, 0)
 }

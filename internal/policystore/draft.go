@@ -3,6 +3,7 @@ package policystore
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +17,8 @@ import (
 const (
 	statementPath   = "definition.static.statement"
 	descriptionPath = "definition.static.description"
+	linkPath        = "definition.templateLinked"
+	templatePath    = "statement"
 	namePath        = "name"
 	schemaJSONPath  = "schema.json"
 	schemaCedarPath = "schema.cedar"
@@ -96,6 +99,33 @@ func parsePolicy(path, statement string) (*engine.Policy, error) {
 	return engine.ParsePolicy(path, []byte(statement))
 }
 
+func parseTemplate(path, statement string) (*engine.Template, error) {
+	if !utf8.ValidString(statement) {
+		return nil, notUTF8(copse.ResourceTemplate, path)
+	}
+	return engine.ParseTemplate(path, []byte(statement))
+}
+
+// validateTemplates is validate for templates.
+func validateTemplates(mode copse.ValidationMode, schema *engine.Schema, paths []string, templates ...*engine.Template) error {
+	if mode != copse.ValidationStrict || len(templates) == 0 {
+		return nil
+	}
+	if schema == nil {
+		return noSchema(copse.ResourceTemplate, paths)
+	}
+	return schema.ValidateTemplates(templates...)
+}
+
+// noSchema is what STRICT says of everything while there is no schema, in the words of AVP.
+func noSchema(resource copse.ResourceType, paths []string) error {
+	f := findings{}
+	for _, path := range paths {
+		f.add(copse.Field{Path: path, Message: "No schema present - automatically failing all validation; put a schema first"})
+	}
+	return f.err(resource, "the policy store has no schema; put one first")
+}
+
 // validate holds policies against the schema as the mode demands. paths are the policies' own, for the
 // finding that there is no schema.
 func validate(mode copse.ValidationMode, schema *engine.Schema, paths []string, policies ...*engine.Policy) error {
@@ -103,11 +133,7 @@ func validate(mode copse.ValidationMode, schema *engine.Schema, paths []string, 
 		return nil
 	}
 	if schema == nil {
-		f := findings{}
-		for _, path := range paths {
-			f.add(copse.Field{Path: path, Message: "can't be validated: the policy store has no schema; put one first"})
-		}
-		return f.err(copse.ResourcePolicy, "the policy store has no schema; put one first")
+		return noSchema(copse.ResourcePolicy, paths)
 	}
 	return schema.Validate(policies...)
 }
@@ -138,6 +164,9 @@ func (f *findings) err(resource copse.ResourceType, detail string) error {
 
 // take adds the fields of an Invalid error; any other error is returned.
 func (f *findings) take(err error) error {
+	if err == nil {
+		return nil
+	}
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || e.Kind != copse.Invalid {
 		return err
@@ -149,34 +178,84 @@ func (f *findings) take(err error) error {
 	return nil
 }
 
-// draft is a policy that was read and is on its way in.
+// draft is a policy, or a template, that was read and is on its way in.
 type draft struct {
-	text   PolicyText
-	path   string
-	policy *engine.Policy
+	text     PolicyText
+	path     string
+	policy   *engine.Policy   // of a static policy that parsed
+	template *engine.Template // of a template that parsed
 }
 
-// parseAll reads policies of a request and checks everything that needs neither schema nor stored
-// policies: text, description, names and their uniqueness. needNames refuses policies without one.
-// What it finds goes into f; a draft whose text does not parse has no policy.
-func parseAll(f *findings, in []PolicyText, needNames bool) ([]draft, error) {
-	if len(in) > copse.MaxContentsWrites {
-		return nil, quota(copse.ResourcePolicyStore, "policies in one request", len(in), copse.MaxContentsWrites)
+// drafts are what contents hold.
+type drafts struct{ policies, templates []draft }
+
+// nameAt is the name of the template that was given at a path.
+func (d *drafts) nameAt(path string) string {
+	for i := range d.templates {
+		if d.templates[i].path == path {
+			return d.templates[i].text.Name
+		}
 	}
-	size := 0
-	for _, text := range in {
-		size += len(text.Name) + len(text.Statement) + len(text.Description)
+	return ""
+}
+
+// parseContents reads policies and templates of a request and checks everything that needs neither schema
+// nor what is stored: text, description, names and their uniqueness. needNames refuses policies without
+// one; a template always needs one. What it finds goes into f; a draft whose text does not parse has
+// neither policy nor template.
+func parseContents(f *findings, in NewContents, needNames bool) (drafts, error) {
+	n, size := len(in.Policies)+len(in.Templates), 0
+	if n > copse.MaxContentsWrites {
+		return drafts{}, quota(copse.ResourcePolicyStore, "policies in one request", n, copse.MaxContentsWrites)
+	}
+	for _, texts := range [][]PolicyText{in.Policies, in.Templates} {
+		for _, text := range texts {
+			size += len(text.Name) + len(text.Statement) + len(text.Description)
+		}
 	}
 	if size > copse.MaxContentsBytes {
-		return nil, quota(copse.ResourcePolicyStore, "bytes of policies in one request", size, copse.MaxContentsBytes)
+		return drafts{}, quota(copse.ResourcePolicyStore, "bytes of policies in one request", size, copse.MaxContentsBytes)
 	}
+	templates, err := parseTexts(f, "templates", in.Templates, true, func(d *draft) (err error) {
+		if d.text.Link != nil {
+			return linkedToo(copse.ResourceTemplate, d.path)
+		}
+		d.template, err = readTemplate(d.path, d.text.Statement)
+		if err != nil {
+			d.template = nil
+		}
+		return err
+	})
+	if err != nil {
+		return drafts{}, err
+	}
+	policies, err := parseTexts(f, "policies", in.Policies, needNames, func(d *draft) (err error) {
+		if d.text.Link == nil {
+			d.policy, err = parsePolicy(d.path, d.text.Statement)
+			return err
+		}
+		if d.text.Statement != "" || d.text.Description != "" {
+			return linkedToo(copse.ResourcePolicy, d.path)
+		}
+		d.path = strings.TrimSuffix(d.path, "statement") + "link"
+		return nil
+	})
+	return drafts{policies: policies, templates: templates}, err
+}
+
+func linkedToo(resource copse.ResourceType, path string) error {
+	return invalid(resource, "a link is a policy that has neither statement nor description of its own",
+		copse.Field{Path: path, Message: "give either a statement or a link"})
+}
+
+// parseTexts checks what policies and templates have in common, and lets parse do the rest.
+func parseTexts(f *findings, member string, in []PolicyText, needNames bool, parse func(*draft) error) ([]draft, error) {
 	out := make([]draft, len(in))
 	names := make(map[string]int, len(in))
 	for i, text := range in {
-		at := fmt.Sprintf("policies[%d]", i)
+		at := fmt.Sprintf("%s[%d]", member, i)
 		out[i] = draft{text: text, path: at + ".statement"}
-		var err error
-		if out[i].policy, err = parsePolicy(out[i].path, text.Statement); f.take(err) != nil {
+		if err := f.take(parse(&out[i])); err != nil {
 			return nil, err
 		}
 		if err := f.take(validateDescription(at+".description", text.Description)); err != nil {
@@ -184,7 +263,7 @@ func parseAll(f *findings, in []PolicyText, needNames bool) ([]draft, error) {
 		}
 		if text.Name == "" {
 			if needNames {
-				f.add(copse.Field{Path: at + ".name", Message: "a policy in contents needs a name, by which it is replaced next time"})
+				f.add(copse.Field{Path: at + ".name", Message: "what is in contents needs a name, by which it is replaced next time"})
 			}
 			continue
 		}
@@ -192,40 +271,64 @@ func parseAll(f *findings, in []PolicyText, needNames bool) ([]draft, error) {
 			return nil, err
 		}
 		if first, twice := names[text.Name]; twice {
-			f.add(copse.Field{Path: at + ".name", Message: fmt.Sprintf("%q is also the name of policies[%d]", text.Name, first)})
+			f.add(copse.Field{Path: at + ".name", Message: fmt.Sprintf("%q is also the name of %s[%d]", text.Name, member, first)})
 		}
 		names[text.Name] = i
 	}
 	return out, nil
 }
 
-// validateAll is validate for the drafts that parsed, and then tells everything that was found.
-func validateAll(f *findings, mode copse.ValidationMode, schema *engine.Schema, drafts []draft) error {
-	var policies []*engine.Policy
-	var paths []string
-	for _, d := range drafts {
-		if d.policy != nil {
-			policies, paths = append(policies, d.policy), append(paths, d.path)
-		}
-	}
-	if err := f.take(validate(mode, schema, paths, policies...)); err != nil {
-		return err
-	}
-	return f.err(copse.ResourcePolicy, "the policies are not valid")
-}
-
 func newPolicyBody(text PolicyText, p *engine.Policy, created, updated time.Time) policyBody {
 	scope := p.Scope()
-	b := policyBody{
+	return policyBody{
 		V: bodyVersion, Name: text.Name, Statement: text.Statement, Description: text.Description,
-		Effect: effectPermit, Principal: newEntityBody(scope.Principal), Resource: newEntityBody(scope.Resource),
-		CreatedAt: created, UpdatedAt: updated,
+		Effect: effectOf(p.Forbids()), Principal: newEntityBody(scope.Principal), Resource: newEntityBody(scope.Resource),
+		Actions: actionsOf(scope), CreatedAt: created, UpdatedAt: updated,
 	}
-	if p.Forbids() {
-		b.Effect = effectForbid
+}
+
+func newLinkBody(name string, link Link, p *engine.Policy, template copse.PolicyTemplateID, at time.Time) policyBody {
+	scope := p.Scope()
+	return policyBody{
+		V: bodyVersion, Name: name, Effect: effectOf(p.Forbids()),
+		Link:      &linkBody{Template: template, Principal: newEntityBody(link.Principal), Resource: newEntityBody(link.Resource)},
+		Principal: newEntityBody(scope.Principal), Resource: newEntityBody(scope.Resource),
+		CreatedAt: at, UpdatedAt: at,
 	}
+}
+
+func newTemplateBody(text PolicyText, t *engine.Template, created, updated time.Time) templateBody {
+	return templateBody{
+		V: bodyVersion, Name: text.Name, Statement: text.Statement, Description: text.Description,
+		Effect: effectOf(t.Forbids()), Actions: actionsOf(t.Scope()), CreatedAt: created, UpdatedAt: updated,
+	}
+}
+
+func effectOf(forbids bool) string {
+	if forbids {
+		return effectForbid
+	}
+	return effectPermit
+}
+
+func actionsOf(scope engine.Scope) []entityBody {
+	var out []entityBody
 	for _, a := range scope.Actions {
-		b.Actions = append(b.Actions, entityBody{Type: string(a.Type), ID: string(a.ID)})
+		out = append(out, entityBody{Type: string(a.Type), ID: string(a.ID)})
 	}
-	return b
+	return out
+}
+
+// size is what a policy counts toward the limit of its resource: its text, or what stands in its slots.
+func (b *policyBody) size() int {
+	if b.Link == nil {
+		return len(b.Statement)
+	}
+	size := 0
+	for _, e := range []*entityBody{b.Link.Principal, b.Link.Resource} {
+		if e != nil {
+			size += len(e.uid().String())
+		}
+	}
+	return size
 }

@@ -10,8 +10,14 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// eraser finishes erasures in the background, one batch of one policy store after the other, so that
-// a large one neither blocks the small ones nor floods the writer.
+// job is what the eraser has to do: the erasure of a policy store, or the cascade of a template.
+type job interface {
+	// step does some of it and reports whether nothing is left. It is called again after a failure.
+	step(ctx context.Context) (done bool, err error)
+}
+
+// eraser finishes erasures in the background, one batch of one job after the other, so that a large one
+// neither blocks the small ones nor floods the writer.
 type eraser struct {
 	s    *Service
 	ctx  context.Context // ends with close
@@ -20,7 +26,7 @@ type eraser struct {
 	wake chan struct{} // holds at most one token
 
 	mu      sync.Mutex
-	queue   []*erasure
+	queue   []job
 	pending map[copse.PolicyStoreID]*pendingFence
 }
 
@@ -92,8 +98,8 @@ func (r *eraser) awaitFence(ctx context.Context, id copse.PolicyStoreID) error {
 	}
 }
 
-// add hands an erasure to the background.
-func (r *eraser) add(e *erasure) {
+// add hands a job to the background.
+func (r *eraser) add(e job) {
 	r.mu.Lock()
 	r.queue = append(r.queue, e)
 	r.mu.Unlock()
@@ -109,7 +115,7 @@ const retryPause = time.Second
 func (r *eraser) run(ctx context.Context) {
 	for {
 		r.mu.Lock()
-		var e *erasure
+		var e job
 		if len(r.queue) > 0 {
 			e, r.queue = r.queue[0], r.queue[1:]
 		}
@@ -122,7 +128,7 @@ func (r *eraser) run(ctx context.Context) {
 				return
 			}
 		}
-		done, err := r.step(ctx, e)
+		done, err := e.step(ctx)
 		if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
 			return
 		}
@@ -130,7 +136,7 @@ func (r *eraser) run(ctx context.Context) {
 			r.add(e)
 		}
 		if err != nil {
-			r.s.log.ErrorContext(ctx, "erasing a policy store failed; it is tried again", "policy_store", e.policyStore, "err", err)
+			r.s.log.ErrorContext(ctx, "erasing failed; it is tried again", "err", err)
 			select {
 			case <-time.After(retryPause):
 			case <-ctx.Done():
@@ -141,54 +147,76 @@ func (r *eraser) run(ctx context.Context) {
 }
 
 // step does all of it again, but one batch only of what is long.
-func (r *eraser) step(ctx context.Context, e *erasure) (done bool, err error) {
-	if err := r.s.fence(ctx, e, storage.ActorSystem); err != nil {
+func (e *erasure) step(ctx context.Context) (done bool, err error) {
+	if err := e.s.fence(ctx, e, storage.ActorSystem); err != nil {
 		return false, err
 	}
-	done, err = r.s.eraseSome(ctx, e, 1)
+	done, err = e.s.eraseSome(ctx, e, 1)
 	if err != nil || !done {
 		return false, err
 	}
 	if e.rowID == "" {
 		return true, nil
 	}
-	if err := r.s.forgetKeys(ctx, e); err != nil {
+	if err := e.s.forgetKeys(ctx, e); err != nil {
 		return false, err
 	}
-	return true, r.s.finish(ctx, e)
+	return true, e.s.finish(ctx, e)
 }
 
-// Resume finishes what a former process left half done: policy stores being erased, heads that never
-// got a directory row. It is called once, before the server listens. What must hold from the first
+// Resume finishes what a former process left half done: policy stores being erased, links whose template
+// is gone, heads that never got a directory row. It is called once, before the server listens. What must hold from the first
 // request on is done when it returns; what may be long goes on in the background.
 func (s *Service) Resume(ctx context.Context) error {
 	started := time.Now()
-	after := ""
-	for {
-		items, err := s.backend.Scan(ctx, storage.Directory(), kindErasure, after, maxPage)
+	err := s.eachRow(ctx, kindErasure, func(item storage.Item) error {
+		e, err := s.decodeErasure(item)
+		if err != nil {
+			return err
+		}
+		if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
+			return fromStorage(err, e.policyStore)
+		}
+		if err := s.forgetKeys(ctx, e); err != nil {
+			return fromStorage(err, e.policyStore)
+		}
+		s.eraser.add(e)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = s.eachRow(ctx, kindUnlinking, func(item storage.Item) error {
+		c, err := s.decodeCascade(item)
+		if err == nil {
+			s.eraser.add(c)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.eraser.sweepInBackground(started)
+	return nil
+}
+
+// eachRow walks the directory's rows of a kind.
+func (s *Service) eachRow(ctx context.Context, kind storage.Kind, do func(storage.Item) error) error {
+	for after := ""; ; {
+		items, err := s.backend.Scan(ctx, storage.Directory(), kind, after, maxPage)
 		if err != nil {
 			return fromStorage(err, "")
 		}
 		for _, item := range items {
-			e, err := decodeErasure(item)
-			if err != nil {
+			if err := do(item); err != nil {
 				return err
 			}
-			if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
-				return fromStorage(err, e.policyStore)
-			}
-			if err := s.forgetKeys(ctx, e); err != nil {
-				return fromStorage(err, e.policyStore)
-			}
-			s.eraser.add(e)
 			after = item.ID
 		}
 		if len(items) < maxPage {
-			break
+			return nil
 		}
 	}
-	s.eraser.sweepInBackground(started)
-	return nil
 }
 
 func (r *eraser) sweepInBackground(started time.Time) {
@@ -226,7 +254,7 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 				return err
 			}
 			if orphan {
-				s.eraser.add(&erasure{policyStore: id, incarnation: head.Incarnation})
+				s.eraser.add(&erasure{s: s, policyStore: id, incarnation: head.Incarnation})
 			}
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// Kinds of items. The first five live in a policy store's own partition, the rest in the directory;
+// Kinds of items. The first eight live in a policy store's own partition, the rest in the directory;
 // [kindClientToken] in both.
 const (
 	kindSettings       storage.Kind = "settings"        // id ""
@@ -22,9 +22,14 @@ const (
 	kindName           storage.Kind = "name"            // id = name; makes names unique
 	kindIdentitySource storage.Kind = "identity-source" // id = identity source id
 
+	kindTemplate     storage.Kind = "template"      // id = policy template id
+	kindTemplateName storage.Kind = "template-name" // id = name; templates have names of their own
+	kindCascade      storage.Kind = "cascade"       // id = id of a template whose links are being erased
+
 	kindPolicyStore              = access.PolicyStoreKind // it exists when, and only when, this row does
 	kindErasure     storage.Kind = "erasure"              // id random: what it says is forgotten with it
 	kindPlan        storage.Kind = "plan"                 // id = name
+	kindUnlinking   storage.Kind = "unlinking"            // id random, likewise: where a cascade is under way
 )
 
 var (
@@ -34,6 +39,13 @@ var (
 
 func policyKey(id copse.PolicyID) storage.Key { return storage.Key{Kind: kindPolicy, ID: string(id)} }
 func nameKey(name string) storage.Key         { return storage.Key{Kind: kindName, ID: name} }
+func templateKey(id copse.PolicyTemplateID) storage.Key {
+	return storage.Key{Kind: kindTemplate, ID: string(id)}
+}
+func templateNameKey(name string) storage.Key { return storage.Key{Kind: kindTemplateName, ID: name} }
+func cascadeKey(id copse.PolicyTemplateID) storage.Key {
+	return storage.Key{Kind: kindCascade, ID: string(id)}
+}
 func rowKey(id copse.PolicyStoreID) storage.Key {
 	return storage.Key{Kind: kindPolicyStore, ID: string(id)}
 }
@@ -85,18 +97,66 @@ type entityBody struct {
 }
 
 // policyBody repeats what the policy's head says, so that a policy can be listed, and deleted, even if
-// a later parser no longer takes it.
+// a later parser no longer takes it. Of a link it repeats what an update of the template can't change.
 type policyBody struct {
+	V           int          `json:"v"`
+	Name        string       `json:"name,omitzero"`
+	Statement   string       `json:"statement"` // empty for a link
+	Link        *linkBody    `json:"link,omitzero"`
+	Description string       `json:"description,omitzero"`
+	Effect      string       `json:"effect"`
+	Principal   *entityBody  `json:"principal,omitzero"`
+	Resource    *entityBody  `json:"resource,omitzero"`
+	Actions     []entityBody `json:"actions,omitempty"` // those of a link are its template's
+	CreatedAt   time.Time    `json:"createdAt"`
+	UpdatedAt   time.Time    `json:"updatedAt"`
+}
+
+// linkBody makes a policy a link. Without its template a link is nothing: it is neither shown nor
+// decides, and a cascade erases it.
+type linkBody struct {
+	Template  copse.PolicyTemplateID `json:"template"`
+	Principal *entityBody            `json:"principal,omitzero"` // in the slot; nil: there is no such slot
+	Resource  *entityBody            `json:"resource,omitzero"`
+}
+
+func (b *linkBody) link() *Link {
+	if b == nil {
+		return nil
+	}
+	return &Link{Template: b.Template, Principal: b.Principal.uid(), Resource: b.Resource.uid()}
+}
+
+type templateBody struct {
 	V           int          `json:"v"`
 	Name        string       `json:"name,omitzero"`
 	Statement   string       `json:"statement"`
 	Description string       `json:"description,omitzero"`
 	Effect      string       `json:"effect"`
-	Principal   *entityBody  `json:"principal,omitzero"`
-	Resource    *entityBody  `json:"resource,omitzero"`
 	Actions     []entityBody `json:"actions,omitempty"`
 	CreatedAt   time.Time    `json:"createdAt"`
 	UpdatedAt   time.Time    `json:"updatedAt"`
+}
+
+func (b *templateBody) template(id copse.PolicyTemplateID) Template {
+	return Template{
+		ID: id, Name: b.Name, Statement: b.Statement, Description: b.Description,
+		Forbids: b.Effect == effectForbid, CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt,
+	}
+}
+
+// cascadeBody marks, in the policy store's partition, a template that is gone and whose links are not,
+// all of them, yet.
+type cascadeBody struct {
+	V         int       `json:"v"`
+	StartedAt time.Time `json:"startedAt"`
+}
+
+// unlinkingBody is what tells a restart, in the directory, where to look for a cascade.
+type unlinkingBody struct {
+	V           int                    `json:"v"`
+	PolicyStore copse.PolicyStoreID    `json:"policyStore"`
+	Template    copse.PolicyTemplateID `json:"template"`
 }
 
 const (
@@ -104,9 +164,10 @@ const (
 	effectForbid = "forbid"
 )
 
+// policy shows a stored policy; actions are those of its head, or of its template's.
 func (b *policyBody) policy(id copse.PolicyID) Policy {
 	p := Policy{
-		ID: id, Name: b.Name, Statement: b.Statement, Description: b.Description,
+		ID: id, Name: b.Name, Statement: b.Statement, Link: b.Link.link(), Description: b.Description,
 		Forbids: b.Effect == effectForbid, Principal: b.Principal.uid(), Resource: b.Resource.uid(),
 		CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt,
 	}
@@ -132,7 +193,7 @@ func newEntityBody(uid types.EntityUID) *entityBody {
 
 type nameBody struct {
 	V      int            `json:"v"`
-	Policy copse.PolicyID `json:"policy"`
+	Policy copse.PolicyID `json:"policy"` // or the id of a template
 }
 
 type rowBody struct {
@@ -213,6 +274,10 @@ func decode(item storage.Item, into any) error {
 	case *tokenBody:
 		version = b.V
 	case *planBody:
+		version = b.V
+	case *templateBody:
+		version = b.V
+	case *unlinkingBody:
 		version = b.V
 	}
 	if version != bodyVersion {

@@ -28,9 +28,43 @@ type ledger struct {
 	parsed          *engine.Schema // see schema
 	parseErr        error
 	scopes          map[scopeKey]int // bytes of policy text by the resource the policies name
-	weight          int64            // at least what the snapshot and the text weigh
-	quotas          Quotas           // of the plan, when the ledger was asked for
-	tokens          []tokenMark      // client tokens, oldest first
+	templates       map[copse.PolicyTemplateID]templateMark
+	weight          int64       // at least what the snapshot and the text weigh
+	quotas          Quotas      // of the plan, when the ledger was asked for
+	tokens          []tokenMark // client tokens, oldest first
+}
+
+// templateMark is what a ledger knows of a policy template.
+type templateMark struct {
+	size  int // of its text
+	links int
+}
+
+// countLink adds n links to their template.
+func (l *ledger) countLink(link *linkBody, n int) {
+	if link != nil {
+		mark := l.templates[link.Template]
+		mark.links += n
+		l.templates[link.Template] = mark
+	}
+}
+
+// load is how much text a policy store holds.
+type load struct {
+	text   int // of policies, templates and what stands in slots
+	linked int // the templates' once more for every link: what text there were without templates
+}
+
+func (l *ledger) load() load {
+	var sum load
+	for _, size := range l.scopes {
+		sum.text += size
+	}
+	for _, t := range l.templates {
+		sum.text += t.size
+		sum.linked += t.size * t.links
+	}
+	return sum
 }
 
 // scopeKey stands for a resource in a ledger: ledgers outlive requests, and should be small.
@@ -63,15 +97,11 @@ func (l *ledger) requirements(writes []storage.Write) []storage.Requirement {
 // contents is a whole policy store, decoded.
 type contents struct {
 	ledger
-	policies []storedPolicy
-	names    map[string]uint64 // versions of the name items
-	identity []*copse.IdentitySource
-}
-
-type storedPolicy struct {
-	id      copse.PolicyID
-	version uint64
-	body    policyBody
+	policies      []storedPolicy // without links whose template is gone
+	templates     map[copse.PolicyTemplateID]*storedTemplate
+	names         map[string]uint64 // versions of the name items
+	templateNames map[string]uint64
+	identity      []*copse.IdentitySource
 }
 
 // read loads a policy store. The ledger's weight is left to the caller.
@@ -83,11 +113,19 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 	if loaded.Head.Incarnation != incarnation {
 		return nil, notFound(id)
 	}
+	return decodeContents(loaded)
+}
+
+func decodeContents(loaded storage.Snapshot) (*contents, error) {
+	id, _ := loaded.Head.Partition.PolicyStoreID()
 	c := &contents{
-		ledger: ledger{incarnation: incarnation, revision: loaded.Head.Revision, scopes: make(map[scopeKey]int)},
-		names:  make(map[string]uint64),
+		ledger: ledger{incarnation: loaded.Head.Incarnation, revision: loaded.Head.Revision, scopes: make(map[scopeKey]int),
+			templates: make(map[copse.PolicyTemplateID]templateMark)},
+		templates: make(map[copse.PolicyTemplateID]*storedTemplate),
+		names:     make(map[string]uint64), templateNames: make(map[string]uint64),
 	}
 	for _, item := range loaded.Items {
+		var err error
 		switch item.Kind {
 		case kindSettings:
 			c.settingsVersion = item.Version
@@ -100,9 +138,15 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 			p := storedPolicy{id: copse.PolicyID(item.ID), version: item.Version}
 			err = decode(item, &p.body)
 			c.policies = append(c.policies, p)
-			c.scopes[newScopeKey(p.body.Resource.uid())] += len(p.body.Statement)
+		case kindTemplate:
+			t := &storedTemplate{id: copse.PolicyTemplateID(item.ID), version: item.Version}
+			err = decode(item, &t.body)
+			c.templates[t.id] = t
+			c.ledger.templates[t.id] = templateMark{size: len(t.body.Statement)}
 		case kindName:
 			c.names[item.ID] = item.Version
+		case kindTemplateName:
+			c.templateNames[item.ID] = item.Version
 		case kindClientToken:
 			c.tokens = append(c.tokens, tokenMark{id: item.ID, version: item.Version})
 		case kindIdentitySource:
@@ -114,8 +158,25 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 			return nil, err
 		}
 	}
+	c.join()
 	slices.SortFunc(c.tokens, func(a, b tokenMark) int { return cmp.Compare(a.version, b.version) })
 	return c, nil
+}
+
+// join gives links their templates, drops those that have none any more, and adds up what is there.
+func (c *contents) join() {
+	kept := c.policies[:0]
+	for _, p := range c.policies {
+		if p.body.Link != nil {
+			if p.template = c.templates[p.body.Link.Template]; p.template == nil {
+				continue
+			}
+			c.countLink(p.body.Link, 1)
+		}
+		c.scopes[newScopeKey(p.body.Resource.uid())] += p.body.size()
+		kept = append(kept, p)
+	}
+	c.policies = kept
 }
 
 // schema parses the stored schema when first asked; nil without an error when there is none.
@@ -156,7 +217,7 @@ func (l *ledger) entries() int {
 	if l == nil {
 		return 0
 	}
-	n := 10 + len(l.scopes) + len(l.tokens)
+	n := 10 + len(l.scopes) + len(l.tokens) + len(l.templates)
 	if l.schemaBody != nil {
 		n += len(l.schemaBody.JSON) / 4
 	}
@@ -264,6 +325,18 @@ type operation struct {
 	actor       string
 	policyStore copse.PolicyStoreID
 	row         row
+}
+
+// edit is apply for a change that the ledger is enough for.
+func (s *Service) edit(ctx context.Context, op operation, prepare func(ctx context.Context, l *ledger) (change, error)) error {
+	_, err := s.apply(ctx, op, func(ctx context.Context, k *desk) (change, error) {
+		l, err := s.current(ctx, k, op.policyStore, op.row.incarnation)
+		if err != nil {
+			return change{}, err
+		}
+		return prepare(ctx, l)
+	})
+	return err
 }
 
 // errStale is prepare's way to say that what it read is of several revisions.

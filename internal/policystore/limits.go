@@ -79,13 +79,13 @@ type policySource struct {
 // weigh finds what a policy store is charged: what it weighs compiled, and its text, of which the
 // compiled form keeps nothing while comments take no memory there. A small one may be charged more.
 // Policies that don't parse (stored by another version) count by their text.
-func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int, policies func() ([]policySource, error)) (int64, error) {
-	if text <= smallText {
+func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, of load, policies func() ([]policySource, error)) (int64, error) {
+	if of.text+of.linked <= smallText {
 		bare, err := engine.Compile(schema, settings, nil)
 		if err != nil {
 			return 0, err
 		}
-		if charge := bare.Weight() + int64(text)*smallTextWeight; charge <= s.maxWeight {
+		if charge := bare.Weight() + int64(of.text+of.linked)*smallTextWeight; charge <= s.maxWeight {
 			return charge, nil
 		}
 	}
@@ -106,7 +106,7 @@ func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, text int
 	if err != nil {
 		return 0, err
 	}
-	return compiled.Weight() + unparsed + int64(text), nil
+	return compiled.Weight() + unparsed + int64(of.text), nil
 }
 
 // weighStored sets the weight of a policy store as it is stored.
@@ -118,37 +118,55 @@ func (s *Service) weighStored(c *contents) (err error) {
 	if err != nil {
 		return err
 	}
-	c.weight, err = s.weigh(schema, c.settings.settings(), c.text(), func() ([]policySource, error) {
+	c.weight, err = s.weigh(schema, c.settings.settings(), c.load(), func() ([]policySource, error) {
 		return c.sources(nil)
 	})
 	return err
 }
 
-// text counts the bytes of all policies.
-func (l *ledger) text() int {
-	n := 0
-	for _, size := range l.scopes {
-		n += size
-	}
-	return n
-}
-
 // sources parses the stored policies but those in skip.
 func (c *contents) sources(skip map[copse.PolicyID]bool) ([]policySource, error) {
 	out := make([]policySource, 0, len(c.policies))
-	for _, p := range c.policies {
+	parse := c.parser()
+	for i := range c.policies {
+		p := &c.policies[i]
 		if skip[p.id] {
 			continue
 		}
-		parsed, err := parsePolicy(string(p.id), p.body.Statement)
+		parsed, err := parse(p)
 		if err != nil && copse.KindOf(err) != copse.Invalid {
 			return nil, err
 		}
-		out = append(out, policySource{
-			ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, policy: parsed, size: len(p.body.Statement),
-		})
+		size := p.body.size()
+		if p.template != nil && parsed == nil {
+			size += len(p.template.body.Statement)
+		}
+		out = append(out, policySource{ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, policy: parsed, size: size})
 	}
 	return out, nil
+}
+
+// parser parses stored policies, each template once. Findings are under the policy's id.
+func (c *contents) parser() func(*storedPolicy) (*engine.Policy, error) {
+	type result struct {
+		template *engine.Template
+		err      error
+	}
+	known := make(map[copse.PolicyTemplateID]result)
+	return func(p *storedPolicy) (*engine.Policy, error) {
+		if p.template == nil {
+			return p.parse(string(p.id))
+		}
+		r, ok := known[p.template.id]
+		if !ok {
+			r.template, r.err = p.template.parse(string(p.template.id))
+			known[p.template.id] = r
+		}
+		if r.err != nil {
+			return nil, r.err
+		}
+		return p.fill(r.template, string(p.id))
+	}
 }
 
 // weighOne is what a policy adds to the charge at most: what it weighs in a snapshot of its own, and its
@@ -171,6 +189,14 @@ func (s scopeSizes) check(limit int) error {
 		if err := checkScope(resource, size, limit); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkTemplateCount holds a plan's limit on templates.
+func checkTemplateCount(n int, q Quotas) error {
+	if n > q.Templates {
+		return quota(copse.ResourceTemplate, "policy templates", n, q.Templates)
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func TestWeightIsChargedAtWrite(t *testing.T) {
 	_, err = fresh.Create(ctx, root, policystore.NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationOff}, Policies: all})
 	wantKind(t, err, copse.QuotaExceeded)
 	// Deleting makes room again.
-	page, _, err := s.ListPolicies(ctx, root, id, "", 2)
+	page, _, err := s.ListPolicies(ctx, root, id, policystore.PolicyFilter{}, "", 2)
 	must(t, err)
 	must(t, s.DeletePolicy(ctx, root, id, page[0].ID))
 	_, err = s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: statement(taken)})

@@ -2,8 +2,6 @@ package policystore
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/copse-authz/copse"
@@ -12,25 +10,14 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// namePrefix marks a name where an id is expected.
-const namePrefix = "name/"
-
-// CreatePolicy adds a policy. Conflict when the name is taken. Needs Write.
+// CreatePolicy adds a policy. Conflict when the name is taken, NotFound (POLICY_TEMPLATE) when the
+// template of a link is absent. Needs Write.
 func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewPolicy) (Policy, error) {
-	text := in.text()
 	r, err := s.admit(ctx, c, access.Write, "CreatePolicy", id)
 	if err != nil {
 		return Policy{}, err
 	}
-	if err := validateDescription(descriptionPath, text.Description); err != nil {
-		return Policy{}, err
-	}
-	if text.Name != "" {
-		if err := validateName(namePath, text.Name); err != nil {
-			return Policy{}, err
-		}
-	}
-	parsed, err := parsePolicy(statementPath, text.Statement)
+	static, err := in.check()
 	if err != nil {
 		return Policy{}, err
 	}
@@ -40,19 +27,23 @@ func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.Po
 	}
 	policyID := copse.PolicyID(copse.NewID())
 	var made madePolicy
-	_, err = s.apply(ctx, operation{"CreatePolicy", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
-		l, err := s.current(ctx, k, id, r.incarnation)
-		if err != nil {
-			return change{}, err
-		}
+	err = s.edit(ctx, operation{"CreatePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
-		at := now()
-		p := posting{id: policyID, body: newPolicyBody(text, parsed, at, at), policy: parsed}
+		p := posting{id: policyID, policy: static}
+		if in.Link == nil {
+			at := now()
+			p.body = newPolicyBody(in.text(), static, at, at)
+		} else if err := s.draftLink(ctx, id, &p, in); err != nil {
+			return change{}, err
+		}
 		made = madePolicy{ID: policyID, Body: p.body}
-		if text.Name != "" {
-			if p.names, err = s.takeName(ctx, id, policyID, text.Name); err != nil {
+		if p.template != nil {
+			made.Body.Actions = p.template.body.Actions
+		}
+		if in.Name != "" {
+			if p.names, err = s.takeName(ctx, id, policyID, in.Name); err != nil {
 				return change{}, err
 			}
 		}
@@ -77,13 +68,71 @@ type madePolicy struct {
 	Body policyBody     `json:"body"`
 }
 
+// check holds a new policy against the rules that need no stored one, and parses a static one.
+func (p *NewPolicy) check() (*engine.Policy, error) {
+	if err := validateDescription(descriptionPath, p.Description); err != nil {
+		return nil, err
+	}
+	if p.Name != "" {
+		if err := validateName(namePath, p.Name); err != nil {
+			return nil, err
+		}
+	}
+	if p.Link == nil {
+		return parsePolicy(statementPath, p.Statement)
+	}
+	if p.Statement != "" || p.Description != "" {
+		return nil, invalid(copse.ResourcePolicy, "a policy is a statement or a link, not both", copse.Field{
+			Path: linkPath, Message: "a link has neither statement nor description of its own"})
+	}
+	if err := p.Link.Template.Validate(); err != nil {
+		return nil, invalid(copse.ResourcePolicy, "the policy template's id is not valid", copse.Field{
+			Path: linkPath + ".policyTemplateId", Message: err.Error()})
+	}
+	return nil, nil
+}
+
+// draftLink fills a posting with a link of a stored template.
+func (s *Service) draftLink(ctx context.Context, id copse.PolicyStoreID, p *posting, in NewPolicy) error {
+	template, err := s.storedTemplate(ctx, id, in.Link.Template)
+	if err != nil {
+		return err
+	}
+	parsed, err := template.parse(linkPath)
+	if err != nil {
+		return unusable(&template, err)
+	}
+	if p.policy, err = parsed.Link(linkPath, in.Link.Principal, in.Link.Resource); err != nil {
+		return err
+	}
+	p.template, p.parent = &template, parsed
+	p.body = newLinkBody(in.Name, *in.Link, p.policy, template.id, now())
+	return nil
+}
+
+// unusable is for a stored template that no longer parses: not the caller's text is wrong.
+func unusable(t *storedTemplate, err error) error {
+	return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourceTemplate, ID: string(t.id),
+		Detail: "the stored policy template does not parse any more; update it", Err: err}
+}
+
 // posting is one policy to be written: new, or in place of former.
 type posting struct {
-	id     copse.PolicyID
-	body   policyBody
-	policy *engine.Policy // nil: the statement stays as it is
-	former *storedPolicy
-	names  []storage.Write
+	id       copse.PolicyID
+	body     policyBody
+	policy   *engine.Policy // nil: the statement stays as it is
+	former   *storedPolicy
+	template *storedTemplate // of a link
+	parent   *engine.Template
+	names    []storage.Write
+}
+
+// path is where findings about a posting are.
+func (p *posting) path() string {
+	if p.body.Link != nil {
+		return linkPath
+	}
+	return statementPath
 }
 
 // post checks a posting against the ledger and turns it into a change.
@@ -105,13 +154,13 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 	if err != nil && l.settings.Validation == copse.ValidationStrict {
 		return change{}, err
 	}
-	if err := validate(l.settings.Validation, schema, []string{statementPath}, p.policy); err != nil {
+	if err := s.validatePosting(l, schema, &p); err != nil {
 		return change{}, err
 	}
 	scope := newScopeKey(p.body.Resource.uid())
-	size := l.scopes[scope] + len(p.body.Statement)
+	size := l.scopes[scope] + p.body.size()
 	if p.former != nil {
-		size -= len(p.former.body.Statement) // an update keeps the resource, and so the scope
+		size -= p.former.body.size() // an update keeps the resource, and so the scope
 	}
 	if err := checkSize(copse.ResourcePolicy, statementPath, len(p.body.Statement), l.quotas.PolicyBytes); err != nil {
 		return change{}, err
@@ -123,8 +172,26 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 	if err != nil {
 		return change{}, err
 	}
-	c.settle = func(l *ledger, _ uint64) { l.scopes[scope], l.weight = size, weight }
+	c.settle = func(l *ledger, _ uint64) {
+		l.scopes[scope], l.weight = size, weight
+		if p.former == nil {
+			l.countLink(p.body.Link, 1)
+		}
+	}
 	return c, nil
+}
+
+// validatePosting holds a policy against the schema as the mode demands. A link's conditions are its
+// template's, which was validated when it was written: if that was before the present schema or mode, it
+// is validated again, so that nothing unvalidated gets in by way of a link.
+func (s *Service) validatePosting(l *ledger, schema *engine.Schema, p *posting) error {
+	mode := l.settings.Validation
+	if p.template != nil && p.template.version < max(l.schemaVersion, l.settingsVersion) {
+		if err := validateTemplates(mode, schema, []string{linkPath}, p.parent); err != nil {
+			return err
+		}
+	}
+	return validate(mode, schema, []string{p.path()}, p.policy)
 }
 
 // chargeOne finds the weight with one more policy. Adding up is enough while there is room, and never
@@ -135,8 +202,12 @@ func (s *Service) chargeOne(ctx context.Context, id copse.PolicyStoreID, l *ledg
 	if err != nil || l.weight+one <= s.maxWeight {
 		return l.weight + one, err
 	}
-	text := l.text() + len(p.body.Statement)
-	weight, err := s.weigh(schema, settings, text, func() ([]policySource, error) {
+	all := l.load()
+	all.text += p.body.size()
+	if p.template != nil {
+		all.linked += len(p.template.body.Statement)
+	}
+	weight, err := s.weigh(schema, settings, all, func() ([]policySource, error) {
 		all, err := s.sourcesAt(ctx, id, l)
 		if err != nil {
 			return nil, err
@@ -148,64 +219,13 @@ func (s *Service) chargeOne(ctx context.Context, id copse.PolicyStoreID, l *ledg
 			}
 		}
 		return append(kept, policySource{
-			ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, policy: p.policy, size: len(p.body.Statement),
+			ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, policy: p.policy, size: p.body.size(),
 		}), nil
 	})
 	if err != nil {
 		return 0, err
 	}
 	return weight, s.checkWeight(weight)
-}
-
-// takeName is the write that makes a name a policy's, or Conflict when it is another's.
-func (s *Service) takeName(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID, name string) ([]storage.Write, error) {
-	_, err := s.backend.Get(ctx, storage.PolicyStore(id), nameKey(name))
-	if err == nil {
-		return nil, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicy, ID: namePrefix + name,
-			Detail: fmt.Sprintf("another policy of this policy store has the name %q", name)}
-	}
-	if !errors.Is(err, storage.ErrNotFound) {
-		return nil, err
-	}
-	return newNameWrites(name, policy)
-}
-
-func newNameWrites(name string, policy copse.PolicyID) ([]storage.Write, error) {
-	encoded, err := encode(&nameBody{V: bodyVersion, Policy: policy})
-	if err != nil {
-		return nil, err
-	}
-	return []storage.Write{{Key: nameKey(name), Body: encoded}}, nil
-}
-
-// stored reads one policy by id, or by "name/<name>".
-func (s *Service) stored(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID) (storedPolicy, error) {
-	absent := copse.NotFoundError(copse.ResourcePolicy, string(policy))
-	name, named := strings.CutPrefix(string(policy), namePrefix)
-	found := policy
-	if named {
-		item, err := s.backend.Get(ctx, storage.PolicyStore(id), nameKey(name))
-		if errors.Is(err, storage.ErrNotFound) {
-			return storedPolicy{}, absent
-		}
-		if err != nil {
-			return storedPolicy{}, err
-		}
-		var body nameBody
-		if err := decode(item, &body); err != nil {
-			return storedPolicy{}, err
-		}
-		found = body.Policy
-	}
-	item, err := s.backend.Get(ctx, storage.PolicyStore(id), policyKey(found))
-	if errors.Is(err, storage.ErrNotFound) {
-		return storedPolicy{}, absent
-	}
-	if err != nil {
-		return storedPolicy{}, err
-	}
-	p := storedPolicy{id: found, version: item.Version}
-	return p, decode(item, &p.body)
 }
 
 // GetPolicy reads a policy by id, or by "name/<name>". Needs Read.
@@ -224,7 +244,7 @@ func (s *Service) GetPolicy(ctx context.Context, c access.Caller, id copse.Polic
 			return Policy{}, fromStorage(err, id)
 		}
 		if !strings.HasPrefix(string(policy), namePrefix) || namePrefix+p.body.Name == string(policy) {
-			return p.body.policy(p.id), nil
+			return p.policy(), nil
 		}
 	}
 	return Policy{}, fromStorage(storage.ErrConflict, id)
@@ -245,17 +265,17 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 		return Policy{}, err
 	}
 	var updated Policy
-	_, err = s.apply(ctx, operation{"UpdatePolicy", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
-		l, err := s.current(ctx, k, id, r.incarnation)
-		if err != nil {
-			return change{}, err
-		}
+	err = s.edit(ctx, operation{"UpdatePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.stored(ctx, id, policy)
 		if err != nil {
 			return change{}, err
 		}
 		p := posting{id: former.id, former: &former, body: former.body, policy: parsed}
 		p.body.UpdatedAt = now()
+		if former.body.Link != nil && (parsed != nil || u.Description != nil) {
+			return change{}, invalid(copse.ResourcePolicy, "of a template-linked policy only the name can be updated",
+				copse.Field{Path: "definition", Message: "the policy is linked to a template: update the template, or create another policy"})
+		}
 		if parsed != nil {
 			text := PolicyText{Name: former.body.Name, Statement: *u.Statement, Description: former.body.Description}
 			p.body = newPolicyBody(text, parsed, former.body.CreatedAt, p.body.UpdatedAt)
@@ -272,7 +292,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 				return change{}, err
 			}
 		}
-		updated = p.body.policy(p.id)
+		updated = (&storedPolicy{id: p.id, body: p.body, template: former.template}).policy()
 		return s.post(ctx, id, l, p)
 	})
 	if err != nil {
@@ -318,10 +338,15 @@ func (s *Service) rename(ctx context.Context, id copse.PolicyStoreID, former sto
 			return nil, err
 		}
 	}
-	if former.body.Name != "" {
-		writes = append(writes, storage.Write{Key: nameKey(former.body.Name), Expect: storage.Any()})
+	return append(writes, former.unname()...), nil
+}
+
+// unname is the write that makes a policy's name free.
+func (p *storedPolicy) unname() []storage.Write {
+	if p.body.Name == "" {
+		return nil
 	}
-	return writes, nil
+	return []storage.Write{{Key: nameKey(p.body.Name), Expect: storage.Any()}}
 }
 
 // DeletePolicy succeeds when the policy is absent. Needs Write.
@@ -333,11 +358,7 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err != nil {
 		return err
 	}
-	_, err = s.apply(ctx, operation{"DeletePolicy", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
-		l, err := s.current(ctx, k, id, r.incarnation)
-		if err != nil {
-			return change{}, err
-		}
+	err = s.edit(ctx, operation{"DeletePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.stored(ctx, id, policy)
 		if err != nil && copse.KindOf(err) == copse.NotFound {
 			return change{base: l}, nil
@@ -345,40 +366,14 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 		if err != nil {
 			return change{}, err
 		}
-		writes := []storage.Write{{Key: policyKey(former.id), Expect: storage.Version(former.version)}}
-		if former.body.Name != "" {
-			writes = append(writes, storage.Write{Key: nameKey(former.body.Name), Expect: storage.Any()})
-		}
+		writes := append([]storage.Write{{Key: policyKey(former.id), Expect: storage.Version(former.version)}}, former.unname()...)
 		return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) {
 			scope := newScopeKey(former.body.Resource.uid())
-			if l.scopes[scope] -= len(former.body.Statement); l.scopes[scope] <= 0 {
+			if l.scopes[scope] -= former.body.size(); l.scopes[scope] <= 0 {
 				delete(l.scopes, scope)
 			}
+			l.countLink(former.body.Link, -1)
 		}}, nil
 	})
 	return err
-}
-
-// ListPolicies returns up to limit policies with ids after a given one, and whether there are more.
-// Needs Read.
-func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.PolicyStoreID, after copse.PolicyID, limit int) ([]Policy, bool, error) {
-	if _, err := s.admit(ctx, c, access.Read, "ListPolicies", id); err != nil {
-		return nil, false, err
-	}
-	limit = pageSize(limit)
-	items, err := s.backend.Scan(ctx, storage.PolicyStore(id), kindPolicy, string(after), limit+1)
-	if err != nil {
-		return nil, false, fromStorage(err, id)
-	}
-	more := len(items) > limit
-	items = items[:min(len(items), limit)]
-	out := make([]Policy, len(items))
-	for i, item := range items {
-		var body policyBody
-		if err := decode(item, &body); err != nil {
-			return nil, false, err
-		}
-		out[i] = body.policy(copse.PolicyID(item.ID))
-	}
-	return out, more, nil
 }

@@ -285,16 +285,15 @@ func TestListing(t *testing.T) {
 		}
 		var after copse.PolicyID
 		for more := true; more; {
-			page, rest, err := s.ListPolicies(ctx, root, last, after, 2)
+			page, next, err := s.ListPolicies(ctx, root, last, policystore.PolicyFilter{}, after, 2)
 			must(t, err)
 			if len(page) == 0 {
 				t.Fatal("empty page")
 			}
 			for _, p := range page {
 				delete(seen, p.ID)
-				after = p.ID
 			}
-			more = rest
+			after, more = next, next != ""
 		}
 		if len(seen) > 0 {
 			t.Fatalf("not listed: %v", seen)
@@ -325,7 +324,7 @@ func TestNotCoveredIsNotFound(t *testing.T) {
 			return err
 		}},
 		"ListPolicies": {access.Read, func(c access.Caller, id copse.PolicyStoreID) error {
-			_, _, err := s.ListPolicies(ctx, c, id, "", 5)
+			_, _, err := s.ListPolicies(ctx, c, id, policystore.PolicyFilter{}, "", 5)
 			return err
 		}},
 		"PutSchema": {access.Write, func(c access.Caller, id copse.PolicyStoreID) error {

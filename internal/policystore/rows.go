@@ -73,6 +73,7 @@ type summary struct {
 	settings    settingsBody
 	revision    uint64
 	policies    int
+	templates   int
 }
 
 func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summary, error) {
@@ -84,15 +85,27 @@ func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summ
 		return summary{}, err
 	}
 	sum := summary{incarnation: snapshot.Head.Incarnation, revision: snapshot.Head.Revision}
+	cascading := false
 	for _, item := range snapshot.Items {
 		switch item.Kind {
 		case kindPolicy:
 			sum.policies++
+		case kindTemplate:
+			sum.templates++
+		case kindCascade:
+			cascading = true
 		case kindSettings:
 			if err := decode(item, &sum.settings); err != nil {
 				return summary{}, err
 			}
 		}
+	}
+	if cascading { // some policies are links without a template, which are none
+		c, err := decodeContents(snapshot)
+		if err != nil {
+			return summary{}, err
+		}
+		sum.policies = len(c.policies)
 	}
 	return sum, nil
 }
@@ -116,7 +129,7 @@ func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (
 	}
 	return PolicyStore{
 		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(),
-		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Revision: sum.revision, Policies: sum.policies,
+		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Revision: sum.revision, Policies: sum.policies, Templates: sum.templates,
 		CreatedAt: r.createdAt, UpdatedAt: sum.settings.UpdatedAt,
 	}, nil
 }

@@ -20,11 +20,7 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 		return Schema{}, err
 	}
 	var body *schemaBody
-	_, err = s.apply(ctx, operation{"PutSchema", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
-		l, err := s.current(ctx, k, id, r.incarnation)
-		if err != nil {
-			return change{}, err
-		}
+	err = s.edit(ctx, operation{"PutSchema", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		if err := checkSchema(text, schema, l.quotas); err != nil {
 			return change{}, err
 		}
@@ -33,7 +29,7 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 		if l.schemaBody != nil {
 			body.CreatedAt = l.schemaBody.CreatedAt
 		}
-		weight, err := s.weigh(schema, l.settings.settings(), l.text(), func() ([]policySource, error) {
+		weight, err := s.weigh(schema, l.settings.settings(), l.load(), func() ([]policySource, error) {
 			return s.sourcesAt(ctx, id, l)
 		})
 		if err != nil {
@@ -60,6 +56,15 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 
 // sourcesAt reads and parses the stored policies of exactly the ledger's revision.
 func (s *Service) sourcesAt(ctx context.Context, id copse.PolicyStoreID, l *ledger) ([]policySource, error) {
+	stored, err := s.readAt(ctx, id, l)
+	if err != nil {
+		return nil, err
+	}
+	return stored.sources(nil)
+}
+
+// readAt reads a policy store at exactly the ledger's revision.
+func (s *Service) readAt(ctx context.Context, id copse.PolicyStoreID, l *ledger) (*contents, error) {
 	stored, err := s.read(ctx, id, l.incarnation)
 	if err != nil {
 		return nil, err
@@ -67,7 +72,7 @@ func (s *Service) sourcesAt(ctx context.Context, id copse.PolicyStoreID, l *ledg
 	if stored.revision != l.revision {
 		return nil, errStale
 	}
-	return stored.sources(nil)
+	return stored, nil
 }
 
 // GetSchema needs Read; NotFound (SCHEMA) when there is none.

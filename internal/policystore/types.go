@@ -18,7 +18,8 @@ type PolicyStore struct {
 	Description string
 	Plan        string
 	Revision    uint64
-	Policies    int
+	Policies    int // links among them
+	Templates   int
 	CreatedAt   time.Time
 	UpdatedAt   time.Time // of settings and description; policies have their own
 }
@@ -27,7 +28,8 @@ type PolicyStore struct {
 type Policy struct {
 	ID          copse.PolicyID
 	Name        string // empty: none
-	Statement   string
+	Statement   string // empty for a link
+	Link        *Link  // nil for a static policy
 	Description string
 	Forbids     bool
 	Principal   types.EntityUID // zero: the scope names no single one
@@ -35,6 +37,38 @@ type Policy struct {
 	Actions     []types.EntityUID
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
+}
+
+// Link makes a policy of a template: an entity for each slot it has, the zero UID for one it has not.
+type Link struct {
+	Template            copse.PolicyTemplateID // or "name/<name>" on its way in
+	Principal, Resource types.EntityUID
+}
+
+// Template describes a stored policy template.
+type Template struct {
+	ID          copse.PolicyTemplateID
+	Name        string // empty: none
+	Statement   string
+	Description string
+	Forbids     bool
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// NewTemplate asks for a policy template.
+type NewTemplate struct {
+	Name        string
+	Statement   string
+	Description string
+	ClientToken string `json:"-"` // as in [NewPolicy]
+}
+
+// TemplateUpdate changes a template: nil members stay as they are; an empty Name clears it.
+type TemplateUpdate struct {
+	Name        *string
+	Statement   string
+	Description *string
 }
 
 // Schema describes a stored schema.
@@ -52,17 +86,19 @@ type SchemaText struct {
 	Cedar string // exactly one of the two is set
 }
 
-// PolicyText is a policy on its way in.
+// PolicyText is a policy, or a template, on its way in.
 type PolicyText struct {
 	Name        string
 	Statement   string
+	Link        *Link // instead of a statement; not for a template
 	Description string
 }
 
-// NewPolicy asks for a policy.
+// NewPolicy asks for a policy: a statement, or a link.
 type NewPolicy struct {
 	Name        string
 	Statement   string
+	Link        *Link
 	Description string
 	// ClientToken makes the call one that can be repeated: within eight hours the same token with the
 	// same parameters gets the same answer and makes nothing; with others it is a Conflict.
@@ -81,6 +117,7 @@ type NewPolicyStore struct {
 	Description string
 	Plan        string // empty: the service's default
 	Schema      *SchemaText
+	Templates   []PolicyText
 	Policies    []PolicyText
 	// Bind are further directory rows, committed together with the policy store's own row: the
 	// tenant and its policy store appear in one moment.
@@ -96,18 +133,21 @@ type PolicyUpdate struct {
 	Description *string
 }
 
-// Contents is a policy store's schema and policies at one revision.
+// Contents is a policy store's schema, templates and policies at one revision.
 type Contents struct {
-	Revision uint64
-	Schema   *Schema
-	Policies []Policy // sorted by name, then id
+	Revision  uint64
+	Schema    *Schema
+	Templates []Template // sorted by name, then id
+	Policies  []Policy   // likewise
 }
 
-// NewContents replaces schema and named policies in one commit.
+// NewContents replaces schema, named templates and named policies in one commit.
 type NewContents struct {
-	Schema   *SchemaText // nil keeps the schema
-	Policies []PolicyText
-	// Prune deletes policies that have no name; otherwise they stay.
+	Schema    *SchemaText  // nil keeps the schema
+	Templates []PolicyText // nil keeps all templates; an empty list is a list
+	Policies  []PolicyText
+	// Prune deletes policies, and templates unless Templates is nil, that have no name; otherwise they
+	// stay, but for links whose template goes.
 	Prune bool
 	// IfRevision is the revision the caller read; nil takes any.
 	IfRevision *uint64
@@ -117,7 +157,7 @@ type NewContents struct {
 type ContentsResult struct {
 	Revision uint64
 	Policies []copse.PolicyRef // named, as they are now
-	Created  int
+	Created  int               // these count policies and templates
 	Updated  int
 	Deleted  int
 	Kept     []copse.PolicyRef // without a name, left alone

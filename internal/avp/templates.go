@@ -1,0 +1,148 @@
+package avp
+
+import (
+	"context"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
+)
+
+type createPolicyTemplateInput struct {
+	policyStoreInput
+	Statement   string  `json:"statement"`
+	Description *string `json:"description"`
+	Name        *string `json:"name"`
+	ClientToken *string `json:"clientToken"`
+}
+
+func (in *createPolicyTemplateInput) validate(f *findings) {
+	in.policyStoreInput.validate(f)
+	f.required("statement", in.Statement != "")
+	f.description("description", in.Description)
+	f.policyName(in.Name)
+	f.clientToken(in.ClientToken)
+}
+
+// templateHead is what every answer about a template has.
+type templateHead struct {
+	PolicyStoreID    string    `json:"policyStoreId"`
+	PolicyTemplateID string    `json:"policyTemplateId"`
+	CreatedDate      timestamp `json:"createdDate"`
+	LastUpdatedDate  timestamp `json:"lastUpdatedDate"`
+}
+
+func templateHeadOf(policyStoreID string, t *policystore.Template) templateHead {
+	return templateHead{PolicyStoreID: policyStoreID, PolicyTemplateID: string(t.ID),
+		CreatedDate: timestamp(t.CreatedAt), LastUpdatedDate: timestamp(t.UpdatedAt)}
+}
+
+func (h *handler) createPolicyTemplate(ctx context.Context, c access.Caller, in *createPolicyTemplateInput) (templateHead, error) {
+	t, err := h.policyStores.CreateTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), policystore.NewTemplate{
+		Name: bareName(in.Name), Statement: in.Statement, Description: textOf(in.Description), ClientToken: textOf(in.ClientToken),
+	})
+	if err != nil {
+		return templateHead{}, err
+	}
+	return templateHeadOf(in.PolicyStoreID, &t), nil
+}
+
+type policyTemplateInput struct {
+	policyStoreInput
+	// PolicyTemplateID is an id, or name/ and a template's name.
+	PolicyTemplateID string `json:"policyTemplateId"`
+}
+
+func (in *policyTemplateInput) validate(f *findings) {
+	in.policyStoreInput.validate(f)
+	f.id("policyTemplateId", in.PolicyTemplateID)
+}
+
+// templateItem holds no statement, as AVP's.
+type templateItem struct {
+	templateHead
+	Description *string `json:"description,omitempty"`
+	Name        *string `json:"name,omitempty"`
+}
+
+func templateItemOf(policyStoreID string, t *policystore.Template) templateItem {
+	return templateItem{templateHead: templateHeadOf(policyStoreID, t), Description: optional(t.Description), Name: shownName(t.Name)}
+}
+
+type getPolicyTemplateOutput struct {
+	templateItem
+	Statement string `json:"statement"`
+}
+
+func (h *handler) getPolicyTemplate(ctx context.Context, c access.Caller, in *policyTemplateInput) (getPolicyTemplateOutput, error) {
+	t, err := h.policyStores.GetTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyTemplateID(in.PolicyTemplateID))
+	if err != nil {
+		return getPolicyTemplateOutput{}, err
+	}
+	return getPolicyTemplateOutput{templateItem: templateItemOf(in.PolicyStoreID, &t), Statement: t.Statement}, nil
+}
+
+type updatePolicyTemplateInput struct {
+	policyTemplateInput
+	Statement   string  `json:"statement"`
+	Description *string `json:"description"`
+	Name        *string `json:"name"`
+}
+
+func (in *updatePolicyTemplateInput) validate(f *findings) {
+	in.policyTemplateInput.validate(f)
+	f.required("statement", in.Statement != "")
+	f.description("description", in.Description)
+	f.policyName(in.Name)
+}
+
+func (h *handler) updatePolicyTemplate(ctx context.Context, c access.Caller, in *updatePolicyTemplateInput) (templateHead, error) {
+	u := policystore.TemplateUpdate{Statement: in.Statement, Description: in.Description}
+	if in.Name != nil {
+		u.Name = new(bareName(in.Name))
+	}
+	t, err := h.policyStores.UpdateTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyTemplateID(in.PolicyTemplateID), u)
+	if err != nil {
+		return templateHead{}, err
+	}
+	return templateHeadOf(in.PolicyStoreID, &t), nil
+}
+
+func (h *handler) deletePolicyTemplate(ctx context.Context, c access.Caller, in *policyTemplateInput) (empty, error) {
+	return empty{}, h.policyStores.DeleteTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyTemplateID(in.PolicyTemplateID))
+}
+
+type listPolicyTemplatesInput struct {
+	policyStoreInput
+	pageInput
+}
+
+func (in *listPolicyTemplatesInput) validate(f *findings) {
+	in.policyStoreInput.validate(f)
+	in.pageInput.validate(f)
+}
+
+type listPolicyTemplatesOutput struct {
+	PolicyTemplates []templateItem `json:"policyTemplates"`
+	NextToken       string         `json:"nextToken,omitempty"`
+}
+
+func (h *handler) listPolicyTemplates(ctx context.Context, c access.Caller, in *listPolicyTemplatesInput) (listPolicyTemplatesOutput, error) {
+	out := listPolicyTemplatesOutput{PolicyTemplates: []templateItem{}}
+	list := h.list("ListPolicyTemplates", c, in.PolicyStoreID)
+	after, err := list.start(&in.pageInput)
+	if err != nil {
+		return out, err
+	}
+	page, more, err := h.policyStores.ListTemplates(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
+		copse.PolicyTemplateID(after), in.size(defaultResults))
+	if err != nil {
+		return out, err
+	}
+	for i := range page {
+		out.PolicyTemplates = append(out.PolicyTemplates, templateItemOf(in.PolicyStoreID, &page[i]))
+		after = string(page[i].ID)
+	}
+	out.NextToken = list.next(more, after)
+	return out, nil
+}

@@ -1,0 +1,165 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// namePrefix marks a name where an id is expected.
+const namePrefix = "name/"
+
+// storedPolicy is a policy as it is stored. A link whose template is gone is none.
+type storedPolicy struct {
+	id       copse.PolicyID
+	version  uint64
+	body     policyBody
+	template *storedTemplate // of a link
+}
+
+type storedTemplate struct {
+	id      copse.PolicyTemplateID
+	version uint64
+	body    templateBody
+}
+
+func (p *storedPolicy) policy() Policy {
+	out := p.body.policy(p.id)
+	if p.template != nil {
+		for _, a := range p.template.body.Actions {
+			out.Actions = append(out.Actions, a.uid())
+		}
+	}
+	return out
+}
+
+// parse turns what is stored into what decides: of a link, its template with the slots filled.
+func (p *storedPolicy) parse(path string) (*engine.Policy, error) {
+	if p.template == nil {
+		return parsePolicy(path, p.body.Statement)
+	}
+	template, err := p.template.parse(path)
+	if err != nil {
+		return nil, err
+	}
+	return p.fill(template, path)
+}
+
+func (p *storedPolicy) fill(template *engine.Template, path string) (*engine.Policy, error) {
+	return template.Link(path, p.body.Link.Principal.uid(), p.body.Link.Resource.uid())
+}
+
+func (t *storedTemplate) parse(path string) (*engine.Template, error) {
+	return parseTemplate(path, t.body.Statement)
+}
+
+// named is the id a name stands for, and the item's version, 0 when nothing has the name.
+func (s *Service) named(ctx context.Context, id copse.PolicyStoreID, key storage.Key) (string, uint64, error) {
+	item, err := s.backend.Get(ctx, storage.PolicyStore(id), key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", 0, nil
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	var body nameBody
+	if err := decode(item, &body); err != nil {
+		return "", 0, err
+	}
+	return string(body.Policy), item.Version, nil
+}
+
+// lookUp reads what has an id, or a name of the kind that goes with it. absent is the answer when nothing
+// has.
+func (s *Service) lookUp(ctx context.Context, id copse.PolicyStoreID, kind, names storage.Kind, idOrName string, absent error) (storage.Item, error) {
+	found := idOrName
+	if name, isName := strings.CutPrefix(idOrName, namePrefix); isName {
+		of, version, err := s.named(ctx, id, storage.Key{Kind: names, ID: name})
+		if err != nil {
+			return storage.Item{}, err
+		}
+		if version == 0 {
+			return storage.Item{}, absent
+		}
+		found = of
+	}
+	item, err := s.backend.Get(ctx, storage.PolicyStore(id), storage.Key{Kind: kind, ID: found})
+	if errors.Is(err, storage.ErrNotFound) {
+		err = absent
+	}
+	return item, err
+}
+
+// stored reads one policy by id, or by "name/<name>".
+func (s *Service) stored(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID) (storedPolicy, error) {
+	absent := copse.NotFoundError(copse.ResourcePolicy, string(policy))
+	item, err := s.lookUp(ctx, id, kindPolicy, kindName, string(policy), absent)
+	if err != nil {
+		return storedPolicy{}, err
+	}
+	p := storedPolicy{id: copse.PolicyID(item.ID), version: item.Version}
+	if err := decode(item, &p.body); err != nil || p.body.Link == nil {
+		return p, err
+	}
+	template, err := s.storedTemplate(ctx, id, p.body.Link.Template)
+	if err != nil && copse.KindOf(err) == copse.NotFound {
+		return storedPolicy{}, absent
+	}
+	p.template = &template
+	return p, err
+}
+
+// storedTemplate reads one policy template by id, or by "name/<name>".
+func (s *Service) storedTemplate(ctx context.Context, id copse.PolicyStoreID, template copse.PolicyTemplateID) (storedTemplate, error) {
+	absent := copse.NotFoundError(copse.ResourceTemplate, string(template))
+	item, err := s.lookUp(ctx, id, kindTemplate, kindTemplateName, string(template), absent)
+	if err != nil {
+		return storedTemplate{}, err
+	}
+	t := storedTemplate{id: copse.PolicyTemplateID(item.ID), version: item.Version}
+	return t, decode(item, &t.body)
+}
+
+// takeName is the write that makes a name a policy's, or Conflict when it is another's. What a link had
+// that went with its template is free.
+func (s *Service) takeName(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID, name string) ([]storage.Write, error) {
+	of, version, err := s.named(ctx, id, nameKey(name))
+	if err != nil {
+		return nil, err
+	}
+	if version != 0 {
+		if _, err := s.stored(ctx, id, copse.PolicyID(of)); err == nil {
+			return nil, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicy, ID: namePrefix + name,
+				Detail: fmt.Sprintf("another policy of this policy store has the name %q", name)}
+		} else if copse.KindOf(err) != copse.NotFound {
+			return nil, err
+		}
+	}
+	return newNameWrites(nameKey(name), string(policy), version)
+}
+
+// takeTemplateName is takeName for templates.
+func (s *Service) takeTemplateName(ctx context.Context, id copse.PolicyStoreID, template copse.PolicyTemplateID, name string) ([]storage.Write, error) {
+	_, version, err := s.named(ctx, id, templateNameKey(name))
+	if err != nil {
+		return nil, err
+	}
+	if version != 0 {
+		return nil, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceTemplate, ID: namePrefix + name,
+			Detail: fmt.Sprintf("another policy template of this policy store has the name %q", name)}
+	}
+	return newNameWrites(templateNameKey(name), string(template), 0)
+}
+
+func newNameWrites(key storage.Key, of string, version uint64) ([]storage.Write, error) {
+	encoded, err := encode(&nameBody{V: bodyVersion, Policy: copse.PolicyID(of)})
+	if err != nil {
+		return nil, err
+	}
+	return []storage.Write{{Key: key, Body: encoded, Expect: storage.Version(version)}}, nil
+}

@@ -1,0 +1,413 @@
+package policystore
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// merge is what becomes of stored contents under new ones.
+type merge struct {
+	stored *contents // its templates become those of afterwards
+	in     NewContents
+	drafts drafts
+	schema *engine.Schema // afterwards
+	at     time.Time
+
+	templates map[copse.PolicyTemplateID]*nextTemplate // as they will be
+	byName    map[string]*nextTemplate
+	gone      map[copse.PolicyID]bool // deleted or replaced
+	next      []nextPolicy            // the policies that were given, as they will be
+	writes    []storage.Write
+	result    ContentsResult
+}
+
+// nextTemplate is a template as it will be.
+type nextTemplate struct {
+	*storedTemplate
+	parsed  *engine.Template // nil until it is needed, of one that stays
+	path    string           // where it was given; empty for one that stays
+	changed bool
+}
+
+// nextPolicy is a policy as it will be.
+type nextPolicy struct {
+	policySource
+	body     policyBody
+	path     string
+	former   *storedPolicy
+	template *nextTemplate // of a link
+}
+
+func newMerge(stored *contents, in NewContents, d drafts, schema *engine.Schema) *merge {
+	return &merge{
+		stored: stored, in: in, drafts: d, schema: schema, at: now(),
+		templates: make(map[copse.PolicyTemplateID]*nextTemplate), byName: make(map[string]*nextTemplate),
+		gone: make(map[copse.PolicyID]bool),
+	}
+}
+
+func (m *merge) write(key storage.Key, body any, expect storage.Expectation) error {
+	encoded, err := encode(body)
+	m.writes = append(m.writes, storage.Write{Key: key, Body: encoded, Expect: expect})
+	return err
+}
+
+// plan computes the writes and the result, and validates what is new. found is what is known to be wrong
+// already; it is told together with the rest.
+func (m *merge) plan(found findings) error {
+	f := findings{fields: slices.Clone(found.fields), more: found.more}
+	if err := m.planSchema(); err != nil {
+		return err
+	}
+	if err := m.planTemplates(); err != nil {
+		return err
+	}
+	if err := m.draftPolicies(&f); err != nil {
+		return err
+	}
+	if err := m.validate(&f); err != nil {
+		return err
+	}
+	for i := range m.next {
+		if err := m.planPolicy(&m.next[i]); err != nil {
+			return err
+		}
+	}
+	m.planOthers()
+	slices.SortFunc(m.result.Policies, func(a, b copse.PolicyRef) int { return cmp.Compare(a.Name, b.Name) })
+	return nil
+}
+
+func (m *merge) planSchema() error {
+	if m.in.Schema == nil {
+		return nil
+	}
+	if err := checkSchema(*m.in.Schema, m.schema, m.stored.quotas); err != nil {
+		return err
+	}
+	body := newSchemaBody(*m.in.Schema, m.schema, m.at, m.at)
+	if old := m.stored.schemaBody; old != nil {
+		// Compared as they would be stored, since JSON loses its white space there.
+		was, err := encode(&schemaBody{JSON: old.JSON, Cedar: old.Cedar})
+		if err != nil {
+			return err
+		}
+		is, err := encode(&schemaBody{JSON: body.JSON, Cedar: body.Cedar})
+		if err != nil {
+			return err
+		}
+		if string(was) == string(is) {
+			return nil
+		}
+		body.CreatedAt = old.CreatedAt
+	}
+	return m.write(schemaKey, body, storage.Version(m.stored.schemaVersion))
+}
+
+// planTemplates decides which templates there will be, before the links that name them are looked at.
+func (m *merge) planTemplates() error {
+	former := make(map[string]*storedTemplate)
+	for _, id := range slices.Sorted(maps.Keys(m.stored.templates)) {
+		switch t := m.stored.templates[id]; {
+		case m.in.Templates == nil || t.body.Name == "" && !m.in.Prune:
+			m.keep(&nextTemplate{storedTemplate: t})
+		case t.body.Name == "":
+			m.removeTemplate(t)
+		default:
+			former[t.body.Name] = t
+		}
+	}
+	for _, d := range m.drafts.templates {
+		t := former[d.text.Name]
+		delete(former, d.text.Name)
+		next := &nextTemplate{storedTemplate: t, parsed: d.template, path: d.path}
+		if t == nil {
+			next.storedTemplate = &storedTemplate{id: copse.PolicyTemplateID(copse.NewID())}
+		}
+		m.keep(next)
+		if d.template == nil {
+			continue // it does not parse, and nothing will be written
+		}
+		if err := m.planTemplate(next, d.text, t == nil); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(former)) {
+		m.removeTemplate(former[name])
+	}
+	return nil
+}
+
+func (m *merge) keep(t *nextTemplate) {
+	m.templates[t.id] = t
+	if name := cmp.Or(t.body.Name, m.drafts.nameAt(t.path)); name != "" {
+		m.byName[name] = t
+	}
+}
+
+func (m *merge) planTemplate(next *nextTemplate, text PolicyText, created bool) error {
+	if !created && next.body.Statement == text.Statement && next.body.Description == text.Description {
+		return nil
+	}
+	if err := checkSize(copse.ResourceTemplate, next.path, len(text.Statement), m.stored.quotas.PolicyBytes); err != nil {
+		return err
+	}
+	next.changed = true
+	madeAt := m.at
+	if created {
+		m.result.Created++
+		if text.Name != "" {
+			err := m.write(templateNameKey(text.Name), &nameBody{V: bodyVersion, Policy: copse.PolicyID(next.id)}, storage.Absent())
+			if err != nil {
+				return err
+			}
+		}
+	} else {
+		m.result.Updated++
+		madeAt = next.body.CreatedAt
+	}
+	// In place: the stored links have this template.
+	next.body = newTemplateBody(text, next.parsed, madeAt, m.at)
+	return m.write(templateKey(next.id), &next.body, storage.Version(next.version))
+}
+
+func (m *merge) removeTemplate(t *storedTemplate) {
+	m.result.Deleted++
+	m.writes = append(m.writes, storage.Write{Key: templateKey(t.id), Expect: storage.Version(t.version)})
+	m.writes = append(m.writes, t.unname()...)
+}
+
+// parse gives the template as the engine has it.
+func (t *nextTemplate) parse() (*engine.Template, error) {
+	if t.parsed != nil || t.path != "" {
+		return t.parsed, nil
+	}
+	parsed, err := t.storedTemplate.parse(string(t.id))
+	if err != nil {
+		return nil, unusable(t.storedTemplate, err)
+	}
+	t.parsed = parsed
+	return parsed, nil
+}
+
+// draftPolicies turns what was given into policies as they will be, links filled.
+func (m *merge) draftPolicies(f *findings) error {
+	former := make(map[string]*storedPolicy)
+	for i := range m.stored.policies {
+		if p := &m.stored.policies[i]; p.body.Name != "" {
+			former[p.body.Name] = p
+		}
+	}
+	for _, d := range m.drafts.policies {
+		p := nextPolicy{path: d.path, former: former[d.text.Name]}
+		if d.text.Name == "" {
+			p.former = nil
+		}
+		p.ref = copse.PolicyRef{ID: copse.PolicyID(copse.NewID()), Name: d.text.Name}
+		created := m.at
+		if p.former != nil {
+			p.ref.ID, created = p.former.id, p.former.body.CreatedAt
+		}
+		if d.text.Link != nil {
+			if err := m.draftLink(f, d, &p); err != nil {
+				return err
+			}
+			p.body.CreatedAt = created
+		} else if p.policy = d.policy; p.policy != nil {
+			p.body = newPolicyBody(d.text, d.policy, created, m.at)
+		}
+		p.size = p.body.size()
+		m.next = append(m.next, p)
+	}
+	return nil
+}
+
+// draftLink fills a link that was given. What is wrong with it is a finding; then p has no policy.
+func (m *merge) draftLink(f *findings, d draft, p *nextPolicy) error {
+	link := *d.text.Link
+	name, isName := strings.CutPrefix(string(link.Template), namePrefix)
+	p.template = m.templates[link.Template]
+	if isName {
+		p.template = m.byName[name]
+	}
+	if p.template == nil {
+		f.add(copse.Field{Path: d.path, Message: fmt.Sprintf("there is no policy template %q", strings.TrimPrefix(string(link.Template), namePrefix))})
+		return nil
+	}
+	template, err := p.template.parse()
+	if err != nil || template == nil { // nil: it was given, and its findings say what is wrong
+		return err
+	}
+	if p.policy, err = template.Link(d.path, link.Principal, link.Resource); err != nil {
+		return f.take(err)
+	}
+	p.body = newLinkBody(d.text.Name, link, p.policy, p.template.id, m.at)
+	return nil
+}
+
+// validate holds what is new against the schema as it will be, and then tells everything that was found:
+// templates and policies that were given, the templates of links that were given, and the links that stay
+// of templates that change.
+func (m *merge) validate(f *findings) error {
+	var policies []*engine.Policy
+	var templates []*engine.Template
+	var paths, templatePaths []string
+	checked := make(map[copse.PolicyTemplateID]bool)
+	check := func(t *nextTemplate, path string) {
+		if t.parsed != nil && !checked[t.id] {
+			checked[t.id] = true
+			templates, templatePaths = append(templates, t.parsed), append(templatePaths, path)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.templates)) {
+		if t := m.templates[id]; t.path != "" {
+			check(t, t.path)
+		}
+	}
+	for i := range m.next {
+		if p := &m.next[i]; p.policy != nil {
+			policies, paths = append(policies, p.policy), append(paths, p.path)
+			if p.template != nil {
+				check(p.template, p.path)
+			}
+		}
+	}
+	for i := range m.stored.policies {
+		p := &m.stored.policies[i]
+		if t := m.staysLinked(p); t != nil && t.changed {
+			link, err := p.fill(t.parsed, t.path)
+			if err := f.take(err); err != nil {
+				return err
+			}
+			if link != nil {
+				policies, paths = append(policies, link), append(paths, t.path)
+			}
+		}
+	}
+	mode := m.stored.settings.Validation
+	if err := f.take(validateTemplates(mode, m.schema, templatePaths, templates...)); err != nil {
+		return err
+	}
+	if err := f.take(validate(mode, m.schema, paths, policies...)); err != nil {
+		return err
+	}
+	return f.err(copse.ResourcePolicy, "the policies are not valid")
+}
+
+// staysLinked is the template, afterwards, of a stored link that stays; nil for any other policy.
+func (m *merge) staysLinked(p *storedPolicy) *nextTemplate {
+	if p.body.Link == nil || p.body.Name != "" || m.in.Prune {
+		return nil
+	}
+	return m.templates[p.body.Link.Template]
+}
+
+func (m *merge) planPolicy(p *nextPolicy) error {
+	m.result.Policies = append(m.result.Policies, p.ref)
+	if p.former != nil {
+		m.gone[p.former.id] = true
+		was := &p.former.body
+		if was.Statement == p.body.Statement && was.Description == p.body.Description && was.Link.equal(p.body.Link) {
+			return nil
+		}
+	}
+	if err := checkSize(copse.ResourcePolicy, p.path, len(p.body.Statement), m.stored.quotas.PolicyBytes); err != nil {
+		return err
+	}
+	if p.former != nil {
+		m.result.Updated++
+		return m.write(policyKey(p.ref.ID), &p.body, storage.Version(p.former.version))
+	}
+	m.result.Created++
+	if p.ref.Name != "" {
+		// A link that went with its template may have had the name.
+		expect := storage.Version(m.stored.names[p.ref.Name])
+		if err := m.write(nameKey(p.ref.Name), &nameBody{V: bodyVersion, Policy: p.ref.ID}, expect); err != nil {
+			return err
+		}
+	}
+	return m.write(policyKey(p.ref.ID), &p.body, storage.Absent())
+}
+
+func (b *linkBody) equal(other *linkBody) bool {
+	if b == nil || other == nil {
+		return b == other
+	}
+	return *b.link() == *other.link()
+}
+
+// planOthers decides about the policies that were not given.
+func (m *merge) planOthers() {
+	for i := range m.stored.policies {
+		p := &m.stored.policies[i]
+		switch {
+		case m.gone[p.id]:
+		case p.body.Name == "" && !m.in.Prune && (p.body.Link == nil || m.staysLinked(p) != nil):
+			m.result.Kept = append(m.result.Kept, copse.PolicyRef{ID: p.id})
+		default:
+			m.gone[p.id] = true
+			m.result.Deleted++
+			m.writes = append(m.writes, storage.Write{Key: policyKey(p.id), Expect: storage.Version(p.version)})
+			m.writes = append(m.writes, p.unname()...)
+		}
+	}
+}
+
+// check holds the limits of the contents as they will be.
+func (m *merge) check(s *Service) error {
+	if err := checkCommit(m.writes); err != nil {
+		return err
+	}
+	if len(m.drafts.templates) > 0 { // a plan made smaller does not stop what adds none
+		if err := checkTemplateCount(len(m.templates), m.stored.quotas); err != nil {
+			return err
+		}
+	}
+	var all load
+	for _, t := range m.templates {
+		all.text += len(t.body.Statement)
+	}
+	sizes := make(scopeSizes)
+	count := func(b *policyBody, template *storedTemplate) {
+		all.text += b.size()
+		if template != nil {
+			all.linked += len(template.body.Statement)
+		}
+		sizes.add(b.Resource.uid(), b.size())
+	}
+	for i := range m.next {
+		p := &m.next[i]
+		if p.template != nil {
+			count(&p.body, p.template.storedTemplate)
+		} else {
+			count(&p.body, nil)
+		}
+	}
+	for i := range m.stored.policies {
+		if p := &m.stored.policies[i]; !m.gone[p.id] {
+			count(&p.body, p.template)
+		}
+	}
+	if err := sizes.check(m.stored.quotas.ScopeBytes); err != nil {
+		return err
+	}
+	weight, err := s.weigh(m.schema, m.stored.settings.settings(), all, func() ([]policySource, error) {
+		sources, err := m.stored.sources(m.gone)
+		for i := range m.next {
+			sources = append(sources, m.next[i].policySource)
+		}
+		return sources, err
+	})
+	if err != nil {
+		return err
+	}
+	return s.checkWeight(weight)
+}
