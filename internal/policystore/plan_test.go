@@ -126,9 +126,12 @@ func TestPlanAVPCountsOperations(t *testing.T) {
 			do   func() error
 			want int
 		}{
-			"IsAuthorized":   {decideIn(s, id), 200},
-			"CreatePolicy":   {createIn(s, id), 10},
-			"ListPolicies":   {func() error { _, _, err := s.ListPolicies(ctx, root, id, policystore.PolicyFilter{}, "", 10); return err }, 10},
+			"IsAuthorized": {decideIn(s, id), 200},
+			"CreatePolicy": {createIn(s, id), 10},
+			"ListPolicies": {func() error {
+				_, _, err := s.ListPolicies(ctx, root, id, policystore.PolicyFilter{}, "", 10)
+				return err
+			}, 10},
 			"GetPolicyStore": {func() error { _, err := s.Get(ctx, root, id); return err }, 10},
 		} {
 			if n := until(t, c.do); n != c.want {
