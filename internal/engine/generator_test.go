@@ -47,10 +47,10 @@ var errorKinds = []string{"overflow", "type error", "does not have the attribute
 
 // coverage counts what a random run met.
 type coverage struct {
-	pairs, allows, failing, candidates, refused int
-	seen                                        map[string]int // operators of the policies that were evaluated
-	kinds                                       map[string]int // kinds of error
-	graphs                                      map[string]int
+	pairs, allows, failing, candidates, refused, kept int
+	seen                                              map[string]int // operators of the policies that were evaluated
+	kinds                                             map[string]int // kinds of error
+	graphs                                            map[string]int
 }
 
 func TestEngineAgreesWithTheJudge(t *testing.T) {
@@ -83,6 +83,9 @@ func (c *coverage) assertBreadth(t *testing.T) {
 	if c.seen["link"]*100 < c.candidates*leastLinkPercent {
 		t.Errorf("%d of %d candidates were links", c.seen["link"], c.candidates)
 	}
+	if c.kept < 5_000 {
+		t.Errorf("%d policies were kept from a former snapshot", c.kept)
+	}
 	if c.refused < 500 {
 		t.Errorf("%d requests that disagree with their schema were refused", c.refused)
 	}
@@ -113,6 +116,7 @@ func (g *grove) compareStore(t *testing.T, c *coverage) (differences []string) {
 		policies[fmt.Sprintf("p%02d", i)] = g.policy(3)
 	}
 	snapshot, set := compileRandom(t, g, policies)
+	c.kept = g.kept
 	heads := cedar.PolicyMap{}
 	for id, p := range set.All() {
 		heads[id] = headOnly(p)
@@ -186,7 +190,7 @@ func compileRandom(t *testing.T, g *grove, policies map[string]written) (*Snapsh
 	set := cedar.NewPolicySet()
 	var sources []Source
 	for _, id := range slices.Sorted(maps.Keys(policies)) {
-		source := Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: mustWrite(t, policies[id])}
+		source := Source{Ref: copse.PolicyRef{ID: copse.PolicyID(id)}, Policy: mustWrite(t, policies[id]), Version: 1}
 		sources = append(sources, source)
 		judges := new(cedar.Policy)
 		if err := judges.UnmarshalCedar([]byte(policies[id].materialised())); err != nil {
@@ -197,11 +201,43 @@ func compileRandom(t *testing.T, g *grove, policies map[string]written) (*Snapsh
 	// The order policies come in must not matter.
 	g.r.Shuffle(len(sources), func(i, j int) { sources[i], sources[j] = sources[j], sources[i] })
 	// Requests are checked where they agree with the schema by making.
-	snapshot, err := Compile(schema, copse.Settings{CheckRequests: g.declared != nil}, sources)
+	settings := copse.Settings{CheckRequests: g.declared != nil}
+	var former *Snapshot
+	if g.chance(50) {
+		former = g.former(t, schema, settings, sources)
+	}
+	for i, source := range sources {
+		if former.Holds(schema, source) {
+			g.kept++
+			sources[i].Policy = nil
+		}
+	}
+	snapshot, err := former.Recompile(schema, settings, sources)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return snapshot, set
+}
+
+// former is a snapshot from before some changes: of the policies of today, some had another text then, some
+// were not there, and one was there that is gone.
+func (g *grove) former(t *testing.T, schema *Schema, settings copse.Settings, today []Source) *Snapshot {
+	t.Helper()
+	sources := []Source{{Ref: copse.PolicyRef{ID: "gone"}, Policy: mustWrite(t, g.policy(2)), Version: 1}}
+	for _, source := range today {
+		switch {
+		case g.chance(20):
+			source.Policy, source.Version = mustWrite(t, g.policy(2)), 2
+		case g.chance(20):
+			continue
+		}
+		sources = append(sources, source)
+	}
+	snapshot, err := Compile(schema, settings, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot
 }
 
 // mustWrite is the policy as the engine reads it.

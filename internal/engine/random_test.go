@@ -24,6 +24,8 @@ type grove struct {
 	graph    string // the form of the hierarchy
 	// ops counts the operators of the policy at hand.
 	ops map[string]int
+	// kept counts the policies that snapshots took from former ones.
+	kept int
 }
 
 var (
