@@ -38,7 +38,7 @@ var imports = map[string]string{
 	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync rate",
 	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/policystore internal/token prometheus json", // tokens: two of its operations take them
-	"internal/api":                               ". internal/access internal/policystore internal/tenant prometheus json huma",
+	"internal/api":                               ". cedar-types internal/access internal/policystore internal/tenant prometheus json huma",
 	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json",
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml",

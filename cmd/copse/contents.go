@@ -106,9 +106,9 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 		if p.Name == "" {
 			continue
 		}
-		text := api.PolicyText{Name: p.Name, Statement: p.Statement, Description: p.Description}
+		text := api.PolicyText{Name: p.Name, Statement: p.Statement, Link: p.Link, Description: p.Description}
 		if local, replaced := mine[p.Name]; replaced {
-			text.Statement = local.text
+			text.Statement, text.Link = local.text, nil
 			l.local[len(l.sent)] = local
 			delete(mine, p.Name)
 		}
@@ -124,14 +124,17 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 }
 
 // explain turns the places in a server's answer into places in local files.
-func (l *localContents) explain(err error) error {
+func (l *localContents) explain(err error) error { return explainFields(err, l.finding) }
+
+// explainFields shows the findings of an answer where show says.
+func explainFields(err error, show func(api.ErrorField) finding) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok || len(e.info.Fields) == 0 {
 		return err
 	}
 	f := &failure{code: exitError, message: e.Error(), err: err}
 	for _, field := range e.info.Fields {
-		f.findings = append(f.findings, l.finding(field))
+		f.findings = append(f.findings, show(field))
 	}
 	sortFindings(f.findings)
 	return f

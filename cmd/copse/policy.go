@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,7 +195,7 @@ func (a *app) policyGet() *cobra.Command {
 			if a.output == "json" {
 				return a.show(contents.Policies[i], nil)
 			}
-			_, err = fmt.Fprintln(a.stdout, strings.TrimRight(contents.Policies[i].Statement, "\n"))
+			_, err = fmt.Fprintln(a.stdout, textOf(&contents.Policies[i]))
 			return err
 		},
 	}
@@ -237,7 +238,11 @@ through the AVP API.`,
 			return a.show(contents, func(t *table) {
 				t.row("NAME", "EFFECT", "POLICY ID", "UPDATED", "DESCRIPTION")
 				for _, p := range contents.Policies {
-					t.row(p.Name, p.Effect, p.PolicyID, when(p.UpdatedAt), p.Description)
+					about := p.Description
+					if p.Link != nil {
+						about = linkText(p.Link)
+					}
+					t.row(p.Name, p.Effect, p.PolicyID, when(p.UpdatedAt), about)
 				}
 			})
 		},
@@ -323,4 +328,23 @@ func without(policies []api.Policy, names []string) ([]api.Policy, error) {
 		}
 	}
 	return left, nil
+}
+
+// textOf is a policy's text; of a link, which has none, a comment that says what it is.
+func textOf(p *api.Policy) string {
+	if p.Link != nil {
+		return "// " + linkText(p.Link)
+	}
+	return strings.TrimRight(p.Statement, "\n")
+}
+
+func linkText(link *api.Link) string {
+	text := "link of template " + cmp.Or(link.Template, link.TemplateID)
+	if e := link.Principal; e != nil {
+		text += fmt.Sprintf(", ?principal = %s::%q", e.Type, e.ID)
+	}
+	if e := link.Resource; e != nil {
+		text += fmt.Sprintf(", ?resource = %s::%q", e.Type, e.ID)
+	}
+	return text
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -18,7 +19,7 @@ STRICT policy store no policy gets in that disagrees with it. Schemas are writte
 (.cedarschema) or in Cedar's JSON syntax (.json).`,
 		`  copse schema put acme.cedarschema --tenant acme
   copse schema get --tenant acme`,
-		a.schemaPut(), a.schemaGet())
+		a.schemaPut(), a.schemaGet(), a.schemaCheck())
 }
 
 func (a *app) schemaPut() *cobra.Command {
@@ -28,7 +29,8 @@ func (a *app) schemaPut() *cobra.Command {
 		Use:   "put FILE",
 		Short: "Put a schema",
 		Long: `Put a schema into a policy store, in place of the one it has. As in Amazon Verified Permissions, the
-policies that are there are not checked against it before they are written again. To change schema
+policies that are there are not checked against it before they are written again; those that it
+breaks are told afterwards. "copse schema check" tells them without putting it. To change schema
 and policies together and have them checked against each other, use "copse policy put --schema".`,
 		Example: `  copse schema put acme.cedarschema --tenant acme
   generate-schema | copse schema put - --format json --tenant acme`,
@@ -61,10 +63,93 @@ func (a *app) putSchema(ctx context.Context, target *target, local *localContent
 		return local.explain(err)
 	}
 	if a.output == "json" {
-		return a.show(out, nil)
+		err = a.show(out, nil)
+	} else {
+		a.say("policy store %s has the schema of %s", policyStore, local.schema.file)
 	}
-	a.say("policy store %s has the schema of %s", policyStore, local.schema.file)
+	if err != nil {
+		return err
+	}
+	// The schema is there: that it breaks policies, or that this can't be told, is no failure of the put.
+	var check api.SchemaCheck
+	if err := c.do(ctx, request{method: http.MethodGet, path: policyStorePath(policyStore) + "/schema:check", out: &check}); err != nil {
+		a.say("which policies it breaks could not be found out: %v", err)
+		return nil
+	}
+	a.sayBroken(&check)
 	return nil
+}
+
+func (a *app) schemaCheck() *cobra.Command {
+	var target target
+	var format string
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Tell which stored policies a schema breaks",
+		Long: `Hold all policies and policy templates of a policy store against the schema of a file, without putting
+it; or, without a file, against the schema that is there. Nothing is changed. The exit code is 1 when
+something would be refused.`,
+		Example: `  copse schema check acme.cedarschema --tenant acme && copse schema put acme.cedarschema --tenant acme`,
+		Args:    args(0, 1, "the file of a schema, or nothing"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			local := &localContents{}
+			if len(args) == 1 {
+				var err error
+				if local, err = a.readContents(args[0], format, nil); err != nil {
+					return err
+				}
+			}
+			return a.checkSchema(cmd.Context(), &target, local)
+		},
+	}
+	target.flags(a, cmd)
+	cmd.Flags().StringVar(&format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
+	return cmd
+}
+
+func (a *app) checkSchema(ctx context.Context, target *target, local *localContents) error {
+	c, err := a.newClient()
+	if err != nil {
+		return err
+	}
+	policyStore, err := target.resolve(ctx, c)
+	if err != nil {
+		return err
+	}
+	var check api.SchemaCheck
+	r := request{method: http.MethodGet, path: policyStorePath(policyStore) + "/schema:check", out: &check}
+	if local.schema != nil {
+		r.method, r.in = http.MethodPost, local.schemaText()
+	}
+	if err := c.do(ctx, r); err != nil {
+		return local.explain(err)
+	}
+	if a.output == "json" {
+		if err := a.show(check, nil); err != nil {
+			return err
+		}
+	} else {
+		a.sayBroken(&check)
+	}
+	if n := len(check.Broken) + check.More; n > 0 {
+		return failf("the schema breaks %d of %d policies and templates", n, check.Checked)
+	}
+	if a.output != "json" {
+		a.say("%d policies and templates agree with the schema", check.Checked)
+	}
+	return nil
+}
+
+// sayBroken lists what a schema breaks, with the place in its text.
+func (a *app) sayBroken(check *api.SchemaCheck) {
+	for _, b := range check.Broken {
+		for _, f := range b.Findings {
+			a.say("%s %s:%d:%d: %s", b.Kind, cmp.Or(b.Name, b.ID), f.Line, f.Column, f.Message)
+		}
+	}
+	if check.More > 0 {
+		a.say("and %d more", check.More)
+	}
 }
 
 func (a *app) schemaGet() *cobra.Command {

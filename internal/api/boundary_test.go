@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (20+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (20+3)*5)
+	if asked != (22+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (22+3)*5)
 	}
 }
 

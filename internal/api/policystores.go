@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/copse-authz/copse"
@@ -35,8 +36,14 @@ func registerPolicyStores(a *API, h huma.API) {
 		summary: "Get the schema", errors: []int{http.StatusNotFound}}, (*API).getSchema)
 	register(a, h, route{method: http.MethodPut, path: "/v1/policy-stores/{id}/schema", id: "putSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Write},
 		summary:     "Replace the schema",
-		description: "Stored policies are not checked against it again; each is when it is next written.",
+		description: "Stored policies and templates are not checked against it again; each is when it is next written. schema:check tells which of them it breaks, before and after.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).putSchema)
+	register(a, h, route{method: http.MethodPost, path: "/v1/policy-stores/{id}/schema:check", id: "checkNewSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
+		summary:     "Tell what a new schema would break",
+		description: "Nothing is changed. Everything stored is held against the schema as STRICT does, whatever the mode.",
+		errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity}}, (*API).checkNewSchema)
+	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/schema:check", id: "checkSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
+		summary: "Tell what the stored schema breaks", errors: []int{http.StatusNotFound}}, (*API).checkSchema)
 }
 
 // PolicyStorePath is exported for the same reason as [Paging].
@@ -110,17 +117,39 @@ func (a *API) getContents(ctx context.Context, c access.Caller, in *PolicyStoreP
 	if got.Schema != nil {
 		out.Body.Schema = new(schemaOf(got.Schema))
 	}
+	names := make(map[copse.PolicyTemplateID]string)
+	for _, t := range got.Templates {
+		names[t.ID] = t.Name
+		out.Body.Templates = append(out.Body.Templates, Template{
+			TemplateID: string(t.ID), Name: t.Name, Statement: t.Statement, Description: t.Description,
+			Effect: effectOf(t.Forbids), CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt,
+		})
+	}
 	for i, p := range got.Policies {
-		effect := "permit"
-		if p.Forbids {
-			effect = "forbid"
-		}
 		out.Body.Policies[i] = Policy{
 			PolicyID: string(p.ID), Name: p.Name, Statement: p.Statement, Description: p.Description,
-			Effect: effect, CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+			Effect: effectOf(p.Forbids), CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+		}
+		if p.Link != nil {
+			out.Body.Policies[i].Link = &Link{Template: names[p.Link.Template], TemplateID: string(p.Link.Template),
+				Principal: entityOf(p.Link.Principal), Resource: entityOf(p.Link.Resource)}
 		}
 	}
 	return out, nil
+}
+
+func effectOf(forbids bool) string {
+	if forbids {
+		return "forbid"
+	}
+	return "permit"
+}
+
+func entityOf(uid types.EntityUID) *EntityUID {
+	if uid.IsZero() {
+		return nil
+	}
+	return &EntityUID{Type: string(uid.Type), ID: string(uid.ID)}
 }
 
 func etag(revision uint64) string { return strconv.Quote(strconv.FormatUint(revision, 10)) }
@@ -148,8 +177,12 @@ func (a *API) putContents(ctx context.Context, c access.Caller, in *putContentsI
 	if err := checkSchemaText("schema", in.Body.Schema); err != nil {
 		return nil, err
 	}
+	var templates []policystore.PolicyText // nil keeps them
+	if in.Body.Templates != nil {
+		templates = templateTexts(*in.Body.Templates)
+	}
 	done, err := a.policyStores.PutContents(ctx, c, id, policystore.NewContents{
-		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies),
+		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies), Templates: templates,
 		Prune: in.Body.Prune, IfRevision: revision,
 	})
 	if err != nil {
@@ -225,6 +258,45 @@ func (a *API) putSchema(ctx context.Context, c access.Caller, in *struct {
 		return nil, relocate(err)
 	}
 	return &schemaOutput{Body: schemaOf(&s)}, nil
+}
+
+type schemaCheckOutput struct{ Body SchemaCheck }
+
+func (a *API) checkNewSchema(ctx context.Context, c access.Caller, in *struct {
+	PolicyStorePath
+	Body SchemaText
+}) (*schemaCheckOutput, error) {
+	if err := checkSchemaText("body", &in.Body); err != nil {
+		return nil, err
+	}
+	return a.check(ctx, c, &in.PolicyStorePath, schemaText(&in.Body))
+}
+
+func (a *API) checkSchema(ctx context.Context, c access.Caller, in *PolicyStorePath) (*schemaCheckOutput, error) {
+	return a.check(ctx, c, in, nil)
+}
+
+func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath, text *policystore.SchemaText) (*schemaCheckOutput, error) {
+	id, err := path.id()
+	if err != nil {
+		return nil, err
+	}
+	found, err := a.policyStores.CheckSchema(ctx, c, id, text)
+	if err != nil {
+		return nil, relocate(err)
+	}
+	out := &schemaCheckOutput{Body: SchemaCheck{Revision: found.Revision, Checked: found.Checked, More: found.More, Broken: []BrokenPolicy{}}}
+	for _, b := range found.Broken {
+		broken := BrokenPolicy{Kind: "policy", ID: b.ID, Name: b.Name, Findings: []ErrorField{}}
+		if b.Template {
+			broken.Kind = "template"
+		}
+		for _, f := range b.Fields {
+			broken.Findings = append(broken.Findings, ErrorField{Path: "statement", Message: f.Message, Line: f.Line, Column: f.Column})
+		}
+		out.Body.Broken = append(out.Body.Broken, broken)
+	}
+	return out, nil
 }
 
 // relocate names the members of this body, which is the schema itself and not an object that has one.

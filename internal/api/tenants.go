@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/copse-authz/copse"
@@ -81,7 +82,7 @@ func tenantOf(t tenant.Tenant) Tenant {
 func (a *API) createTenant(ctx context.Context, c access.Caller, in *struct{ Body CreateTenantRequest }) (*tenantOutput, error) {
 	made := tenant.NewTenant{
 		ID: copse.TenantID(in.Body.Tenant), Description: in.Body.Description,
-		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies),
+		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies), Templates: templateTexts(in.Body.Templates),
 		PolicyStoreID: copse.PolicyStoreID(in.Body.PolicyStoreID),
 	}
 	if s := in.Body.Settings; s != nil {
@@ -178,7 +179,35 @@ func schemaText(text *SchemaText) *policystore.SchemaText {
 func policyTexts(texts []PolicyText) []policystore.PolicyText {
 	out := make([]policystore.PolicyText, len(texts))
 	for i, t := range texts {
+		out[i] = policystore.PolicyText{Name: t.Name, Statement: t.Statement, Description: t.Description, Link: t.Link.link()}
+	}
+	return out
+}
+
+func templateTexts(texts []TemplateText) []policystore.PolicyText {
+	out := make([]policystore.PolicyText, len(texts))
+	for i, t := range texts {
 		out[i] = policystore.PolicyText{Name: t.Name, Statement: t.Statement, Description: t.Description}
 	}
 	return out
+}
+
+// link takes the name where both are given: so an answer can be sent to another policy store, whose
+// template of that name has an id of its own.
+func (l *Link) link() *policystore.Link {
+	if l == nil {
+		return nil
+	}
+	out := &policystore.Link{Template: copse.PolicyTemplateID(l.TemplateID), Principal: l.Principal.uid(), Resource: l.Resource.uid()}
+	if l.Template != "" {
+		out.Template = copse.PolicyTemplateID("name/" + l.Template)
+	}
+	return out
+}
+
+func (e *EntityUID) uid() types.EntityUID {
+	if e == nil {
+		return types.EntityUID{}
+	}
+	return types.NewEntityUID(types.EntityType(e.Type), types.String(e.ID))
 }

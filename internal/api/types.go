@@ -24,18 +24,68 @@ type SchemaText struct {
 // PolicyText is a named policy on its way in.
 type PolicyText struct {
 	Name        string `json:"name" minLength:"1" maxLength:"145" pattern:"^[a-zA-Z0-9/_-]+$" doc:"Unique in the policy store. The same name keeps its policy id." example:"owners-may-view"`
-	Statement   string `json:"statement" minLength:"1" doc:"Exactly one Cedar policy." example:"permit (principal, action == Action::\"view\", resource) when { resource.owner == principal };"`
+	Statement   string `json:"statement,omitempty" doc:"Exactly one Cedar policy. Exactly one of statement and link is given." example:"permit (principal, action == Action::\"view\", resource) when { resource.owner == principal };"`
+	Link        *Link  `json:"link,omitempty" doc:"A template with its slots filled, instead of a statement."`
+	Description string `json:"description,omitempty" maxLength:"150" doc:"For people. A link has none."`
+}
+
+// Link makes a policy of a template: an entity for each slot the template has, and for no other.
+type Link struct {
+	Template   string     `json:"template,omitempty" doc:"The template's name, or empty in an answer when it has none. In a request exactly one of template and templateId is given, or the two of an answer." example:"viewers"`
+	TemplateID string     `json:"templateId,omitempty" doc:"The template's id." example:"9wYixMplbbZQb5fcZHyJhY"`
+	Principal  *EntityUID `json:"principal,omitempty" doc:"What stands in ?principal."`
+	Resource   *EntityUID `json:"resource,omitempty" doc:"What stands in ?resource."`
+}
+
+// EntityUID names an entity.
+type EntityUID struct {
+	Type string `json:"type" minLength:"1" maxLength:"200" example:"User"`
+	ID   string `json:"id" maxLength:"612" example:"alice"`
+}
+
+// TemplateText is a named policy template on its way in.
+type TemplateText struct {
+	Name        string `json:"name" minLength:"1" maxLength:"145" pattern:"^[a-zA-Z0-9/_-]+$" doc:"Unique among the templates of the policy store. The same name keeps its id." example:"viewers"`
+	Statement   string `json:"statement" minLength:"1" doc:"Exactly one Cedar policy template, with ?principal or ?resource in its scope; principal and resource are both constrained." example:"permit (principal == ?principal, action == Action::\"view\", resource in ?resource);"`
 	Description string `json:"description,omitempty" maxLength:"150" doc:"For people."`
+}
+
+// Template is a policy template of a policy store.
+type Template struct {
+	TemplateID  string    `json:"templateId" example:"9wYixMplbbZQb5fcZHyJhY"`
+	Name        string    `json:"name,omitempty" example:"viewers"`
+	Statement   string    `json:"statement"`
+	Description string    `json:"description,omitempty"`
+	Effect      string    `json:"effect" enum:"permit,forbid" example:"permit"`
+	CreatedAt   time.Time `json:"createdAt"`
+	UpdatedAt   time.Time `json:"updatedAt"`
+}
+
+// SchemaCheck says what of a policy store a schema breaks.
+type SchemaCheck struct {
+	Revision uint64         `json:"revision" doc:"Of the policy store, at which it was checked."`
+	Checked  int            `json:"checked" doc:"How many policies and templates there are."`
+	Broken   []BrokenPolicy `json:"broken" nullable:"false" doc:"Those that STRICT would refuse: templates first, then by name."`
+	More     int            `json:"more,omitzero" doc:"How many more there are than are listed."`
+}
+
+// BrokenPolicy is a policy or template that disagrees with a schema.
+type BrokenPolicy struct {
+	Kind     string       `json:"kind" enum:"policy,template"`
+	ID       string       `json:"id" example:"9wYixMplbbZQb5fcZHyJhY"`
+	Name     string       `json:"name,omitempty" example:"owners-may-view"`
+	Findings []ErrorField `json:"findings" nullable:"false" doc:"What is wrong, and where in its text."`
 }
 
 // CreateTenantRequest onboards a tenant with a policy store of its own.
 type CreateTenantRequest struct {
-	Tenant        string       `json:"tenant" minLength:"1" maxLength:"128" pattern:"^[a-zA-Z0-9][a-zA-Z0-9._:@-]*$" doc:"The tenant's id, compared byte by byte. It is what the tenant claim of its users' tokens says." example:"acme"`
-	Description   string       `json:"description,omitempty" maxLength:"150" doc:"Description of the policy store, for people."`
-	Settings      *Settings    `json:"settings,omitempty" doc:"Left out: STRICT with requests checked when there is a schema, else OFF."`
-	Schema        *SchemaText  `json:"schema,omitempty" doc:"The first schema."`
-	Policies      []PolicyText `json:"policies,omitempty" nullable:"false" maxItems:"10000" doc:"The first policies, committed in the same moment as the policy store itself."`
-	PolicyStoreID string       `json:"policyStoreId,omitempty" maxLength:"200" doc:"A policy store that belongs to no tenant, to be this one's as it is. Then nothing else but tenant may be given."`
+	Tenant        string         `json:"tenant" minLength:"1" maxLength:"128" pattern:"^[a-zA-Z0-9][a-zA-Z0-9._:@-]*$" doc:"The tenant's id, compared byte by byte. It is what the tenant claim of its users' tokens says." example:"acme"`
+	Description   string         `json:"description,omitempty" maxLength:"150" doc:"Description of the policy store, for people."`
+	Settings      *Settings      `json:"settings,omitempty" doc:"Left out: STRICT with requests checked when there is a schema, else OFF."`
+	Schema        *SchemaText    `json:"schema,omitempty" doc:"The first schema."`
+	Templates     []TemplateText `json:"templates,omitempty" nullable:"false" maxItems:"10000" doc:"The first policy templates."`
+	Policies      []PolicyText   `json:"policies,omitempty" nullable:"false" maxItems:"10000" doc:"The first policies, committed in the same moment as the policy store itself."`
+	PolicyStoreID string         `json:"policyStoreId,omitempty" maxLength:"200" doc:"A policy store that belongs to no tenant, to be this one's as it is. Then nothing else but tenant may be given."`
 }
 
 // Tenant is a directory row.
@@ -118,7 +168,8 @@ type Schema struct {
 type Policy struct {
 	PolicyID    string    `json:"policyId" example:"9wYixMplbbZQb5fcZHyJhY"`
 	Name        string    `json:"name,omitempty" example:"owners-may-view"`
-	Statement   string    `json:"statement"`
+	Statement   string    `json:"statement,omitempty" doc:"Absent from a link."`
+	Link        *Link     `json:"link,omitempty" doc:"The template it is made of, and what stands in the slots."`
 	Description string    `json:"description,omitempty"`
 	Effect      string    `json:"effect" enum:"permit,forbid" example:"permit"`
 	CreatedAt   time.Time `json:"createdAt"`
@@ -127,16 +178,18 @@ type Policy struct {
 
 // Contents is a policy store's schema and policies at one revision.
 type Contents struct {
-	Revision uint64   `json:"revision" doc:"Also the ETag of the answer, to be sent back as If-Match." example:"3"`
-	Schema   *Schema  `json:"schema,omitempty"`
-	Policies []Policy `json:"policies" nullable:"false" doc:"In order of name, then id."`
+	Revision  uint64     `json:"revision" doc:"Also the ETag of the answer, to be sent back as If-Match." example:"3"`
+	Schema    *Schema    `json:"schema,omitempty"`
+	Templates []Template `json:"templates,omitempty" nullable:"false" doc:"In order of name, then id."`
+	Policies  []Policy   `json:"policies" nullable:"false" doc:"In order of name, then id."`
 }
 
 // PutContentsRequest replaces schema and named policies in one validated commit.
 type PutContentsRequest struct {
-	Schema   *SchemaText  `json:"schema,omitempty" doc:"Left out: the schema stays as it is."`
-	Policies []PolicyText `json:"policies" nullable:"false" maxItems:"10000" doc:"The named policies as they shall be: named policies that are not listed are deleted."`
-	Prune    bool         `json:"prune,omitzero" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
+	Schema    *SchemaText     `json:"schema,omitempty" doc:"Left out: the schema stays as it is."`
+	Templates *[]TemplateText `json:"templates,omitempty" maxItems:"10000" doc:"The named templates as they shall be: those that are not listed are deleted, and their links with them. Left out: all templates stay as they are."`
+	Policies  []PolicyText    `json:"policies" nullable:"false" maxItems:"10000" doc:"The named policies as they shall be: named policies that are not listed are deleted."`
+	Prune     bool            `json:"prune,omitzero" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
 }
 
 // PolicyRef points at a policy.

@@ -82,8 +82,7 @@ func (s *Service) GetSchema(ctx context.Context, c access.Caller, id copse.Polic
 	}
 	item, err := s.backend.Get(ctx, storage.PolicyStore(id), schemaKey)
 	if errors.Is(err, storage.ErrNotFound) {
-		return Schema{}, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceSchema, ID: string(id),
-			Detail: "the policy store has no schema"}
+		return Schema{}, noSchemaYet(id)
 	}
 	if err != nil {
 		return Schema{}, fromStorage(err, id)
@@ -93,4 +92,8 @@ func (s *Service) GetSchema(ctx context.Context, c access.Caller, id copse.Polic
 		return Schema{}, err
 	}
 	return body.schema(), nil
+}
+
+func noSchemaYet(id copse.PolicyStoreID) error {
+	return &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceSchema, ID: string(id), Detail: "the policy store has no schema"}
 }

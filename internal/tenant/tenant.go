@@ -29,6 +29,7 @@ type NewTenant struct {
 	Description string
 	Settings    *copse.Settings // nil: STRICT with requests checked when there is a schema, else OFF
 	Schema      *policystore.SchemaText
+	Templates   []policystore.PolicyText
 	Policies    []policystore.PolicyText
 	// PolicyStoreID binds a policy store of the operator's own, as it is, instead of making one: nothing
 	// of the above but ID may then be set.
@@ -61,7 +62,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	var body tenantBody
 	var bindErr error
 	created, err := s.policyStores.Create(ctx, c, policystore.NewPolicyStore{
-		Tenant: in.ID, Settings: settings, Description: in.Description, Schema: in.Schema, Policies: in.Policies,
+		Tenant: in.ID, Settings: settings, Description: in.Description, Schema: in.Schema, Templates: in.Templates, Policies: in.Policies,
 		Bind: func(p policystore.PolicyStore) []storage.Write {
 			body = newBody(p, p.CreatedAt)
 			var write storage.Write

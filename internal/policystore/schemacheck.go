@@ -1,0 +1,117 @@
+package policystore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/engine"
+)
+
+// SchemaCheck says what of a policy store a schema breaks.
+type SchemaCheck struct {
+	Revision uint64
+	Checked  int      // policies and templates
+	Broken   []Broken // at most [maxBroken]
+	More     int      // broken ones that are not listed
+}
+
+// Broken is a stored policy or template that STRICT would refuse.
+type Broken struct {
+	Template bool
+	ID, Name string
+	Fields   []copse.Field // in its text; without a path
+}
+
+// maxBroken bounds an answer. All are counted.
+const maxBroken = 100
+
+// CheckSchema holds everything that is stored against a schema as STRICT would, whatever the mode: PutSchema
+// does not, and neither does a change of the mode. text is a schema that was not put yet; nil is the stored
+// one, and NotFound (SCHEMA) when there is none. Nothing is changed. Needs Read.
+func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text *SchemaText) (SchemaCheck, error) {
+	r, err := s.admit(ctx, c, access.Read, "CheckSchema", id)
+	if err != nil {
+		return SchemaCheck{}, err
+	}
+	stored, err := s.read(ctx, id, r.incarnation)
+	if err != nil {
+		return SchemaCheck{}, fromStorage(err, id)
+	}
+	var schema *engine.Schema
+	if text != nil {
+		schema, err = parseSchema(*text)
+	} else if schema, err = stored.schema(); err == nil && schema == nil {
+		err = noSchemaYet(id)
+	}
+	if err != nil {
+		return SchemaCheck{}, err
+	}
+	return stored.check(ctx, schema)
+}
+
+func (c *contents) check(ctx context.Context, schema *engine.Schema) (SchemaCheck, error) {
+	out := SchemaCheck{Revision: c.revision, Checked: len(c.templates) + len(c.policies), Broken: []Broken{}}
+	note := func(err error, template bool, id, name string) error {
+		e, ok := errors.AsType[*copse.Error](err)
+		switch {
+		case err == nil:
+			return nil
+		case !ok || e.Kind != copse.Invalid && e.Kind != copse.QuotaExceeded:
+			return err
+		case len(out.Broken) == maxBroken:
+			out.More++
+			return nil
+		}
+		fields := slices.Clone(e.Fields)
+		for i := range fields {
+			fields[i].Path = ""
+		}
+		if len(fields) == 0 {
+			fields = []copse.Field{{Message: e.Detail}}
+		}
+		out.Broken = append(out.Broken, Broken{Template: template, ID: id, Name: name, Fields: fields})
+		return nil
+	}
+	for _, t := range c.templates {
+		parsed, err := t.parse("")
+		if err == nil {
+			err = schema.ValidateTemplates(parsed)
+		}
+		if err := note(err, true, string(t.id), t.body.Name); err != nil {
+			return SchemaCheck{}, err
+		}
+	}
+	parse := c.parser()
+	for i := range c.policies {
+		if err := ctx.Err(); err != nil {
+			return SchemaCheck{}, err
+		}
+		p := &c.policies[i]
+		parsed, err := parse(p)
+		if err == nil {
+			err = schema.Validate(parsed) // of a link its head: its conditions are the template's
+		}
+		if err := note(err, false, string(p.id), p.body.Name); err != nil {
+			return SchemaCheck{}, err
+		}
+	}
+	slices.SortStableFunc(out.Broken, func(a, b Broken) int {
+		return cmp.Or(compareBool(b.Template, a.Template), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return out, nil
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
