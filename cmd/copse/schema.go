@@ -144,7 +144,11 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 func (a *app) sayBroken(check *api.SchemaCheck) {
 	for _, b := range check.Broken {
 		for _, f := range b.Findings {
-			a.say("%s %s:%d:%d: %s", b.Kind, cmp.Or(b.Name, b.ID), f.Line, f.Column, f.Message)
+			where := cmp.Or(b.Name, b.ID)
+			if f.Line > 0 { // what is wrong with a link has no place in a text
+				where += fmt.Sprintf(":%d:%d", f.Line, f.Column)
+			}
+			a.say("%s %s: %s", b.Kind, where, f.Message)
 		}
 	}
 	if check.More > 0 {

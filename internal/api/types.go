@@ -187,7 +187,7 @@ type Contents struct {
 // PutContentsRequest replaces schema and named policies in one validated commit.
 type PutContentsRequest struct {
 	Schema    *SchemaText     `json:"schema,omitempty" doc:"Left out: the schema stays as it is."`
-	Templates *[]TemplateText `json:"templates,omitempty" maxItems:"10000" doc:"The named templates as they shall be: those that are not listed are deleted, and their links with them. Left out: all templates stay as they are."`
+	Templates *[]TemplateText `json:"templates,omitzero" maxItems:"10000" doc:"The named templates as they shall be: those that are not listed are deleted, and their links with them. Left out: all templates stay as they are."`
 	Policies  []PolicyText    `json:"policies" nullable:"false" maxItems:"10000" doc:"The named policies as they shall be: named policies that are not listed are deleted."`
 	Prune     bool            `json:"prune,omitzero" doc:"Also delete the policies that have no name. Otherwise they stay and are listed in the answer."`
 }
