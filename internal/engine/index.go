@@ -155,13 +155,15 @@ func (x *index) use(k scopeKey, at side) {
 	}
 }
 
-// keys lists the entries as they were before they were sorted into buckets, for the next index.
-func (x *index) keys(yield func(keyedEntry)) {
+// keyed lists the entries with their keys again, in their order, for the next index.
+func (x *index) keyed() []keyedEntry {
+	out := make([]keyedEntry, len(x.entries))
 	for key, b := range x.buckets {
-		for _, e := range x.entries[b.from:b.to] {
-			yield(keyedEntry{key, e})
+		for i := b.from; i < b.to; i++ {
+			out[i] = keyedEntry{key, x.entries[i]}
 		}
 	}
+	return out
 }
 
 // find returns the policies whose scope matches, in ascending order.

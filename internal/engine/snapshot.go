@@ -47,34 +47,18 @@ func Compile(schema *Schema, settings copse.Settings, sources []Source) (*Snapsh
 func (s *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
 	sources = slices.Clone(sources)
 	slices.SortFunc(sources, func(a, b Source) int { return cmp.Compare(a.Ref.ID, b.Ref.ID) })
-	b := &builder{Snapshot: &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(sources))}}
-	b.start(sources, s)
-	entries := make([]keyedEntry, 0, len(sources)+len(sources)/8)
+	b := &builder{Snapshot: &Snapshot{schema: schema, settings: settings, policies: make([]compiled, len(sources))}, previous: s}
+	entries, err := b.keep(sources)
+	if err != nil {
+		return nil, err
+	}
 	for i, source := range sources {
-		if i > 0 && source.Ref.ID == sources[i-1].Ref.ID {
-			return nil, copse.Errorf(copse.Internal, "policy id %q occurs twice in a policy store", source.Ref.ID)
-		}
 		p := &b.policies[i]
 		p.ref, p.version = source.Ref, source.Version
 		if source.Policy != nil {
 			p.program = b.program(source.Policy)
 			entries = b.symbols.keyed(entries, uint32(i), source.Policy.tree)
-			continue
 		}
-		old, ok := s.find(schema, source)
-		if !ok {
-			return nil, copse.Errorf(copse.Internal, "policy %q is neither given nor in the previous snapshot", source.Ref.ID)
-		}
-		p.program = b.keep(s.policies[old].program)
-		b.kept[old] = uint32(i) + 1
-	}
-	if b.kept != nil {
-		s.index.keys(func(e keyedEntry) {
-			if now := b.kept[e.policy]; now > 0 {
-				e.policy = now - 1
-				entries = append(entries, e)
-			}
-		})
 	}
 	b.index = newIndex(b.symbols, entries)
 	b.weight = b.weigh()
@@ -99,42 +83,59 @@ func (s *Snapshot) find(schema *Schema, source Source) (int, bool) {
 // builder makes a snapshot.
 type builder struct {
 	*Snapshot
+	previous *Snapshot
 	compiler compiler
-	// kept has for each policy of the previous snapshot its place in this one plus one.
-	kept []uint32
 	// always are the programs of policies without conditions, by effect. Links share their template's.
 	always    [2]*program
 	templates map[*Template]*program
 }
 
-// start takes over what the previous snapshot knows, if any of its policies is needed.
-func (b *builder) start(sources []Source, previous *Snapshot) {
+// keep takes the policies that are not given from the previous snapshot, with all it knows, and returns
+// their index entries. If none is needed, everything begins anew.
+func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
+	b.templates = map[*Template]*program{}
+	entries := make([]keyedEntry, 0, len(sources)+len(sources)/8)
+	var kept []uint32 // for each policy of the previous snapshot its place in this one plus one
 	needed := 0
-	for _, s := range sources {
-		if s.Policy == nil {
-			needed++
+	for i, source := range sources {
+		if i > 0 && source.Ref.ID == sources[i-1].Ref.ID {
+			return nil, copse.Errorf(copse.Internal, "policy id %q occurs twice in a policy store", source.Ref.ID)
 		}
+		if source.Policy != nil {
+			continue
+		}
+		old, ok := b.previous.find(b.schema, source)
+		if !ok {
+			return nil, copse.Errorf(copse.Internal, "policy %q is neither given nor in the previous snapshot", source.Ref.ID)
+		}
+		if kept == nil {
+			kept = make([]uint32, len(b.previous.policies))
+		}
+		program := b.previous.policies[old].program
+		if program.template != nil {
+			b.templates[program.template] = program
+		}
+		b.policies[i].program = program
+		kept[old] = uint32(i) + 1
+		needed++
 	}
 	switch {
-	case needed > 0 && previous != nil:
-		b.symbols = previous.symbols.clone()
-		b.kept = make([]uint32, len(previous.policies))
-		b.dropped = previous.dropped + len(previous.policies) - needed
+	case needed > 0:
+		b.symbols = b.previous.symbols.clone()
+		b.dropped = b.previous.dropped + len(b.previous.policies) - needed
+		for _, e := range b.previous.index.keyed() {
+			if now := kept[e.policy]; now > 0 {
+				e.policy = now - 1
+				entries = append(entries, e)
+			}
+		}
 	case b.schema != nil:
 		b.symbols = b.schema.symbols.clone()
 	default:
 		b.symbols = newSymbols()
 	}
 	b.compiler = compiler{symbols: b.symbols, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
-	b.templates = map[*Template]*program{}
-}
-
-// keep takes a policy from the previous snapshot.
-func (b *builder) keep(program *program) *program {
-	if program.template != nil && b.templates[program.template] == nil {
-		b.templates[program.template] = program
-	}
-	return program
+	return entries, nil
 }
 
 func (b *builder) program(p *Policy) *program {

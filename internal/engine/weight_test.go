@@ -94,10 +94,29 @@ func TestWeightIsHonest(t *testing.T) {
 		claimed, measured := weighed(t, test.schema, test.n, test.text)
 		ratio := float64(claimed) / float64(measured)
 		t.Logf("%-10s claims %9d, the heap holds %9d: %.2f", what, claimed, measured, ratio)
-		if ratio < 0.75 || ratio > 1.25 {
+		if ratio < 0.8 || ratio > 1.2 {
 			t.Errorf("%s: claims %d bytes, the heap holds %d", what, claimed, measured)
 		}
 	}
+}
+
+// A link shares all of its template but the entities it names.
+func TestLinksAreSmall(t *testing.T) {
+	const n = 20_000
+	before := liveBytes()
+	s, err := Compile(nil, copse.Settings{}, links(t, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	perLink := (liveBytes()-before)/n - 24 // its own id
+	t.Logf("%d bytes per link beside its id", perLink)
+	if perLink > 100 {
+		t.Errorf("a link takes %d bytes beside its id", perLink)
+	}
+	if ratio := float64(s.Weight()) / float64((perLink+24)*n); ratio < 0.8 || ratio > 1.2 {
+		t.Errorf("claims %.2f of what the heap holds", ratio)
+	}
+	runtime.KeepAlive(s)
 }
 
 // liveBytes is what the heap holds after collection.
