@@ -87,13 +87,13 @@ type builder struct {
 	compiler compiler
 	// always are the programs of policies without conditions, by effect. Links share their template's.
 	always    [2]*program
-	templates map[*Template]*program
+	templates map[string]*program // by their text
 }
 
 // keep takes the policies that are not given from the previous snapshot, with all it knows, and returns
 // their index entries. If none is needed, everything begins anew.
 func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
-	b.templates = map[*Template]*program{}
+	b.templates = map[string]*program{}
 	entries := make([]keyedEntry, 0, len(sources)+len(sources)/8)
 	var kept []uint32 // for each policy of the previous snapshot its place in this one plus one
 	needed := 0
@@ -113,7 +113,7 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 		}
 		program := b.previous.policies[old].program
 		if program.template != nil {
-			b.templates[program.template] = program
+			b.templates[program.template.Text()] = program
 		}
 		b.policies[i].program = program
 		kept[old] = uint32(i) + 1
@@ -140,11 +140,11 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 
 func (b *builder) program(p *Policy) *program {
 	if p.template != nil {
-		shared := b.templates[p.template]
+		shared := b.templates[p.template.Text()]
 		if shared == nil {
 			shared = b.compiler.program(p.tree)
 			shared.template = p.template
-			b.templates[p.template] = shared
+			b.templates[p.template.Text()] = shared
 		}
 		return shared
 	}

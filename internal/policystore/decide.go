@@ -16,8 +16,11 @@ type compiled struct {
 	incarnation copse.Incarnation
 	revision    uint64
 	snapshot    *engine.Snapshot
-	forbids     map[copse.PolicyID]struct{}
-	source      *copse.IdentitySource // nil: none
+	schema      *engine.Schema
+	// schemaVersion is the stored schema's.
+	schemaVersion uint64
+	forbids       map[copse.PolicyID]struct{}
+	source        *copse.IdentitySource // nil: none
 	// broken: what is stored can't be compiled. It is kept like a snapshot, because trying again
 	// before the next change costs as much and ends the same.
 	broken error
@@ -37,6 +40,13 @@ func (e *compiled) weight() int64 {
 // loadSnapshot goes through the row, so that a partition whose policy store does not exist, not yet
 // or not any more, decides nothing.
 func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*compiled, error) {
+	return s.renewSnapshot(ctx, id, &compiled{})
+}
+
+// renewSnapshot is loadSnapshot after a change: what the former snapshot has of the policies that did not
+// change need not be parsed and compiled again. Versions are revisions of the partition, so within an
+// incarnation a version is one text.
+func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, former *compiled) (*compiled, error) {
 	r, err := s.rows.Get(ctx, id)
 	if err != nil {
 		return nil, err
@@ -55,15 +65,29 @@ func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*co
 	if len(loaded.identity) > 0 {
 		e.source = loaded.identity[0]
 	}
+	if former.incarnation != e.incarnation {
+		former = &compiled{}
+	}
+	if loaded.schemaBody != nil && former.schemaVersion == loaded.schemaVersion {
+		loaded.parsed = former.schema
+	}
 	schema, err := loaded.schema()
 	if err != nil {
 		e.broken = s.broken(ctx, id, "schema", err)
 		return e, nil
 	}
+	e.schema, e.schemaVersion = schema, loaded.schemaVersion
 	sources := make([]engine.Source, len(loaded.policies))
 	parse := loaded.parser()
 	for i := range loaded.policies {
 		p := &loaded.policies[i]
+		sources[i] = engine.Source{Ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, Version: p.changed()}
+		if former.snapshot.Holds(schema, sources[i]) {
+			if _, forbids := former.forbids[p.id]; forbids {
+				e.forbids[p.id] = struct{}{}
+			}
+			continue
+		}
 		parsed, err := parse(p)
 		if err != nil {
 			e.broken = s.broken(ctx, id, "policy "+string(p.id), err)
@@ -72,9 +96,9 @@ func (s *Service) loadSnapshot(ctx context.Context, id copse.PolicyStoreID) (*co
 		if parsed.Forbids() {
 			e.forbids[p.id] = struct{}{}
 		}
-		sources[i] = engine.Source{Ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, Policy: parsed}
+		sources[i].Policy = parsed
 	}
-	if e.snapshot, err = engine.Compile(schema, loaded.settings.settings(), sources); err != nil {
+	if e.snapshot, err = former.snapshot.Recompile(schema, loaded.settings.settings(), sources); err != nil {
 		e.broken = s.broken(ctx, id, "policies", err)
 	}
 	return e, nil

@@ -38,6 +38,14 @@ func (p *storedPolicy) policy() Policy {
 	return out
 }
 
+// changed is the revision at which what the policy says changed last: of a link, also its template.
+func (p *storedPolicy) changed() uint64 {
+	if p.template == nil {
+		return p.version
+	}
+	return max(p.version, p.template.version)
+}
+
 // parse turns what is stored into what decides: of a link, its template with the slots filled.
 func (p *storedPolicy) parse(path string) (*engine.Policy, error) {
 	if p.template == nil {

@@ -114,7 +114,7 @@ func New(cfg Config) (*Service, error) {
 	s.rows = storage.NewCache(storage.CacheConfig[copse.PolicyStoreID, row]{Load: s.loadRow, MaxWeight: maxRows})
 	s.summaries = storage.NewCache(storage.CacheConfig[copse.PolicyStoreID, summary]{Load: s.loadSummary, MaxWeight: maxSummaries})
 	s.snapshots = storage.NewCache(storage.CacheConfig[copse.PolicyStoreID, *compiled]{
-		Load: s.loadSnapshot, MaxWeight: cfg.CacheBytes,
+		Load: s.loadSnapshot, Renew: s.renewSnapshot, MaxWeight: cfg.CacheBytes,
 		Weigh: func(_ copse.PolicyStoreID, e *compiled) int64 { return e.weight() },
 	})
 	s.plans = storage.NewCache(storage.CacheConfig[string, *Plan]{Load: s.loadPlan, MaxWeight: 10 * maxPlans, NegativeTTL: negativeTTL})
@@ -151,6 +151,7 @@ func (s *Service) follow(c storage.Change) {
 		s.summaries.Invalidate(id)
 		s.snapshots.Invalidate(id)
 		if c.Fenced {
+			s.snapshots.Drop(id)
 			s.desks.forget(id)
 			s.meters.drop(id)
 		}

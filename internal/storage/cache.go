@@ -20,6 +20,10 @@ type CacheConfig[K comparable, V any] struct {
 	// Load reads the value from where it is true. Its ctx carries the values of the caller that
 	// started it, but not its cancellation.
 	Load func(ctx context.Context, k K) (V, error)
+	// Renew, if set, is Load after an invalidation: former is what was kept then, for those of its parts
+	// that need not be read or made again. What it returns must be as Load would have it. Former values
+	// take up to another quarter of MaxWeight.
+	Renew func(ctx context.Context, k K, former V) (V, error)
 	// Weigh is what a value counts against MaxWeight; nil: 1 each.
 	Weigh     func(k K, v V) int64
 	MaxWeight int64 // nothing is kept below 1
@@ -43,6 +47,8 @@ type CacheConfig[K comparable, V any] struct {
 type Cache[K comparable, V any] struct {
 	cfg  CacheConfig[K, V]
 	kept *otter.Cache[K, cached[V]]
+	// formers are values as they were when they were invalidated, for Renew alone; nil without it.
+	formers *otter.Cache[K, cached[V]]
 
 	mu    sync.Mutex
 	calls map[K]*call[V] // loads that an Invalidate has not overtaken
@@ -59,8 +65,9 @@ type cached[V any] struct {
 // call is one load, shared by every caller that came while it was under way and current.
 type call[V any] struct {
 	done      chan struct{}
-	cached[V]      // set before done is closed
-	overtaken bool // guarded by Cache.mu until done is closed
+	cached[V]            // set before done is closed
+	overtaken bool       // guarded by Cache.mu until done is closed
+	former    *cached[V] // for Renew
 }
 
 // maxOvertaken bounds how often a caller waits again because its load was overtaken. The result it
@@ -89,6 +96,11 @@ func NewCache[K comparable, V any](cfg CacheConfig[K, V]) *Cache[K, V] {
 		options.Clock = clock{start: time.Now()}
 	}
 	c.kept = otter.Must(options)
+	if cfg.Renew != nil {
+		c.formers = otter.Must(&otter.Options[K, cached[V]]{
+			MaximumWeight: uint64(max(cfg.MaxWeight/4, 1)), Weigher: func(_ K, v cached[V]) uint32 { return v.weight },
+		})
+	}
 	return c
 }
 
@@ -133,6 +145,11 @@ func (c *Cache[K, V]) join(ctx context.Context, k K) (l *call[V], hit cached[V],
 		return nil, e.Value, true
 	}
 	l = &call[V]{done: make(chan struct{})}
+	if c.formers != nil {
+		if former, ok := c.formers.Invalidate(k); ok {
+			l.former = &former
+		}
+	}
 	c.calls[k] = l
 	go c.load(context.WithoutCancel(ctx), k, l)
 	return l, cached[V]{}, false
@@ -149,7 +166,11 @@ func (c *Cache[K, V]) load(ctx context.Context, k K, l *call[V]) {
 		}
 		c.finish(k, l, time.Since(start))
 	}()
-	l.value, l.err = c.cfg.Load(ctx, k)
+	if l.former != nil {
+		l.value, l.err = c.cfg.Renew(ctx, k, l.former.value)
+	} else {
+		l.value, l.err = c.cfg.Load(ctx, k)
+	}
 	l.weight = c.weigh(k, l.value, l.err)
 	finished = true
 }
@@ -171,6 +192,8 @@ func (c *Cache[K, V]) finish(k K, l *call[V], took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(l.done)
+	former := l.former
+	l.former = nil
 	if l.overtaken {
 		return
 	}
@@ -178,6 +201,9 @@ func (c *Cache[K, V]) finish(k K, l *call[V], took time.Duration) {
 	l.ttl = c.cfg.TTL
 	if l.err != nil {
 		if !isNotFound(l.err) {
+			if former != nil {
+				c.formers.Set(k, *former) // the next load may use it
+			}
 			return
 		}
 		l.ttl = c.cfg.NegativeTTL
@@ -199,11 +225,33 @@ func isNotFound(err error) bool {
 func (c *Cache[K, V]) Invalidate(k K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l, ok := c.calls[k]; ok {
+	if l := c.overtake(k); l != nil && l.former != nil {
+		c.formers.Set(k, *l.former)
+	}
+	if kept, ok := c.kept.Invalidate(k); ok && c.formers != nil && kept.err == nil {
+		c.formers.Set(k, kept)
+	}
+}
+
+// Drop is Invalidate of what is gone for good: nothing of it is left here, not even for Renew.
+func (c *Cache[K, V]) Drop(k K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.overtake(k)
+	c.kept.Invalidate(k)
+	if c.formers != nil {
+		c.formers.Invalidate(k)
+	}
+}
+
+// overtake makes the load of k that is under way, if any, one whose result is not kept.
+func (c *Cache[K, V]) overtake(k K) *call[V] {
+	l, ok := c.calls[k]
+	if ok {
 		l.overtaken = true
 		delete(c.calls, k)
 	}
-	c.kept.Invalidate(k)
+	return l
 }
 
 // InvalidateAll is Invalidate for every key.
@@ -215,6 +263,9 @@ func (c *Cache[K, V]) InvalidateAll() {
 	}
 	clear(c.calls)
 	c.kept.InvalidateAll()
+	if c.formers != nil {
+		c.formers.InvalidateAll()
+	}
 }
 
 // Stats counts Gets answered from what is kept and Gets that had to wait for a load, and says what is
