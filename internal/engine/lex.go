@@ -181,6 +181,7 @@ func (l *lexer) skipString() *syntaxFault {
 			l.at++
 		}
 	}
+	l.at = len(l.text) // a backslash at the end moved past it
 	return faultAt(start, "this string is not closed: expected \"")
 }
 

@@ -61,6 +61,7 @@ func TestPolicySyntaxErrors(t *testing.T) {
 		{head + "\nwhen { é };", 2, 8, "'é' is not part of the language"},
 		{head + "\nwhen { \"ünï\" == x };", 2, 19, "unknown name `x`"},
 		{head + " when { \"open };", 1, 44, "this string is not closed"},
+		{head + " when { \"open\\", 1, 44, "this string is not closed"}, // recovering from it must not read on behind the end
 		{head + " when { \"new\rline\" == \"\" };", 1, 48, "write \\r"},
 		{head + " when { \"new\\\nline\" == \"\" };", 1, 48, "unknown escape"},
 		{head + " when {\u200b true };", 1, 43, "not part of the language"},
