@@ -231,17 +231,12 @@ func TestLaw1NothingBesidesTheTokenDefinesThePrincipal(t *testing.T) {
 	}
 	// The wire has no member for it either.
 	body := `{"policyStoreId":"` + ps + `","identityToken":"` + *token + `","principal":{"entityType":"User","entityId":"root"},"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Document","entityId":"d"}}`
-	if r := s.avp("IsAuthorizedWithToken", body); r.status != 400 || !strings.Contains(r.body, "principal") {
+	if r := s.amazon(s.root, "IsAuthorizedWithToken", body); r.status != 400 || !strings.Contains(r.body, "principal") {
 		t.Errorf("a principal beside the token: %s", r)
 	}
-	if r := s.avp("IsAuthorizedWithToken", strings.Replace(body, `"principal":{"entityType":"User","entityId":"root"}`, `"identityToken":"`+*token+`"`, 1)); r.status != 400 {
+	if r := s.amazon(s.root, "IsAuthorizedWithToken", strings.Replace(body, `"principal":{"entityType":"User","entityId":"root"}`, `"identityToken":"`+*token+`"`, 1)); r.status != 400 {
 		t.Errorf("two identity tokens: %s", r)
 	}
-}
-
-func (s *poolSite) avp(operation, body string) reply {
-	s.t.Helper()
-	return s.as(s.root, "POST", "/", body, "Content-Type", "application/x-amz-json-1.0", "X-Amz-Target", "VerifiedPermissions."+operation)
 }
 
 // Law 12: a batch answers as the single requests do, and echoes them.
