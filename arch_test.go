@@ -76,6 +76,7 @@ var testImports = map[string]string{
 	"internal/token":          "jwt",
 	"internal/engine":         "",
 	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls",
+	"conformance":             ". aws json jwt copsetest", // a client like any other
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
 	"cmd/copse":               "internal/pgtest",

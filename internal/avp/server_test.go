@@ -26,6 +26,7 @@ import (
 
 // server is the handler over the real services on an own backend.
 type server struct {
+	handler      *handler
 	url          string
 	rootID       string
 	rootSecret   access.Secret
@@ -37,7 +38,7 @@ type server struct {
 	log          *bytes.Buffer
 }
 
-func start(t *testing.T) *server {
+func start(t testing.TB) *server {
 	t.Helper()
 	s := &server{backend: memory.New(), metrics: prometheus.NewRegistry(), log: new(bytes.Buffer)}
 	s.rootID, s.rootSecret = access.NewRootKey()
@@ -61,6 +62,7 @@ func start(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.handler = h.(*handler)
 	web := httptest.NewServer(h)
 	s.url = web.URL
 	t.Cleanup(func() {
