@@ -64,12 +64,24 @@ func DataDir(dir string) Option { return func(c *dev.Config) { c.Server.DataDir 
 // Log sends the server's log somewhere. Without it there is none.
 func Log(log *slog.Logger) Option { return func(c *dev.Config) { c.Server.Log = log } }
 
+// Plan is the plan of every policy store that names none. Without it there are no rates: a test must not
+// fail because its machine is fast.
+func Plan(name string) Option { return func(c *dev.Config) { c.Server.DefaultPlan = name } }
+
+// IssuerKeys has the keys of an issuer fetched from an address on this machine, so that a test can sign
+// as an issuer whose name is somebody else's to answer for.
+func IssuerKeys(issuer, keysURL string) Option {
+	return func(c *dev.Config) {
+		c.Server.IssuerEndpoints = append(c.Server.IssuerEndpoints, server.IssuerEndpoint{Issuer: issuer, Keys: keysURL})
+	}
+}
+
 // Start runs a server until the test ends. Its shared issuer is trusted for every tenant.
 func Start(t T, options ...Option) *Server {
 	t.Helper()
 	cfg := dev.Config{NoSamples: true, Server: server.DefaultConfig()}
 	cfg.Server.Listen, cfg.Server.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Server.DefaultPlan = policystore.PlanUnmetered // a test must not fail because its machine is fast
+	cfg.Server.DefaultPlan = policystore.PlanUnmetered
 	for _, o := range options {
 		o(&cfg)
 	}

@@ -24,7 +24,7 @@ func (s *Service) bearer(ctx context.Context, credential string) (Caller, error)
 	if credential == "" {
 		return Caller{}, refuse(MissingAuthenticationToken, "a credential is needed: copse_<id>_<secret>")
 	}
-	id, secret, ok := parseBearer(credential)
+	id, secret, ok := ParseBearer(credential)
 	if !ok {
 		return Caller{}, errBadCredential()
 	}
@@ -45,8 +45,8 @@ func errBadCredential() error {
 	return refuse(InvalidCredential, "the credential is not that of an access key")
 }
 
-// parseBearer splits at the first underscore after the prefix: an id has none, a root secret may.
-func parseBearer(credential string) (id, secret string, ok bool) {
+// ParseBearer takes apart what FormatBearer made. It splits at the first underscore after the prefix: an id has none, a root secret may.
+func ParseBearer(credential string) (id, secret string, ok bool) {
 	rest, ok := strings.CutPrefix(credential, bearerPrefix)
 	if !ok || len(rest) > 128+1+maxSecret {
 		return "", "", false

@@ -169,9 +169,9 @@ func (q *question) member(x *cutter, name string) (err error) {
 	case name == "entities":
 		err = x.variant(name, "entityList", '[', copse.FormatAVPList, &q.entities)
 	case q.byToken && name == "identityToken":
-		q.identityToken, err = x.text(name)
+		q.identityToken, err = x.token(name)
 	case q.byToken && name == "accessToken":
-		q.accessToken, err = x.text(name)
+		q.accessToken, err = x.token(name)
 	case q.batch && name == "requests":
 		err = x.requests(name, q)
 	case !q.batch:
@@ -255,8 +255,10 @@ func (x *cutter) text(path string) (string, error) {
 	switch x.dec.PeekKind() {
 	case '"':
 	case 'n':
-		_, err := x.dec.ReadToken()
-		return "", err
+		if _, err := x.dec.ReadToken(); err != nil {
+			return "", decodingError(err)
+		}
+		return "", nil
 	default:
 		return "", x.wrongType(path, "string")
 	}

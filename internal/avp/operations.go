@@ -3,6 +3,7 @@ package avp
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -113,10 +114,15 @@ func decodingError(err error) error {
 		Fields: []copse.Field{{Path: path, Message: message}}}
 }
 
-// memberPath turns a JSON pointer into AVP's dotted form.
+// memberPath turns a JSON pointer into the form of every path in a fieldList, which is the engine's
+// too: requests[3].action.actionId.
 func memberPath(p jsontext.Pointer) string {
 	var b strings.Builder
 	for token := range p.Tokens() {
+		if _, err := strconv.ParseUint(token, 10, 31); err == nil {
+			b.WriteString("[" + token + "]")
+			continue
+		}
 		if b.Len() > 0 {
 			b.WriteByte('.')
 		}

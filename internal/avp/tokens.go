@@ -3,6 +3,8 @@ package avp
 import (
 	"context"
 	"errors"
+	"fmt"
+	"regexp"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/policystore"
@@ -116,4 +118,31 @@ func (q *question) validateTokens(f *findings) {
 	if q.identityToken == "" && q.accessToken == "" {
 		f.add("accessToken", "Member must not be null: give accessToken, identityToken or both")
 	}
+	f.token("identityToken", q.identityToken)
+	f.token("accessToken", q.accessToken)
+}
+
+// maxToken is the model's bound; what the verifier takes is less, copse.MaxTokenBytes.
+const maxToken = 131_072
+
+// tokenPattern is the model's: three parts, and it does not insist on the dots between them.
+var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9-_=]+.[A-Za-z0-9-_=]+.[A-Za-z0-9-_=]+$`)
+
+// token checks the form of a token that is there.
+func (f *findings) token(path, value string) {
+	if value == "" {
+		return
+	}
+	f.text(path, value, 1, maxToken)
+	f.pattern(path, value, tokenPattern)
+}
+
+// token reads a token: null counts as absent, an empty one does not.
+func (x *cutter) token(path string) (string, error) {
+	given := x.dec.PeekKind() == '"'
+	text, err := x.text(path)
+	if err == nil && given && text == "" {
+		err = invalidMember(path, fmt.Sprintf("Member must have length between 1 and %d, has 0", maxToken))
+	}
+	return text, err
 }
