@@ -34,6 +34,8 @@ func fuzzTargets() []fuzzTarget {
 		{"schema JSON", schemaJSONSeeds, jsonWords, 0.05, func(t *testing.T, data []byte) bool { return checkSchemaText(t, data, SyntaxJSON) }},
 		{"entities", entitySeeds, jsonWords, 0.05, checkEntities},
 		{"context", contextSeeds, jsonWords, 0.05, checkContext},
+		{"template", templateSeeds, policyWords, 0.05, checkTemplateText},
+		{"policy JSON", policyJSONSeeds, policyJSONWords, 0.02, checkPolicyJSON},
 	}
 }
 
@@ -45,8 +47,18 @@ var (
 		"permit(principal,action,resource)when{decimal(\"1.5\").lessThan(decimal(\"2.0\"))&&datetime(\"2024-01-02\").offset(duration(\"1h\"))<datetime(\"2024-01-03\")};// c\n// d",
 		`permit(principal, action, resource) when { principal.hasTag("t") && principal.getTag("t") == context.a.b["c"].d && [].isEmpty() };`,
 	}
-	policyWords = []string{"permit", "forbid", "when", "unless", "principal", "action", "resource", "context", "in", "is", "has", "like", "if", "then", "else", "true", "!", "-", "(", ")", "[", "]", "{", "}", ".", "::", "==", "&&", "||", ",", ";", `"`, `\`, "//", "/*", "*/", "\r", "\n", "\u00a0", "9223372036854775808", "?principal", "@", " has a.b", "(context has a.b)"}
-	schemaSeeds = []string{
+	templateSeeds = []string{
+		`permit(principal == ?principal, action, resource in ?resource) when { principal.age > 3 };`,
+		`@a("?") forbid(principal is U in ?principal, action in [Action::"a"], resource is D in E::"f") unless { context has a.b };`,
+		`permit(principal in A::"", action == Action::"x", resource == ?resource);`,
+	}
+	policyJSONSeeds = []string{
+		`{"effect":"permit","principal":{"op":"==","entity":{"type":"A","id":""}},"action":{"op":"All"},"resource":{"op":"is","entity_type":"D","in":{"entity":{"type":"E","id":"f"}}},"conditions":[{"kind":"when","body":{"&&":{"left":{"has":{"left":{"Var":"context"},"attr":"a"}},"right":{"like":{"left":{"Value":"x"},"pattern":["Wildcard",{"Literal":"a"}]}}}}}]}`,
+		`{"effect":"forbid","principal":{"op":"is","entity_type":"U","in":{"slot":"?principal"}},"action":{"op":"in","entities":[{"type":"Action","id":"a"}]},"resource":{"op":"==","slot":"?resource"},"conditions":[{"kind":"unless","body":{"isIpv4":[{"ip":[{"Value":"::1"}]}]}}],"annotations":{"id":"x"}}`,
+	}
+	policyJSONWords = append([]string{`"slot":"?principal"`, `"entity":{"type":"A","id":"x"}`, `{"Var":"principal"}`, `{"Value":1}`, `"==":`, `"op":"in"`, `{"!":{"arg":`}, jsonWords...)
+	policyWords     = []string{"permit", "forbid", "when", "unless", "principal", "action", "resource", "context", "in", "is", "has", "like", "if", "then", "else", "true", "!", "-", "(", ")", "[", "]", "{", "}", ".", "::", "==", "&&", "||", ",", ";", `"`, `\`, "//", "/*", "*/", "\r", "\n", "\u00a0", "9223372036854775808", "?principal", "@", " has a.b", "(context has a.b)"}
+	schemaSeeds     = []string{
 		shopSchema,
 		`type A = { x: Long, "y z"?: Set<B> }; type B = A2; type A2 = __cedar::String; @doc("d") namespace N::M { entity U, V in [U] = { a: A, i: ipaddr } tags Set<Long>; action "a b", c in [d, N::M::Action::"e"] appliesTo { principal: U, resource: [V], context: A }; action d; action e; }`,
 	}
@@ -157,6 +169,62 @@ func checkRefusalAgainstCedarGo(t *testing.T, data []byte, refusal error) {
 	if _, err := cedar.NewPolicyListFromBytes("", data); err == nil {
 		t.Errorf("%q: cedar-go accepts it, the grammar says %v", data, refusal)
 	}
+}
+
+// checkTemplateText: what is a template is not a policy, and its links are policies that a text could be.
+func checkTemplateText(t *testing.T, data []byte) bool {
+	template, err := ParseTemplate("p", data)
+	if err != nil {
+		refused(t, data, err)
+		return false
+	}
+	checkTemplate(t, data, template)
+	return true
+}
+
+func checkTemplate(t *testing.T, data []byte, template *Template) {
+	t.Helper()
+	if _, err := ParsePolicy("p", []byte(template.Text())); err == nil {
+		t.Errorf("%q is a policy too", data)
+	}
+	var principal, resource types.EntityUID
+	if template.Slots().Principal {
+		principal = uid("U", "p")
+	}
+	if template.Slots().Resource {
+		resource = uid("D", "r")
+	}
+	link, err := template.Link("l", principal, resource)
+	if err != nil {
+		t.Fatalf("%q: %v", data, err)
+	}
+	// cedar-go writes chains longer than Cedar's reference takes, so only what parses is compared.
+	text := string(link.evaluator().MarshalCedar())
+	if written, err := ParsePolicy("l", []byte(text)); err == nil && string(written.evaluator().MarshalCedar()) != text {
+		t.Errorf("%q: the link %s reads as %s", data, text, written.evaluator().MarshalCedar())
+	}
+	if err := mustSchema(t, shopSchema).ValidateTemplates(template); err != nil {
+		refused(t, data, err)
+	}
+}
+
+func checkPolicyJSON(t *testing.T, data []byte) bool {
+	p, err := ParsePolicyJSON("p", data)
+	if err == nil {
+		again, err := ParsePolicy("p", []byte(p.Text()))
+		if err != nil || string(again.evaluator().MarshalCedar()) != string(p.evaluator().MarshalCedar()) {
+			t.Errorf("%q: reads as %s, %v", data, p.Text(), err)
+		}
+		return true
+	}
+	refused(t, data, err)
+	template, err := ParseTemplateJSON("p", data)
+	if err != nil {
+		refused(t, data, err)
+		return false
+	}
+	checkTemplate(t, data, template)
+	return true
 }
 
 func checkSchemaText(t *testing.T, data []byte, syntax Syntax) bool {
@@ -319,3 +387,5 @@ func FuzzSchema(f *testing.F)     { fuzz(f, 1) }
 func FuzzSchemaJSON(f *testing.F) { fuzz(f, 2) }
 func FuzzEntities(f *testing.F)   { fuzz(f, 3) }
 func FuzzContext(f *testing.F)    { fuzz(f, 4) }
+func FuzzTemplate(f *testing.F)   { fuzz(f, 5) }
+func FuzzPolicyJSON(f *testing.F) { fuzz(f, 6) }

@@ -199,7 +199,7 @@ func (src *schemaSource) parse() (*schema.Schema, error) {
 		return nil, err
 	}
 	if err := parsed.UnmarshalJSON(src.text); err != nil {
-		return nil, src.jsonError(err)
+		return nil, src.located(jsonMessage(err, "this can't be read as a schema"))
 	}
 	return parsed, nil
 }
@@ -277,13 +277,12 @@ func asSchemaError(err error) error {
 	return err
 }
 
-// jsonError words an error of the JSON decoder without naming Go types.
-func (src *schemaSource) jsonError(err error) error {
+// jsonMessage words an error of the JSON decoder without naming Go types.
+func jsonMessage(err error, message string) string {
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if !ok {
-		return src.located(err.Error())
+		return err.Error()
 	}
-	message := "this can't be read as a schema"
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
 		message = "unknown member"
@@ -298,7 +297,7 @@ func (src *schemaSource) jsonError(err error) error {
 	if where != "" {
 		message += " (" + where + ")"
 	}
-	return src.located(message)
+	return message
 }
 
 // located makes the error for a message, placed where the last name it quotes stands in the text.
