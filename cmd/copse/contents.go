@@ -175,21 +175,28 @@ func (l *localContents) policyFinding(index int, member string, field api.ErrorF
 	return local.at(field.Line, field.Column, field.Message)
 }
 
-// checkLocally validates without a server. Without a schema there is nothing left to check: reading
-// the policies has parsed them.
-func (l *localContents) checkLocally() []finding {
-	if l.schema == nil {
-		return nil
-	}
-	schema, err := engine.ParseSchema(l.schema.file, l.schema.text, l.schema.syntax)
-	if err != nil {
-		return findingsOf(err, l.schema.file, l.schema.text)
-	}
-	var findings []finding
-	for _, p := range l.policies {
-		if err := schema.Validate(p.policy); err != nil {
-			findings = append(findings, findingsOf(err, p.file, p.source)...)
+// checkLocally validates without a server, and returns findings and warnings. Without a schema there is
+// little left to check: reading the policies has parsed them.
+func (l *localContents) checkLocally() (findings, warnings []finding) {
+	var schema *engine.Schema
+	if l.schema != nil {
+		var err error
+		if schema, err = engine.ParseSchema(l.schema.file, l.schema.text, l.schema.syntax); err != nil {
+			return findingsOf(err, l.schema.file, l.schema.text), nil
 		}
 	}
-	return sortFindings(findings)
+	for _, p := range l.policies {
+		reports, err := engine.Reports(schema, p.policy)
+		if err != nil {
+			findings = append(findings, findingsOf(err, p.file, p.source)...)
+			continue
+		}
+		for _, f := range reports[0].Errors {
+			findings = append(findings, newFinding(p.file, p.source, f.Line, f.Column, f.Message))
+		}
+		for _, f := range reports[0].Warnings {
+			warnings = append(warnings, newFinding(p.file, p.source, f.Line, f.Column, "warning: "+f.Message))
+		}
+	}
+	return sortFindings(findings), sortFindings(warnings)
 }

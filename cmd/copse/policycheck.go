@@ -8,6 +8,7 @@ import (
 type checkResult struct {
 	Policies int       `json:"policies"`
 	Findings []finding `json:"findings"`
+	Warnings []finding `json:"warnings,omitempty"`
 }
 
 func (a *app) policyCheck() *cobra.Command {
@@ -20,7 +21,8 @@ each has a name of its own, that none is over a limit and, with --schema, that t
 schema as STRICT demands. Nothing is sent anywhere.
 
 Each finding has file, line and column, and the line itself. The exit code is 1 if there is one, so
-that this can stand in CI or in a commit hook.`,
+that this can stand in CI or in a commit hook. Warnings are printed and change nothing else: policies
+that can never be satisfied, characters that change the direction of writing, strings of mixed scripts.`,
 		Example: `  copse policy check policies/ --schema acme.cedarschema
 
   # in an editor or a CI step
@@ -37,16 +39,16 @@ that this can stand in CI or in a commit hook.`,
 
 func (a *app) check(schemaFile, format string, paths []string) error {
 	local, err := a.readContents(schemaFile, format, paths)
-	var findings []finding
+	var findings, warnings []finding
 	switch bad := asFailure(err); {
 	case err == nil:
-		findings = local.checkLocally()
+		findings, warnings = local.checkLocally()
 	case bad != nil && len(bad.findings) > 0:
 		findings = bad.findings
 	default:
 		return err
 	}
-	result := checkResult{Findings: findings}
+	result := checkResult{Findings: findings, Warnings: warnings}
 	if local != nil {
 		result.Policies = len(local.policies)
 	}
@@ -56,6 +58,11 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 		}
 		if err := a.show(result, nil); err != nil {
 			return err
+		}
+	}
+	if a.output != "json" {
+		for _, w := range warnings {
+			w.render(a.stderr)
 		}
 	}
 	if len(findings) > 0 {

@@ -19,13 +19,19 @@
 // [ParsePolicy] first reads the text with a grammar of its own (lex.go, grammar.go, expression.go). It
 // builds nothing; it finds faults and says where they are, and it keeps from cedar-go's parser what
 // that would not survive or would pay for out of proportion: deep nesting, long chains, and `has`
-// inside `has`, which cedar-go writes out. What passes is handed to cedar-go, policy by policy. The
-// text is kept as it was written, comments included.
+// inside `has`, which cedar-go writes out. What passes is handed to cedar-go, policy by policy; where
+// cedar-go reads a text differently than Cedar's reference, it is shown one that both read alike. The
+// text is kept as it was written, comments included. JSON is written as text first (policy_json.go).
+//
+// [ParseTemplate] does the same, and remembers where the grammar found slots. [Template.Link] fills
+// them in the tree: a link has a scope of its own and the conditions of its template (template.go).
 //
 // [Schema.Validate] holds policies to a schema as Cedar's STRICT mode does (validate.go). The head of a
-// policy decides which request environments it is about; cedar-go's typechecker is shown a schema cut
-// down to those, and only when the policy's nodes times the environments are within a budget
-// (weigh.go). A schema itself is measured before it is written out (schema_guard.go).
+// policy decides which request environments it is about (head.go), which policies share; cedar-go's
+// typechecker is shown a schema cut down to those, and only when the policy's nodes times the
+// environments are within a budget (weigh.go). [Reports] says the same of many policies one by one, and
+// warns (report.go). A schema itself is measured before it is written out (schema_guard.go).
+// docs/cedar.md lists limits, and differences from the reference.
 //
 // [Compile] numbers the names, entity types and entities that the schema and the policies mention
 // (symbols.go), sorts policies by id and builds the index (index.go): principal, resource and action of

@@ -80,7 +80,7 @@ func textWarnings(p *Policy) []copse.Field {
 	warn := func(offset int, format, shown string) {
 		if message := fmt.Sprintf(format, clipTo(shown, 200)); !seen[message] && len(out) < maxFindings {
 			seen[message] = true
-			out = append(out, positionAt([]byte(p.text), offset).field(p.path, "%s", message))
+			out = append(out, p.place(offset).field(p.path, "%s", message))
 		}
 	}
 	l := lexer{text: p.text}
@@ -107,6 +107,18 @@ func textWarnings(p *Policy) []copse.Field {
 			warn(tok.start, "string %q contains mixed scripts", value)
 		}
 	}
+}
+
+// place is where an offset of the policy's text is in the document it came from.
+func (p *Policy) place(offset int) position {
+	l := lexer{text: p.text}
+	first, _ := l.next()
+	start, at := positionAt([]byte(p.text), first.start), positionAt([]byte(p.text), offset)
+	if at.line == start.line {
+		at.column += p.at.column - start.column
+	}
+	at.line += p.at.line - start.line
+	return at
 }
 
 func isASCII(s string) bool {

@@ -144,6 +144,13 @@ func TestWarnings(t *testing.T) {
 	if err != nil || len(reports[0].Warnings) != 1 || reports[0].Errors != nil {
 		t.Errorf("without a schema: %+v %v", reports, err)
 	}
+	document := mustPolicies(t, "p", read+";\n\n// why\n// \u2066\n  "+read+"when {\n principal.home.city == \"раураl\" };")
+	if reports, err = Reports(s, document...); err != nil || len(reports[1].Warnings) != 2 {
+		t.Fatalf("%+v %v", reports, err)
+	}
+	if a, b := reports[1].Warnings[0], reports[1].Warnings[1]; a.Line != 4 || a.Column != 4 || b.Line != 6 || b.Column != 25 {
+		t.Errorf("in a document: %+v", reports[1].Warnings)
+	}
 	templates, err := TemplateReports(s, mustTemplate(t, `permit(principal == ?principal, action, resource) when { false };`), mustTemplate(t, `permit(principal == ?principal, action, resource is Nope);`))
 	if err != nil || len(templates[0].Warnings) != 1 || len(templates[0].Errors) != 0 || len(templates[1].Errors) != 2 {
 		t.Errorf("templates: %+v %v", templates, err)
