@@ -14,10 +14,10 @@ import (
 )
 
 // Limits of policies in Cedar's JSON syntax, which says the same in more bytes and levels than the text:
-// a && b && c has two levels more for each &&.
+// a && b && c has two levels more for each &&. cedar-go reads each level again for those around it.
 const (
 	maxPolicyJSONBytes   = 100_000
-	maxPolicyJSONNesting = 1_000
+	maxPolicyJSONNesting = 400
 )
 
 // ParsePolicyJSON reads one policy in Cedar's JSON syntax. It is written as Cedar text and read again as

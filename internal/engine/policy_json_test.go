@@ -78,8 +78,8 @@ func TestPolicyJSONErrors(t *testing.T) {
 		when(`{"foo":[{"Value":1}]}`):                                                        "",
 		when(`{"is":{"left":{"Var":"principal"},"entity_type":"A || true"}}`):                "invalid entity_type",
 		when(strings.Repeat(`{"!":{"arg":`, 5) + `{"Value":true}` + strings.Repeat("}}", 5)): "",
-		strings.Repeat(`[`, 5000):                                                            "nest more than 1000 deep",
-		when(strings.Repeat(`{"!":{"arg":`, 5000) + `1`):                                     "nest more than 1000 deep",
+		strings.Repeat(`[`, 5000):                                                            "nest more than 400 deep",
+		when(strings.Repeat(`{"!":{"arg":`, 5000) + `1`):                                     "nest more than 400 deep",
 		when(`{"Value":99999999999999999999}`):                                               "",
 		"{\"\xff\":1}":                                                                       "UTF-8",
 	} {
