@@ -80,7 +80,7 @@ func jsonToText(path string, data []byte) ([]byte, error) {
 // puts an entity in the place of each slot, for cedar-go does not know them. It returns which variables
 // have one. Where else a slot may be written, cedar-go refuses it as an unknown member.
 func fillSlots(path string, data []byte) ([]byte, map[string]string, error) {
-	r := newReader(path, true, data, nil)
+	r := newReader(path, true, data)
 	var out bytes.Buffer
 	enc := jsontext.NewEncoder(&out)
 	slots := map[string]string{}
