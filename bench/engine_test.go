@@ -257,6 +257,43 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
+// BenchmarkRecompile is a change of one policy among many: the next snapshot, with all others taken from the
+// last one.
+func BenchmarkRecompile(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			list := sources(b, workload(n))
+			for i := range list {
+				list[i].Version = 1
+			}
+			s, err := engine.Compile(nil, copse.Settings{}, list)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range list {
+				list[i].Policy = nil
+			}
+			version := uint64(1)
+			change := func() {
+				version++
+				p, err := engine.ParsePolicy("changed", []byte(workloadPoint(int(version))))
+				if err == nil {
+					list[n/2].Policy, list[n/2].Version = p, version
+					s, err = s.Recompile(nil, copse.Settings{}, list)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				change()
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(turns(change)[0])/1e6, "cpu-ms/op")
+		})
+	}
+}
+
 func live() int64 {
 	runtime.GC()
 	runtime.GC()
