@@ -59,7 +59,7 @@ func TestEngineAgreesWithTheJudge(t *testing.T) {
 		pairs, seed = pairsInLongRun, 20261124
 	}
 	g := &grove{r: rand.New(rand.NewPCG(seed, 0))}
-	c := &coverage{seen: map[string]int{}, kinds: map[string]int{}, graphs: map[string]int{}}
+	c := newCoverage()
 	mismatches := 0
 	for store := 0; c.pairs < pairs; store++ {
 		for _, difference := range g.compareStore(t, c) {
@@ -71,6 +71,21 @@ func TestEngineAgreesWithTheJudge(t *testing.T) {
 	}
 	t.Logf("%d mismatches; %+v", mismatches, *c)
 	c.assertBreadth(t)
+}
+
+// FuzzDecisions lets the fuzzer choose policy stores and requests.
+func FuzzDecisions(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		g := &grove{r: rand.New(rand.NewPCG(seed, 1))}
+		for _, difference := range g.compareStore(t, newCoverage()) {
+			t.Error(difference)
+		}
+	})
+}
+
+func newCoverage() *coverage {
+	return &coverage{seen: map[string]int{}, kinds: map[string]int{}, graphs: map[string]int{}}
 }
 
 func (c *coverage) assertBreadth(t *testing.T) {
