@@ -25,7 +25,7 @@ const (
 // would have decided it then.
 func (h *handler) batchIsAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	in := question{batch: true}
-	if err := h.read(c.body, &in); err != nil {
+	if err := h.read(ctx, c, &in); err != nil {
 		return nil, err
 	}
 	if err := in.checkCrowd(); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
 )
 
 type batchGetPolicyInput struct {
@@ -54,6 +55,7 @@ type batchGetPolicyError struct {
 // batchGetCodes are what can be wrong with one of the policies asked for. Everything else fails the call.
 var batchGetCodes = map[copse.ResourceType]string{
 	copse.ResourcePolicyStore: "POLICY_STORE_NOT_FOUND",
+	copse.ResourceAlias:       "POLICY_STORE_ALIAS_NOT_FOUND",
 	copse.ResourcePolicy:      "POLICY_NOT_FOUND",
 }
 
@@ -62,7 +64,11 @@ var batchGetCodes = map[copse.ResourceType]string{
 func (h *handler) batchGetPolicy(ctx context.Context, c access.Caller, in *batchGetPolicyInput) (batchGetPolicyOutput, error) {
 	out := batchGetPolicyOutput{Results: []batchGetPolicyResult{}, Errors: []batchGetPolicyError{}}
 	for _, r := range in.Requests {
-		p, err := h.policyStores.GetPolicy(ctx, c, copse.PolicyStoreID(r.PolicyStoreID), copse.PolicyID(r.PolicyID))
+		id, err := h.resolve(ctx, c, access.Read, r.PolicyStoreID)
+		var p policystore.Policy
+		if err == nil {
+			p, err = h.policyStores.GetPolicy(ctx, c, id, copse.PolicyID(r.PolicyID))
+		}
 		if e, ok := errors.AsType[*copse.Error](err); ok && e.Kind == copse.NotFound && batchGetCodes[e.Resource] != "" {
 			out.Errors = append(out.Errors, batchGetPolicyError{
 				Code: batchGetCodes[e.Resource], PolicyStoreID: r.PolicyStoreID, PolicyID: r.PolicyID, Message: e.Detail,
@@ -73,7 +79,7 @@ func (h *handler) batchGetPolicy(ctx context.Context, c access.Caller, in *batch
 			return batchGetPolicyOutput{}, err
 		}
 		out.Results = append(out.Results, batchGetPolicyResult{
-			PolicyStoreID: r.PolicyStoreID, PolicyID: string(p.ID), PolicyType: typeOf(&p), Definition: definitionOf(&p),
+			PolicyStoreID: string(id), PolicyID: string(p.ID), PolicyType: typeOf(&p), Definition: definitionOf(&p),
 			Name: shownName(p.Name), CreatedDate: timestamp(p.CreatedAt), LastUpdatedDate: timestamp(p.UpdatedAt),
 		})
 	}

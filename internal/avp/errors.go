@@ -49,6 +49,7 @@ type errorBody struct {
 	Resources    []resourceName `json:"resources,omitzero"`
 	ResourceName string         `json:"resourceName,omitempty"`
 	ServiceCode  string         `json:"serviceCode,omitempty"`
+	QuotaCode    string         `json:"quotaCode,omitempty"`
 }
 
 type fieldError struct {
@@ -89,7 +90,7 @@ func describe(err error) (exception, errorBody) {
 			body.Resources = append(body.Resources, resourceName{ResourceID: e.ID, ResourceType: string(e.Resource)})
 		}
 	case copse.QuotaExceeded:
-		body.ResourceType, body.ServiceCode = resourceType(e), serviceCode
+		body.ResourceType, body.ServiceCode, body.QuotaCode = resourceType(e), serviceCode, countCodes[e.Resource]
 		if e.ID != "" {
 			body.ResourceID = &e.ID
 		}

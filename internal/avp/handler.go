@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +25,8 @@ type Config struct {
 	Access       *access.Service
 	// VerifyBy checks a user's token by a policy store's identity source: token.Verifier's method.
 	VerifyBy func(ctx context.Context, p token.Presented) (*token.Verified, error)
+	// AccountID and Region are what ARNs say. Empty: all zeros, and us-east-1.
+	AccountID, Region string
 	// Log gets what fails inside copse, Decisions a line per decision. Nil: none.
 	Log, Decisions *slog.Logger
 	Metrics        prometheus.Registerer // nil: not registered
@@ -35,6 +36,8 @@ type handler struct {
 	policyStores *policystore.Service
 	access       *access.Service
 	verifyBy     func(ctx context.Context, p token.Presented) (*token.Verified, error)
+	accountID    string
+	region       string
 	log          *slog.Logger
 	decisionLog  *slog.Logger
 	operations   map[string]operation
@@ -54,6 +57,8 @@ func New(cfg Config) (http.Handler, error) {
 		policyStores: cfg.PolicyStores,
 		access:       cfg.Access,
 		verifyBy:     cfg.VerifyBy,
+		accountID:    cmp.Or(cfg.AccountID, "000000000000"),
+		region:       cmp.Or(cfg.Region, "us-east-1"),
 		log:          cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		decisionLog:  cmp.Or(cfg.Decisions, slog.New(slog.DiscardHandler)),
 		operations:   make(map[string]operation, len(operations)),
@@ -98,6 +103,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, thrown := http.StatusOK, ""
 	if err != nil {
 		x, body := describe(err)
+		if copse.KindOf(err) == copse.Throttled {
+			body.QuotaCode = rateCodes[name]
+			header["Retry-After"] = []string{"1"} // every bucket has something in it again by then
+		}
 		status, thrown, answer = x.Status, x.Type, body.marshal()
 		header["X-Amzn-Errortype"] = []string{x.Type}
 		if status == http.StatusServiceUnavailable {
@@ -131,7 +140,7 @@ func (h *handler) serve(r *http.Request, requestID string) (string, []byte, erro
 	if err != nil {
 		return "", nil, err
 	}
-	answer, err := op.run(h, ctx, &call{caller: caller, body: body, requestID: requestID})
+	answer, err := op.run(h, ctx, &call{caller: caller, body: body, requestID: requestID, needs: op.needs})
 	return op.name, answer, err
 }
 
@@ -194,8 +203,6 @@ func (h *handler) find(target string) (operation, error) {
 	switch {
 	case ok && found:
 		return op, nil
-	case ok && slices.Contains(missing, name):
-		return op, &protocolError{unknownOperation, name + " is an operation of Amazon Verified Permissions that copse does not have yet"}
 	default:
 		return op, &protocolError{unknownOperation, "X-Amz-Target names no operation of Amazon Verified Permissions"}
 	}

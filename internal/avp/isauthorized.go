@@ -17,7 +17,7 @@ import (
 // isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
 func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	var in question
-	if err := h.read(c.body, &in); err != nil {
+	if err := h.read(ctx, c, &in); err != nil {
 		return nil, err
 	}
 	req := in.request(&in.asked)
@@ -134,14 +134,19 @@ type cutter struct {
 	dec jsontext.Decoder
 }
 
-// read cuts a question out of a body, and holds it against the rules of its members.
-func (h *handler) read(body []byte, q *question) error {
-	if err := h.cut(body, q); err != nil {
+// read cuts a question out of a call's body, holds it against the rules of its members, and puts the id in
+// the place of an alias.
+func (h *handler) read(ctx context.Context, c *call, q *question) error {
+	if err := h.cut(c.body, q); err != nil {
 		return err
 	}
 	var f findings
-	q.validate(&f)
-	return f.err()
+	if q.validate(&f); f.err() != nil {
+		return f.err()
+	}
+	id, err := h.resolve(ctx, c.caller, c.needs, q.policyStoreID)
+	q.policyStoreID = string(id)
+	return err
 }
 
 func (h *handler) cut(body []byte, q *question) error {

@@ -27,14 +27,23 @@ type call struct {
 	caller    access.Caller
 	body      []byte
 	requestID string
+	needs     access.Verb // the operation's
 }
 
-// operations are AVP's operations that copse has.
+// operations are all of AVP's.
 var operations = []operation{
 	{"CreatePolicyStore", access.Admin, serve((*handler).createPolicyStore)},
 	{"GetPolicyStore", access.Read, serve((*handler).getPolicyStore)},
 	{"ListPolicyStores", access.Read, serve((*handler).listPolicyStores)},
 	{"DeletePolicyStore", access.Admin, serve((*handler).deletePolicyStore)},
+	{"UpdatePolicyStore", access.Admin, serve((*handler).updatePolicyStore)},
+	{"CreatePolicyStoreAlias", access.Admin, serve((*handler).createPolicyStoreAlias)},
+	{"GetPolicyStoreAlias", access.Read, serve((*handler).getPolicyStoreAlias)},
+	{"ListPolicyStoreAliases", access.Read, serve((*handler).listPolicyStoreAliases)},
+	{"DeletePolicyStoreAlias", access.Admin, serve((*handler).deletePolicyStoreAlias)},
+	{"TagResource", access.Write, serve((*handler).tagResource)},
+	{"UntagResource", access.Write, serve((*handler).untagResource)},
+	{"ListTagsForResource", access.Read, serve((*handler).listTagsForResource)},
 	{"PutSchema", access.Write, serve((*handler).putSchema)},
 	{"GetSchema", access.Read, serve((*handler).getSchema)},
 	{"CreatePolicy", access.Write, serve((*handler).createPolicy)},
@@ -59,19 +68,14 @@ var operations = []operation{
 	{"BatchIsAuthorizedWithToken", access.Decide, (*handler).batchIsAuthorizedWithToken},
 }
 
-// missing are AVP's operations that copse does not have yet.
-var missing = []string{
-	"CreatePolicyStoreAlias", "DeletePolicyStoreAlias", "GetPolicyStoreAlias", "ListPolicyStoreAliases",
-	"ListTagsForResource", "TagResource", "UntagResource", "UpdatePolicyStore",
-}
-
 // input is a request that can say what is wrong with it, before anything is done.
 type input[Req any] interface {
 	*Req
 	validate(f *findings)
 }
 
-// serve makes a row's run from a typed function: decode strictly, validate, call, encode.
+// serve makes a row's run from a typed function: decode strictly, validate, resolve an alias, call,
+// encode.
 func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, access.Caller, P) (Resp, error)) func(*handler, context.Context, *call) ([]byte, error) {
 	return func(h *handler, ctx context.Context, c *call) ([]byte, error) {
 		req := P(new(Req))
@@ -81,6 +85,13 @@ func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, a
 		var f findings
 		if req.validate(&f); f.err() != nil {
 			return nil, f.err()
+		}
+		if in, ok := any(req).(targeted); ok {
+			id, err := h.resolve(ctx, c.caller, c.needs, *in.target())
+			if err != nil {
+				return nil, err
+			}
+			*in.target() = string(id)
 		}
 		resp, err := do(h, ctx, c.caller, req)
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/access"
 )
 
-// The SDK knows all of AVP's operations; each is a row of the table or known to be missing.
+// The SDK knows all of AVP's operations; each is a row of the table.
 func TestTableHasEveryOperationOfTheSDK(t *testing.T) {
 	var sdk, table []string
 	for method := range reflect.TypeFor[*vp.Client]().Methods() {
@@ -32,7 +32,6 @@ func TestTableHasEveryOperationOfTheSDK(t *testing.T) {
 			t.Errorf("%s: the row is incomplete", op.name)
 		}
 	}
-	table = append(table, missing...)
 	slices.Sort(table)
 	slices.Sort(sdk)
 	if len(sdk) != 34 {

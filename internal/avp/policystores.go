@@ -21,38 +21,33 @@ type createPolicyStoreInput struct {
 	Tags               map[string]string   `json:"tags"`
 }
 
-type encryptionSettings struct {
-	Default *empty `json:"default"`
-	KMS     *struct {
-		Key               string            `json:"key"`
-		EncryptionContext map[string]string `json:"encryptionContext"`
-	} `json:"kmsEncryptionSettings"`
-}
-
-// validate also refuses what AVP offers and copse can't keep yet: a policy store that seems
-// protected, encrypted or tagged and is not would be worse than an error.
 func (in *createPolicyStoreInput) validate(f *findings) {
-	if f.required("validationSettings", in.ValidationSettings != nil) {
-		f.enum("validationSettings.mode", in.ValidationSettings.Mode, string(copse.ValidationOff), string(copse.ValidationStrict))
-	}
+	f.validationSettings(in.ValidationSettings)
 	f.clientToken(in.ClientToken)
 	f.description("description", in.Description)
-	if p := in.DeletionProtection; p != nil {
-		f.enum("deletionProtection", *p, "ENABLED", "DISABLED")
-		if *p == "ENABLED" {
-			f.add("deletionProtection", "copse does not have deletion protection yet; use DISABLED")
-		}
+	f.deletionProtection(in.DeletionProtection)
+	if in.EncryptionSettings != nil {
+		in.EncryptionSettings.validate(f)
 	}
-	if e := in.EncryptionSettings; e != nil {
-		f.oneOf("encryptionSettings", e.Default != nil, e.KMS != nil)
-		if e.KMS != nil {
-			f.add("encryptionSettings.kmsEncryptionSettings", "copse does not encrypt with KMS keys; use default")
-		}
-	}
-	if len(in.Tags) > 0 {
-		f.add("tags", "copse does not have tags yet; leave them out")
+	f.tags("tags", in.Tags)
+}
+
+func (f *findings) validationSettings(v *validationSettings) {
+	if f.required("validationSettings", v != nil) {
+		f.enum("validationSettings.mode", v.Mode, string(copse.ValidationOff), string(copse.ValidationStrict))
 	}
 }
+
+func (f *findings) deletionProtection(p *string) {
+	if p != nil {
+		f.enum("deletionProtection", *p, protectionEnabled, protectionDisabled)
+	}
+}
+
+const (
+	protectionEnabled  = "ENABLED"
+	protectionDisabled = "DISABLED"
+)
 
 type policyStoreCreated struct {
 	ARN             string    `json:"arn"`
@@ -61,9 +56,18 @@ type policyStoreCreated struct {
 	PolicyStoreID   string    `json:"policyStoreId"`
 }
 
+func (h *handler) policyStoreCreated(ps *policystore.PolicyStore) policyStoreCreated {
+	return policyStoreCreated{
+		ARN: h.arn(ps.ID), PolicyStoreID: string(ps.ID),
+		CreatedDate: timestamp(ps.CreatedAt), LastUpdatedDate: timestamp(ps.UpdatedAt),
+	}
+}
+
 func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *createPolicyStoreInput) (policyStoreCreated, error) {
 	made := policystore.NewPolicyStore{
-		Settings: copse.Settings{Validation: copse.ValidationMode(in.ValidationSettings.Mode)},
+		Settings:   copse.Settings{Validation: copse.ValidationMode(in.ValidationSettings.Mode)},
+		Protected:  in.DeletionProtection != nil && *in.DeletionProtection == protectionEnabled,
+		Encryption: h.encryption(in.EncryptionSettings), Tags: in.Tags,
 	}
 	if in.Description != nil {
 		made.Description = *in.Description
@@ -73,21 +77,33 @@ func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *cr
 	if err != nil {
 		return policyStoreCreated{}, err
 	}
-	return policyStoreCreated{
-		ARN: arn(ps.ID), PolicyStoreID: string(ps.ID),
-		CreatedDate: timestamp(ps.CreatedAt), LastUpdatedDate: timestamp(ps.UpdatedAt),
-	}, nil
+	return h.policyStoreCreated(&ps), nil
 }
 
+// policyStoreInput is part of every input that names a policy store by id or alias; the alias is
+// resolved before the operation runs.
 type policyStoreInput struct {
 	PolicyStoreID string `json:"policyStoreId"`
 }
 
 func (in *policyStoreInput) validate(f *findings) { f.id("policyStoreId", in.PolicyStoreID) }
 
+func (in *policyStoreInput) target() *string { return &in.PolicyStoreID }
+
+// policyStoreIDInput is for the two operations that take no alias.
+type policyStoreIDInput struct {
+	PolicyStoreID string `json:"policyStoreId"`
+}
+
+func (in *policyStoreIDInput) validate(f *findings) {
+	f.id("policyStoreId", in.PolicyStoreID)
+	if _, isAlias := policystore.CutAlias(in.PolicyStoreID); isAlias {
+		f.add("policyStoreId", "an alias can't be used here; give the policy store's id")
+	}
+}
+
 type getPolicyStoreInput struct {
 	policyStoreInput
-	// Tags asks for the tags; a policy store has none yet, and AVP then leaves the member out.
 	Tags bool `json:"tags"`
 }
 
@@ -98,27 +114,56 @@ type getPolicyStoreOutput struct {
 	DeletionProtection string             `json:"deletionProtection"`
 	Description        *string            `json:"description,omitempty"`
 	EncryptionState    encryptionState    `json:"encryptionState"`
-}
-
-type encryptionState struct {
-	Default empty `json:"default"`
+	Tags               map[string]string  `json:"tags,omitempty"`
 }
 
 func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPolicyStoreInput) (getPolicyStoreOutput, error) {
-	ps, err := h.policyStores.Get(ctx, c, copse.PolicyStoreID(in.PolicyStoreID))
+	id := copse.PolicyStoreID(in.PolicyStoreID)
+	ps, err := h.policyStores.Get(ctx, c, id)
 	if err != nil {
 		return getPolicyStoreOutput{}, err
 	}
-	return getPolicyStoreOutput{
-		policyStoreCreated: policyStoreCreated{
-			ARN: arn(ps.ID), PolicyStoreID: string(ps.ID),
-			CreatedDate: timestamp(ps.CreatedAt), LastUpdatedDate: timestamp(ps.UpdatedAt),
-		},
+	out := getPolicyStoreOutput{
+		policyStoreCreated: h.policyStoreCreated(&ps),
 		ValidationSettings: validationSettings{Mode: string(ps.Settings.Validation)},
 		CedarVersion:       "CEDAR_4",
-		DeletionProtection: "DISABLED",
+		DeletionProtection: protectionDisabled,
 		Description:        optional(ps.Description),
-	}, nil
+		EncryptionState:    encryptionStateOf(ps.Encryption),
+	}
+	if ps.Protected {
+		out.DeletionProtection = protectionEnabled
+	}
+	if in.Tags {
+		out.Tags, err = h.policyStores.Tags(ctx, c, id)
+	}
+	return out, err
+}
+
+type updatePolicyStoreInput struct {
+	policyStoreInput
+	ValidationSettings *validationSettings `json:"validationSettings"`
+	DeletionProtection *string             `json:"deletionProtection"`
+	Description        *string             `json:"description"`
+}
+
+func (in *updatePolicyStoreInput) validate(f *findings) {
+	in.policyStoreInput.validate(f)
+	f.validationSettings(in.ValidationSettings)
+	f.deletionProtection(in.DeletionProtection)
+	f.description("description", in.Description)
+}
+
+func (h *handler) updatePolicyStore(ctx context.Context, c access.Caller, in *updatePolicyStoreInput) (policyStoreCreated, error) {
+	u := policystore.Update{Validation: new(copse.ValidationMode(in.ValidationSettings.Mode)), Description: in.Description}
+	if in.DeletionProtection != nil {
+		u.DeletionProtection = new(*in.DeletionProtection == protectionEnabled)
+	}
+	ps, err := h.policyStores.Update(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), u)
+	if err != nil {
+		return policyStoreCreated{}, err
+	}
+	return h.policyStoreCreated(&ps), nil
 }
 
 type listPolicyStoresInput struct{ pageInput }
@@ -149,7 +194,7 @@ func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *lis
 	out := listPolicyStoresOutput{PolicyStores: make([]policyStoreItem, len(page))}
 	for i, ps := range page {
 		out.PolicyStores[i] = policyStoreItem{
-			ARN: arn(ps.ID), PolicyStoreID: string(ps.ID), Description: optional(ps.Description),
+			ARN: h.arn(ps.ID), PolicyStoreID: string(ps.ID), Description: optional(ps.Description),
 			CreatedDate: timestamp(ps.CreatedAt), LastUpdatedDate: timestamp(ps.UpdatedAt),
 		}
 	}
@@ -159,7 +204,7 @@ func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *lis
 	return out, nil
 }
 
-func (h *handler) deletePolicyStore(ctx context.Context, c access.Caller, in *policyStoreInput) (empty, error) {
+func (h *handler) deletePolicyStore(ctx context.Context, c access.Caller, in *policyStoreIDInput) (empty, error) {
 	return empty{}, h.policyStores.Delete(ctx, c, copse.PolicyStoreID(in.PolicyStoreID))
 }
 

@@ -53,7 +53,7 @@ func speakFor(v *token.Verified, req *copse.Request) {
 
 // readWithToken reads the message and verifies its tokens, by the revision that decides as well.
 func (h *handler) readWithToken(ctx context.Context, c *call, operation string, in *question) (policystore.View, *token.Verified, error) {
-	if err := h.read(c.body, in); err != nil {
+	if err := h.read(ctx, c, in); err != nil {
 		return policystore.View{}, nil, err
 	}
 	if err := in.checkCrowd(); in.batch && err != nil {

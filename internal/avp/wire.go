@@ -17,10 +17,9 @@ func (t timestamp) MarshalJSONTo(enc *jsontext.Encoder) error {
 	return enc.WriteToken(jsontext.String(time.Time(t).UTC().Format("2006-01-02T15:04:05.000000Z")))
 }
 
-// arn of a policy store. Region and account are not copse's: the region part is empty as in AWS, the
-// account is all zeros.
-func arn(id copse.PolicyStoreID) string {
-	return "arn:aws:verifiedpermissions::000000000000:policy-store/" + string(id)
+// arn of a policy store. The region part is empty, as in AWS.
+func (h *handler) arn(id copse.PolicyStoreID) string {
+	return "arn:aws:verifiedpermissions::" + h.accountID + ":policy-store/" + string(id)
 }
 
 type entityIdentifier struct {

@@ -26,7 +26,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	at := now()
 	out := PolicyStore{
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
-		Settings: in.Settings, Description: in.Description, Revision: 1, Policies: len(in.Policies),
+		Settings: in.Settings, Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies),
 		CreatedAt: at, UpdatedAt: at,
 	}
 	out.Plan = cmp.Or(in.Plan, s.defaultPlan)
@@ -99,6 +99,12 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 	if err := validateDescription("description", in.Description); err != nil {
 		return nil, err
 	}
+	if err := checkTags("tags", in.Tags); err != nil {
+		return nil, err
+	}
+	if err := tooManyTags("", len(in.Tags)); err != nil {
+		return nil, err
+	}
 	var f findings
 	contentsIn := NewContents{Schema: in.Schema, Templates: in.Templates, Policies: in.Policies}
 	drafts, err := parseContents(&f, contentsIn, false)
@@ -107,7 +113,8 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 	}
 	settings := settingsBody{
 		V: bodyVersion, Validation: in.Settings.Validation, CheckRequests: in.Settings.CheckRequests,
-		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, CreatedAt: at, UpdatedAt: at,
+		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, Encryption: in.Encryption,
+		CreatedAt: at, UpdatedAt: at,
 	}
 	var schema *engine.Schema
 	if in.Schema != nil {
@@ -120,6 +127,11 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 	if err := m.write(settingsKey, &settings, storage.Absent()); err != nil {
 		return nil, err
 	}
+	if len(in.Tags) > 0 {
+		if err := m.write(tagsKey, &tagsBody{V: bodyVersion, Tags: in.Tags}, storage.Absent()); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.plan(f); err != nil {
 		return nil, err
 	}
@@ -128,7 +140,7 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 
 // newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
 func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
-	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, Plan: p.Plan, ClientToken: o.key.ID})
+	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, Plan: p.Plan, Protected: p.Protected, ClientToken: o.key.ID})
 	if err != nil {
 		return nil, err
 	}

@@ -66,12 +66,18 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourcePolicyStore, ID: string(id),
 			Detail: fmt.Sprintf("the policy store belongs to tenant %q; delete the tenant instead", r.tenant)}
 	}
+	if r.protected {
+		return protected(id)
+	}
 	e := &erasure{
 		s: s, rowID: copse.NewID(), policyStore: id, incarnation: r.incarnation, startedAt: now(),
 		forget: []storage.Key{rowKey(id)},
 	}
 	if u, err = s.withKeys(ctx, u, id, r); err != nil {
 		return err
+	}
+	if u, err = s.withAliases(ctx, u, id, r); err != nil {
+		return fromStorage(err, id)
 	}
 	if r.clientToken != "" {
 		token := storage.Key{Kind: kindClientToken, ID: r.clientToken}
@@ -98,6 +104,11 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		return fromStorage(err, id)
 	}
 	return s.carryOut(context.WithoutCancel(ctx), e, c.KeyID)
+}
+
+func protected(id copse.PolicyStoreID) error {
+	return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourcePolicyStore, ID: string(id),
+		Detail: "the policy store is protected from deletion; set its deletion protection to DISABLED first"}
 }
 
 // withKeys adds the removal of access keys that cover nothing else: a key of a tenant must not open a

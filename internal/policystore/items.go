@@ -13,7 +13,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// Kinds of items. The first eight live in a policy store's own partition, the rest in the directory;
+// Kinds of items. The first nine live in a policy store's own partition, the rest in the directory;
 // [kindClientToken] in both.
 const (
 	kindSettings       storage.Kind = "settings"        // id ""
@@ -21,6 +21,7 @@ const (
 	kindPolicy         storage.Kind = "policy"          // id = policy id
 	kindName           storage.Kind = "name"            // id = name; makes names unique
 	kindIdentitySource storage.Kind = "identity-source" // id = identity source id
+	kindTags           storage.Kind = "tags"            // id ""
 
 	kindTemplate     storage.Kind = "template"      // id = policy template id
 	kindTemplateName storage.Kind = "template-name" // id = name; templates have names of their own
@@ -30,10 +31,12 @@ const (
 	kindErasure     storage.Kind = "erasure"              // id random: what it says is forgotten with it
 	kindPlan        storage.Kind = "plan"                 // id = name
 	kindUnlinking   storage.Kind = "unlinking"            // id random, likewise: where a cascade is under way
+	kindAlias       storage.Kind = "alias"                // id = name, without AVP's prefix
 )
 
 var (
 	settingsKey = storage.Key{Kind: kindSettings}
+	tagsKey     = storage.Key{Kind: kindTags}
 	schemaKey   = storage.Key{Kind: kindSchema}
 )
 
@@ -50,7 +53,8 @@ func rowKey(id copse.PolicyStoreID) storage.Key {
 	return storage.Key{Kind: kindPolicyStore, ID: string(id)}
 }
 
-func planKey(name string) storage.Key { return storage.Key{Kind: kindPlan, ID: name} }
+func aliasKey(name string) storage.Key { return storage.Key{Kind: kindAlias, ID: name} }
+func planKey(name string) storage.Key  { return storage.Key{Kind: kindPlan, ID: name} }
 
 // bodyVersion is in every body. A higher one was written by a newer copse, and is refused rather than
 // half understood.
@@ -62,12 +66,18 @@ type settingsBody struct {
 	CheckRequests    bool                 `json:"checkRequests"`
 	ForbidErrorsDeny bool                 `json:"forbidErrorsDeny"`
 	Description      string               `json:"description,omitzero"`
+	Encryption       *Encryption          `json:"encryption,omitzero"` // never changes
 	CreatedAt        time.Time            `json:"createdAt"`
 	UpdatedAt        time.Time            `json:"updatedAt"`
 }
 
 func (b *settingsBody) settings() copse.Settings {
 	return copse.Settings{Validation: b.Validation, CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny}
+}
+
+type tagsBody struct {
+	V    int               `json:"v"`
+	Tags map[string]string `json:"tags"`
 }
 
 type schemaBody struct {
@@ -201,9 +211,20 @@ type rowBody struct {
 	Tenant      copse.TenantID    `json:"tenant,omitzero"`
 	Incarnation copse.Incarnation `json:"incarnation"`
 	CreatedAt   time.Time         `json:"createdAt"`
-	Plan        string            `json:"plan,omitzero"` // empty: default
+	Plan        string            `json:"plan,omitzero"`      // empty: default
+	Protected   bool              `json:"protected,omitzero"` // from deletion
+	// Aliases are all names that have an item, or that history may still know, as this policy store's.
+	Aliases []string `json:"aliases,omitempty"`
 	// ClientToken is the id of the item that remembers the making; see once.
 	ClientToken string `json:"clientToken,omitzero"`
+}
+
+type aliasBody struct {
+	V           int                 `json:"v"`
+	PolicyStore copse.PolicyStoreID `json:"policyStore"`
+	Incarnation copse.Incarnation   `json:"incarnation"`
+	CreatedAt   time.Time           `json:"createdAt"`
+	DeletedAt   time.Time           `json:"deletedAt,omitzero"`
 }
 
 type planBody struct {
@@ -272,6 +293,10 @@ func decode(item storage.Item, into any) error {
 	case *erasureBody:
 		version = b.V
 	case *tokenBody:
+		version = b.V
+	case *tagsBody:
+		version = b.V
+	case *aliasBody:
 		version = b.V
 	case *planBody:
 		version = b.V

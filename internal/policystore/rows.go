@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -18,6 +19,8 @@ type row struct {
 	createdAt   time.Time
 	clientToken string // see rowBody
 	plan        string
+	protected   bool
+	aliases     []string
 	version     uint64
 }
 
@@ -38,7 +41,46 @@ func decodeRow(item storage.Item) (row, error) {
 		return row{}, err
 	}
 	return row{tenant: body.Tenant, incarnation: body.Incarnation, createdAt: body.CreatedAt,
-		clientToken: body.ClientToken, plan: body.Plan, version: item.Version}, nil
+		clientToken: body.ClientToken, plan: body.Plan, protected: body.Protected, aliases: body.Aliases, version: item.Version}, nil
+}
+
+// changeRow changes a policy store's row, and what compute wants written with it, in one commit that is
+// taken only if the row is still as compute saw it. Nothing to change commits nothing.
+func (s *Service) changeRow(ctx context.Context, c access.Caller, operation string, id copse.PolicyStoreID, compute func(ctx context.Context, body *rowBody) ([]storage.Write, error)) error {
+	for range maxAttempts {
+		item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
+		if err != nil {
+			return fromStorage(err, id)
+		}
+		var body rowBody
+		if err := decode(item, &body); err != nil {
+			return err
+		}
+		writes, err := compute(ctx, &body)
+		if err != nil {
+			return fromStorage(err, id)
+		}
+		encoded, err := encode(&body)
+		if err != nil {
+			return err
+		}
+		commit := storage.Commit{
+			Partition: storage.Directory(), Incarnation: s.directory, Actor: c.KeyID, Operation: operation, Writes: writes,
+		}
+		expect := storage.Version(item.Version)
+		switch {
+		case !bytes.Equal(encoded, item.Body):
+			commit.Writes = append(commit.Writes, storage.Write{Key: rowKey(id), Body: encoded, Expect: expect})
+		case len(writes) == 0:
+			return nil
+		default:
+			commit.Require = []storage.Requirement{{Key: rowKey(id), Expect: expect}}
+		}
+		if _, err = s.backend.Commit(ctx, commit); !errors.Is(err, storage.ErrConflict) {
+			return fromStorage(err, id)
+		}
+	}
+	return fromStorage(storage.ErrConflict, id)
 }
 
 // find is the access check of every method that names a policy store: absent and not covered are the
@@ -129,7 +171,8 @@ func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (
 	}
 	return PolicyStore{
 		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(),
-		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Revision: sum.revision, Policies: sum.policies, Templates: sum.templates,
+		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Protected: r.protected, Encryption: sum.settings.Encryption,
+		Revision: sum.revision, Policies: sum.policies, Templates: sum.templates,
 		CreatedAt: r.createdAt, UpdatedAt: sum.settings.UpdatedAt,
 	}, nil
 }
@@ -177,20 +220,9 @@ func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyS
 // listOwn is List for a key that covers one policy store, by its id or by its tenant. It must not walk
 // the directory: that is as long as there are tenants.
 func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.PolicyStoreID) ([]PolicyStore, bool, error) {
-	id := c.Scope.PolicyStore
-	if id == "" && c.Scope.Tenant != "" {
-		directory := s.tenants.Load()
-		if directory == nil {
-			return nil, false, nil
-		}
-		entry, err := (*directory).Lookup(ctx, c.Scope.Tenant)
-		if err != nil && copse.KindOf(err) != copse.NotFound {
-			return nil, false, err
-		}
-		id = entry.PolicyStoreID
-	}
-	if id == "" || id <= after {
-		return nil, false, nil
+	id, err := s.ownPolicyStore(ctx, c)
+	if err != nil || id == "" || id <= after {
+		return nil, false, err
 	}
 	p, err := s.Get(ctx, c, id)
 	if err != nil && copse.KindOf(err) == copse.NotFound {
@@ -200,4 +232,20 @@ func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.Poli
 		return nil, false, err
 	}
 	return []PolicyStore{p}, false, nil
+}
+
+// ownPolicyStore is the one policy store that a key covers which does not cover all; empty: none.
+func (s *Service) ownPolicyStore(ctx context.Context, c access.Caller) (copse.PolicyStoreID, error) {
+	if c.Scope.Tenant == "" || c.Scope.PolicyStore != "" {
+		return c.Scope.PolicyStore, nil
+	}
+	directory := s.tenants.Load()
+	if directory == nil {
+		return "", nil
+	}
+	entry, err := (*directory).Lookup(ctx, c.Scope.Tenant)
+	if err != nil && copse.KindOf(err) != copse.NotFound {
+		return "", err
+	}
+	return entry.PolicyStoreID, nil
 }

@@ -65,6 +65,7 @@ type Service struct {
 	summaries *storage.Cache[copse.PolicyStoreID, summary]
 	snapshots *storage.Cache[copse.PolicyStoreID, *compiled]
 	plans     *storage.Cache[string, *Plan]
+	aliases   *storage.Cache[string, alias] // by name
 	meters    meters
 	desks     desks
 	tenants   atomic.Pointer[copse.Directory]
@@ -118,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 		Weigh: func(_ copse.PolicyStoreID, e *compiled) int64 { return e.weight() },
 	})
 	s.plans = storage.NewCache(storage.CacheConfig[string, *Plan]{Load: s.loadPlan, MaxWeight: 10 * maxPlans, NegativeTTL: negativeTTL})
+	s.aliases = storage.NewCache(storage.CacheConfig[string, alias]{Load: s.loadAlias, MaxWeight: maxRows, NegativeTTL: negativeTTL})
 	if s.defaultPlan = cfg.DefaultPlan; s.defaultPlan == "" {
 		s.defaultPlan = PlanUnmetered
 	}
@@ -163,6 +165,7 @@ func (s *Service) follow(c storage.Change) {
 	if c.Keys == nil {
 		s.rows.InvalidateAll()
 		s.plans.InvalidateAll()
+		s.aliases.InvalidateAll()
 		s.summaries.InvalidateAll()
 		s.snapshots.InvalidateAll()
 		return
@@ -176,6 +179,8 @@ func (s *Service) follow(c storage.Change) {
 			s.snapshots.Invalidate(id)
 		case kindPlan:
 			s.plans.Invalidate(k.ID)
+		case kindAlias:
+			s.aliases.Invalidate(k.ID)
 		}
 	}
 }

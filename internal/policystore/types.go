@@ -17,11 +17,20 @@ type PolicyStore struct {
 	Settings    copse.Settings
 	Description string
 	Plan        string
+	Protected   bool        // from deletion
+	Encryption  *Encryption // nil: none was asked for
 	Revision    uint64
 	Policies    int // links among them
 	Templates   int
 	CreatedAt   time.Time
 	UpdatedAt   time.Time // of settings and description; policies have their own
+}
+
+// Encryption is what AVP's clients ask for when they make a policy store, kept to be shown. Nothing is
+// encrypted with it.
+type Encryption struct {
+	Key     string            `json:"key"` // as an ARN
+	Context map[string]string `json:"context,omitempty"`
 }
 
 // Policy describes a stored policy.
@@ -116,6 +125,9 @@ type NewPolicyStore struct {
 	Settings    copse.Settings
 	Description string
 	Plan        string // empty: the service's default
+	Protected   bool
+	Encryption  *Encryption
+	Tags        map[string]string
 	Schema      *SchemaText
 	Templates   []PolicyText
 	Policies    []PolicyText

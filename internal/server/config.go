@@ -46,6 +46,9 @@ type Config struct {
 	// Region is the only one SigV4 may be signed for. Empty: any.
 	Region string
 
+	// AccountID is the account that ARNs name: twelve digits.
+	AccountID string
+
 	// AllowPrivateIssuers lets issuer keys be fetched from private and loopback addresses.
 	AllowPrivateIssuers bool
 	// AllowHTTPIssuers lets them be fetched over http from loopback, with AllowPrivateIssuers.
@@ -106,6 +109,7 @@ func DefaultConfig() Config {
 		Listen:             "127.0.0.1:8420",
 		OpsListen:          "127.0.0.1:8421",
 		SnapshotCacheBytes: 256 << 20,
+		AccountID:          "000000000000",
 		DefaultPlan:        policystore.PlanDefault,
 		ReadHeaderTimeout:  5 * time.Second,
 		ReadTimeout:        30 * time.Second,
@@ -173,6 +177,7 @@ func Settings() []Setting {
 		{Key: rootSecretKey, Usage: "its secret", NoFlag: true, field: func(c *Config) any { return &c.RootSecretAccessKey }},
 		{Key: "master-key-file", Usage: "file of the key that access keys are encrypted under", field: func(c *Config) any { return &c.MasterKeyFile }},
 		{Key: "region", Usage: "the only region requests may be signed for; empty for any", field: func(c *Config) any { return &c.Region }},
+		{Key: "account-id", Usage: "the account that ARNs name: twelve digits", field: func(c *Config) any { return &c.AccountID }},
 		{Key: "allow-private-issuers", Usage: "fetch issuer keys from private and loopback addresses too", Bool: true, field: func(c *Config) any { return &c.AllowPrivateIssuers }},
 		{Key: "allow-http-issuers", Usage: "fetch issuer keys over http from loopback, with --allow-private-issuers", Bool: true, field: func(c *Config) any { return &c.AllowHTTPIssuers }},
 		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
@@ -236,6 +241,9 @@ func (c *Config) Validate() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return copse.Errorf(copse.Invalid, "--tls-cert and --tls-key go together: set both or neither")
+	}
+	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
+		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)
 	}
 	if c.AllowHTTPIssuers && !c.AllowPrivateIssuers {
 		return copse.Errorf(copse.Invalid, "--allow-http-issuers is for loopback issuers: it needs --allow-private-issuers as well")

@@ -29,7 +29,8 @@ func (s *Server) route() error {
 		return err
 	}
 	amazon, err := avp.New(avp.Config{
-		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.Verifier.VerifyBy, Log: s.log, Metrics: s.registry,
+		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.Verifier.VerifyBy,
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
