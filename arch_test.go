@@ -46,9 +46,11 @@ var imports = map[string]string{
 	// which may know the engine.
 	"internal/policyfiles": ". internal/policystore internal/engine",
 	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
-	"copsetest":            ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse":            ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
-	"examples/payments":    "",
+	// AWS's SDK speaks to policy stores elsewhere; cmd reaches it through here.
+	"remote":            ". json aws",
+	"copsetest":         ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
+	"cmd/copse":         ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	"examples/payments": "",
 
 	// The tenant that pep has verified, for rls to read: a context key that nothing else can name.
 	"internal/bound": ".",
@@ -80,6 +82,7 @@ var testImports = map[string]string{
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
 	"cmd/copse":               "internal/pgtest",
+	"remote":                  "copsetest",
 	"rls":                     "internal/pgtest",
 }
 

@@ -25,9 +25,6 @@ func TestSDKForJavaScript(t *testing.T) {
 func TestExpressMiddleware(t *testing.T) {
 	t.Parallel()
 	watch := foreign(t, nodeProgram(t, "express.mjs"))
-	if watch == nil {
-		return
-	}
 	for _, operation := range []string{"IsAuthorized", "IsAuthorizedWithToken"} {
 		if n := watch.count(operation, ""); n < 6 {
 			t.Errorf("the middleware decided %d times with %s", n, operation)
@@ -46,9 +43,6 @@ func TestAWSCommandLine(t *testing.T) {
 	t.Parallel()
 	dir := python(t)
 	watch := foreign(t, program{dir: t.TempDir(), path: filepath.Join(dir, "bin"), args: []string{"bash", absolute(t, "python/cli.sh")}})
-	if watch == nil {
-		return
-	}
 	for _, operation := range []string{"CreatePolicyStore", "PutSchema", "CreatePolicy", "IsAuthorized", "ListPolicies", "DeletePolicyStore"} {
 		if watch.count(operation, "") == 0 {
 			t.Errorf("the command line never had a success of %s", operation)
@@ -58,9 +52,6 @@ func TestAWSCommandLine(t *testing.T) {
 
 func succeededAll(t *testing.T, watch *recorder) {
 	t.Helper()
-	if watch == nil {
-		return
-	}
 	all := slices.Sorted(maps.Keys(watch.model.Operations))
 	if got := watch.succeeded(); !slices.Equal(got, all) {
 		t.Errorf("operations that succeeded: %v", got)
@@ -104,9 +95,6 @@ func nodeProgram(t *testing.T, name string) program {
 func foreign(t *testing.T, p program) *recorder {
 	t.Helper()
 	s, watch := start(t), newRecorder(t)
-	if s.awaits(t, "TagResource") {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)

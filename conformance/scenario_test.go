@@ -54,12 +54,6 @@ var scenarios = map[string]func(*run){
 	"absent things":    (*run).absentThings,
 }
 
-// needs names an operation that a scenario can't do without.
-var needs = map[string]string{
-	"policy stores": "UpdatePolicyStore", "aliases": "CreatePolicyStoreAlias", "quotas": "CreatePolicyStoreAlias",
-	"batch get": "CreatePolicyStoreAlias", "absent things": "TagResource",
-}
-
 // runAll runs every scenario clients times, all of it at once, and returns when all have ended.
 func runAll(t *testing.T, s *server, watch *recorder, clients int) {
 	t.Helper()
@@ -67,9 +61,6 @@ func runAll(t *testing.T, s *server, watch *recorder, clients int) {
 	for i := range clients {
 		c := s.client(watch)
 		for name, scenario := range scenarios {
-			if s.awaits(t, needs[name]) {
-				continue
-			}
 			all.Go(func() {
 				scenario(&run{t: t, ctx: t.Context(), c: c, issuer: s.issuer, stranger: s.stranger, name: fmt.Sprintf("%d-%s", i, name)})
 			})
@@ -83,9 +74,6 @@ func runAll(t *testing.T, s *server, watch *recorder, clients int) {
 func TestWholeAPI(t *testing.T) {
 	watch, s := newRecorder(t), start(t)
 	runAll(t, s, watch, 1)
-	if s.awaits(t, "TagResource") {
-		return
-	}
 	for operation := range watch.model.Operations {
 		if watch.count(operation, "") == 0 {
 			t.Errorf("%s never succeeded", operation)
@@ -125,7 +113,7 @@ var unprovoked = map[string]string{
 func TestThirtyTwoClients(t *testing.T) {
 	watch, s := newRecorder(t), start(t)
 	runAll(t, s, watch, 32)
-	if n := watch.count("CreatePolicyStore", ""); n < 32*(len(scenarios)-len(needs)) {
+	if n := watch.count("CreatePolicyStore", ""); n < 32*len(scenarios) {
 		t.Errorf("only %d policy stores were made", n)
 	}
 }

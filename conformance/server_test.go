@@ -76,13 +76,6 @@ func (s *server) call(t *testing.T, operation, body string) *answer {
 	return a
 }
 
-// awaits tells that an operation is not there yet, so that what needs it waits for it; internal/avp
-// lists those, and a test of it compares the list with the SDK.
-func (s *server) awaits(t *testing.T, operation string) bool {
-	t.Helper()
-	return operation != "" && s.call(t, operation, `{}`).thrown == "UnknownOperationException"
-}
-
 // newPolicyStore makes one without validation.
 func (s *server) newPolicyStore(t *testing.T) string {
 	t.Helper()

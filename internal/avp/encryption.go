@@ -33,6 +33,9 @@ func (e *encryptionSettings) validate(f *findings) {
 	size := 0
 	for name, value := range e.KMS.EncryptionContext {
 		size += len(name) + len(value)
+		if name == "" || value == "" {
+			f.add(path+".encryptionContext."+name, "Member must have a key and a value of at least one character")
+		}
 	}
 	if size > maxEncryptionContext {
 		f.add(path+".encryptionContext", "Member must have at most %d bytes, has %d", maxEncryptionContext, size)

@@ -95,7 +95,7 @@ func TestDecodersOnMutations(t *testing.T) {
 			t.Errorf("%s has no body to begin with", op.name)
 		}
 		for _, body := range bodies {
-			if err := decodeOnly(t, s, op, []byte(body)); copse.KindOf(err) == copse.Invalid && !strings.Contains(body, "nextToken") && !strings.Contains(err.Error(), "copse does not") {
+			if err := decodeOnly(t, s, op, []byte(body)); copse.KindOf(err) == copse.Invalid && !strings.Contains(body, "nextToken") {
 				t.Errorf("%s: the right body is refused: %v\n%s", op.name, err, body)
 			}
 			for range mutationsPerBody {

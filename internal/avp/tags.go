@@ -3,6 +3,7 @@ package avp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -127,12 +128,12 @@ func (in *untagResourceInput) validate(f *findings) {
 	if !f.required("tagKeys", in.TagKeys != nil) {
 		return
 	}
-	if len(in.TagKeys) > 200 {
-		f.add("tagKeys", "Member must have at most 200 items, has %d", len(in.TagKeys))
+	if n := len(in.TagKeys); n < 1 || n > 200 {
+		f.add("tagKeys", "Member must have length between 1 and 200, has %d", n)
 		return
 	}
-	for _, key := range in.TagKeys {
-		f.text("tagKeys", key, 1, 128)
+	for i, key := range in.TagKeys {
+		f.text(fmt.Sprintf("tagKeys[%d]", i), key, 1, 128)
 	}
 }
 
