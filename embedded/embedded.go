@@ -140,19 +140,36 @@ func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.Director
 // DecideFor decides for a tenant: req names no policy store, and that of the tenant is filled in. A
 // tenant that is unknown or suspended is Denied, without telling which.
 func (p *PDP) DecideFor(ctx context.Context, tenant copse.TenantID, req copse.Request) (copse.Response, error) {
+	if err := p.address(ctx, tenant, &req); err != nil {
+		return copse.Response{}, err
+	}
+	return p.Decide(ctx, &req)
+}
+
+// ExplainFor is DecideFor with reasons: what each part of the policies came to. It costs many decisions,
+// and shows policies and values of the request.
+func (p *PDP) ExplainFor(ctx context.Context, tenant copse.TenantID, req copse.Request) (copse.Explanation, error) {
+	if err := p.address(ctx, tenant, &req); err != nil {
+		return copse.Explanation{}, err
+	}
+	return p.server.PolicyStores.Explain(ctx, &req)
+}
+
+// address fills in the tenant's policy store.
+func (p *PDP) address(ctx context.Context, tenant copse.TenantID, req *copse.Request) error {
 	if req.PolicyStoreID != "" || !req.Incarnation.IsZero() {
-		return copse.Response{}, copse.Errorf(copse.Invalid, "the request names a policy store; DecideFor finds the tenant's own")
+		return copse.Errorf(copse.Invalid, "the request names a policy store; DecideFor and ExplainFor find the tenant's own")
 	}
 	entry, err := p.Lookup(ctx, tenant)
 	if copse.KindOf(err) == copse.NotFound && err != nil || err == nil && entry.State != copse.TenantActive {
-		return copse.Response{}, &copse.Error{Kind: copse.Denied, Resource: copse.ResourceTenant,
+		return &copse.Error{Kind: copse.Denied, Resource: copse.ResourceTenant,
 			Detail: "there is no active tenant of this name", Err: err}
 	}
 	if err != nil {
-		return copse.Response{}, err
+		return err
 	}
 	req.PolicyStoreID, req.Incarnation = entry.PolicyStoreID, entry.Incarnation
-	return p.Decide(ctx, &req)
+	return nil
 }
 
 // Close releases the data directory. Decisions under way end with an error of kind Unavailable, or are

@@ -120,6 +120,14 @@ func TestDecideForWantsTheTenantOnly(t *testing.T) {
 		if err == nil || copse.KindOf(err) != c.kind || resp.Decision == copse.Allow {
 			t.Errorf("%q: %+v, %v", c.tenant, resp, err)
 		}
+		why, err := p.ExplainFor(t.Context(), c.tenant, c.req)
+		if err == nil || copse.KindOf(err) != c.kind || why.Decision == copse.Allow || why.Policies != nil {
+			t.Errorf("%q, explained: %+v, %v", c.tenant, why, err)
+		}
+	}
+	why, err := p.ExplainFor(t.Context(), "acme", request)
+	if err != nil || why.Decision != copse.Allow || len(why.Policies) != 1 || why.Policies[0].Policy.Name != "a" || why.Policies[0].Outcome != copse.True {
+		t.Errorf("%+v, %v", why, err)
 	}
 }
 

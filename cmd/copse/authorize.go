@@ -22,10 +22,12 @@ type authorizeBody struct {
 	Resource api.AuthorizeEntity       `json:"resource"`
 	Context  map[string]jsontext.Value `json:"context,omitempty"`
 	Entities map[string]jsontext.Value `json:"entities,omitempty"`
+	Explain  bool                      `json:"explain,omitempty"`
 }
 
 type authorizeOptions struct {
 	token, action, resource, context, entities string
+	explain                                    bool
 }
 
 func (a *app) authorizeCommand() *cobra.Command {
@@ -42,7 +44,8 @@ JSON itself. Both are in Cedar's JSON format, or in AVP's when they are an objec
 entityList or contextMap.
 
 With an access key in COPSE_KEY that may decide on the policy store, the policies that determined the
-answer are shown, and those that failed to evaluate. DENY is an answer, and ends with exit code 0.`,
+answer are shown, and those that failed to evaluate; with --explain also what each part of the policies
+came to: ✓ true, ✗ false, ! an error, · not evaluated, because it was settled before. DENY is an answer, and ends with exit code 0.`,
 		Example: `  copse authorize --token "$(copse dev token --tenant acme --user alice)" \
       --action view --resource 'Invoice::"42"' \
       --context '{"mfa": true}' \
@@ -62,6 +65,7 @@ answer are shown, and those that failed to evaluate. DENY is an answer, and ends
 	flags.StringVar(&opts.resource, "resource", "", `the resource: Type::"id"`)
 	flags.StringVar(&opts.context, "context", "", "the request's context: JSON, or a file of it")
 	flags.StringVar(&opts.entities, "entities", "", "the resource and what belongs to it: JSON, or a file of it")
+	flags.BoolVar(&opts.explain, "explain", false, "show what each part of the policies came to; needs an access key")
 	return cmd
 }
 
@@ -91,6 +95,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	if strings.ContainsFunc(q.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return q, usagef("--token has characters that no token has")
 	}
+	q.body.Explain = o.explain
 	var err error
 	if q.body.Action.Type, q.body.Action.ID, err = parseAction(o.action); err != nil {
 		return q, err
@@ -176,6 +181,9 @@ func (a *app) authorize(ctx context.Context, q question) error {
 	if err != nil {
 		return err
 	}
+	if q.body.Explain && c.credential == "" {
+		return usagef("--explain shows policies, and needs an access key that may decide on the policy store: set COPSE_KEY")
+	}
 	header := map[string]string{"Authorization": "Bearer " + q.token}
 	if c.credential != "" {
 		header["X-Copse-Key"] = c.credential
@@ -196,6 +204,9 @@ func (a *app) authorize(ctx context.Context, q question) error {
 		}
 		for _, e := range out.Errors {
 			t.pairs("failed", firstOf(e.PolicyName, e.PolicyID)+": "+e.ErrorDescription)
+		}
+		if out.Explanation != nil {
+			drawExplanation(t, out.Explanation)
 		}
 	})
 }

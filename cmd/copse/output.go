@@ -46,6 +46,9 @@ func (t *table) row(cells ...string) {
 	_, _ = io.WriteString(t.w, strings.Join(cells, "\t")+"\n") // Flush returns the error
 }
 
+// line writes text that belongs to no column.
+func (t *table) line(text string) { _, _ = io.WriteString(t.w, oneLine(text)+"\n") }
+
 // pairs writes names and values, one pair a line.
 func (t *table) pairs(cells ...string) {
 	for i := 0; i+1 < len(cells); i += 2 {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -32,7 +33,7 @@ func TestAuthorizeIsAsDocumented(t *testing.T) {
 			return &v, nil
 		},
 		IdentitySource: s.policyStores.IdentitySource,
-		Directory:      s.api.tenants, Decider: s.policyStores.Decider(), Key: s.access.Bearer,
+		Directory:      s.api.tenants, Decider: s.policyStores.Decider(), Explain: s.policyStores.Explain, Key: s.access.Bearer,
 	})
 	key := s.key(t, access.Scope{Tenant: "acme"}, access.Decide)
 	ask := func(body, bearer, key string) *answer {
@@ -65,7 +66,9 @@ func TestAuthorizeIsAsDocumented(t *testing.T) {
 		{"AVP's words", `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Invoice","entityId":"i1"},"context":{"contextMap":{"mfa":{"boolean":true}}},"entities":{"entityList":[{"identifier":{"entityType":"Invoice","entityId":"i1"},"attributes":{"owner":{"entityIdentifier":{"entityType":"User","entityId":"alice"}}}}]}}`, true, false},
 		{"Cedar JSON in strings", `{` + asked + `,"context":{"cedarJson":"{\"mfa\":true}"},"entities":{"cedarJson":"[]"}}`, true, false},
 		{"an action's type", `{"action":{"type":"Action","id":"view"},"resource":{"type":"Invoice","id":"i1"}` + context + `}`, true, false},
+		{"not to be explained", `{` + asked + context + `,"explain":false}`, true, false},
 
+		{"an explanation as text", `{` + asked + `,"explain":"true"}`, false, false},
 		{"nothing", `{}`, false, false},
 		{"no action", `{"resource":{"type":"Invoice","id":"i1"}}`, false, false},
 		{"no resource", `{"action":{"id":"view"}}`, false, false},
@@ -114,8 +117,21 @@ func TestAuthorizeIsAsDocumented(t *testing.T) {
 			t.Errorf("%s: the answer: %v: %s", test.name, err, a.body)
 		}
 	}
-	if taken != 4 {
+	if taken != 5 {
 		t.Errorf("%d bodies were taken", taken)
+	}
+	why := `{` + asked + context + entities + `,"explain":true}`
+	explained := ask(why, "good", key)
+	if err := errors.Join(s.api.Conforms("AuthorizeRequest", []byte(why)), s.api.Conforms("AuthorizeResponse", []byte(explained.body))); err != nil {
+		t.Errorf("%v: %s", err, explained.body)
+	}
+	for _, part := range []string{`"explanation":{"policies":[{`, `"operator":"when"`, `"values":[{`, `"parts":[{`, `"outcome":"true"`} {
+		if !strings.Contains(explained.body, part) {
+			t.Errorf("no %s in the explanation: %s", part, explained.body)
+		}
+	}
+	if a := ask(why, "good", ""); a.status != http.StatusBadRequest || s.api.Conforms("ErrorBody", []byte(a.body)) != nil {
+		t.Errorf("without a key: %d %s", a.status, a.body)
 	}
 
 	refusals := map[int]*answer{401: ask(`{}`, "bad", ""), 413: ask(strings.Repeat(" ", 1_000_001), "good", "")}

@@ -275,6 +275,7 @@ type AuthorizeRequest struct {
 	Resource AuthorizeEntity    `json:"resource"`
 	Context  *AuthorizeContext  `json:"context,omitempty"`
 	Entities *AuthorizeEntities `json:"entities,omitempty" doc:"Resources and their ancestors. The principal and its groups come from the token, and are refused here."`
+	Explain  bool               `json:"explain,omitempty" doc:"Also answer what each part of the policies came to. Needs an access key in X-Copse-Key with decide on the policy store."`
 }
 
 // AuthorizeAction is what the user wants to do, in Cedar's words or in AVP's.
@@ -317,6 +318,8 @@ type AuthorizeResponse struct {
 	DeterminingPolicies []AuthorizePolicy `json:"determiningPolicies,omitzero" nullable:"false" doc:"The policies that made the decision; empty when none applied."`
 	Errors              []AuthorizeError  `json:"errors,omitzero" nullable:"false" doc:"Policies that failed to evaluate and were skipped."`
 	Considered          *int              `json:"considered,omitempty" doc:"How many policies matched the request's principal, action and resource."`
+
+	Explanation *AuthorizeExplanation `json:"explanation,omitempty" doc:"When explain was asked for."`
 }
 
 // AuthorizePolicy points at a determining policy.
@@ -330,4 +333,40 @@ type AuthorizeError struct {
 	PolicyID         string `json:"policyId"`
 	PolicyName       string `json:"policyName,omitempty"`
 	ErrorDescription string `json:"errorDescription"`
+}
+
+// AuthorizeExplanation tells why the decision is what it is. It shows policies and values of the request.
+type AuthorizeExplanation struct {
+	Policies []AuthorizeExplained `json:"policies" nullable:"false" doc:"Those whose scope matched, at most 32, by id; behind them the others, if the policy store has no more than 32. Empty when the budget was exceeded."`
+	LeftOut  int                  `json:"leftOut" doc:"How many matched and are over the limit."`
+}
+
+// AuthorizeExplained is what one policy came to.
+type AuthorizeExplained struct {
+	PolicyID       string          `json:"policyId"`
+	PolicyName     string          `json:"policyName,omitempty"`
+	Effect         string          `json:"effect" enum:"permit,forbid"`
+	Outcome        string          `json:"outcome" enum:"true,false,error" doc:"Whether it applied; error: it was skipped."`
+	Scope          []AuthorizePart `json:"scope" nullable:"false" doc:"Principal, action and resource of its head."`
+	Conditions     []AuthorizePart `json:"conditions" nullable:"false" doc:"Its when and unless; without parts if the scope did not match."`
+	TemplateLinked bool            `json:"templateLinked,omitempty" doc:"Lines and columns are those of its template's text."`
+	Cut            bool            `json:"cut,omitempty" doc:"It has more than 64 parts; not all are shown."`
+}
+
+// AuthorizePart is a piece of a policy.
+type AuthorizePart struct {
+	Text     string           `json:"text" doc:"Cedar, on one line, cut at 200 bytes." example:"resource.amount <= 50000"`
+	Line     int              `json:"line" doc:"Of its beginning in the policy's text, from 1."`
+	Column   int              `json:"column" doc:"From 1, in bytes."`
+	Outcome  string           `json:"outcome" enum:"true,false,error,not evaluated"`
+	Operator string           `json:"operator,omitempty" enum:"when,unless,&&,||,!,if" doc:"What makes its parts one; absent from what is shown whole."`
+	Error    string           `json:"error,omitempty" doc:"Why it could not be evaluated."`
+	Values   []AuthorizeValue `json:"values,omitempty" nullable:"false" doc:"What its operands came to."`
+	Parts    []AuthorizePart  `json:"parts,omitempty" nullable:"false"`
+}
+
+// AuthorizeValue is what an expression came to, cut at 200 bytes.
+type AuthorizeValue struct {
+	Text  string `json:"text" example:"resource.amount"`
+	Value string `json:"value" doc:"As Cedar writes it." example:"90000"`
 }

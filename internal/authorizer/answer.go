@@ -44,6 +44,9 @@ func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 		out = append(out, `],"considered":`...)
 		out = strconv.AppendInt(out, int64(resp.Considered), 10)
 	}
+	if x.explanation != nil {
+		out = appendExplanation(append(out, `,"explanation":`...), x.explanation)
+	}
 	return append(out, "}\n"...)
 }
 

@@ -13,7 +13,8 @@
 // an access key in X-Copse-Key, that they may see it; an end user is not told what rules there are. A
 // key that does not cover the tenant's policy store with "decide" gets the answer of a wrong tenant,
 // not a smaller answer: a gateway that loses its details should hear of it, and a key must not be a
-// way to ask whether two tenants' policy stores are one.
+// way to ask whether two tenants' policy stores are one. With the key a caller may also ask, by the body's
+// member explain, why: what each part of the policies came to. Without it that is refused.
 //
 // The handler is on the hot path: the body is cut by a scanner and the answer appended by hand, in
 // pooled buffers.
@@ -54,6 +55,8 @@ type Config struct {
 	IdentitySource func(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*copse.IdentitySource, error)
 	Directory      copse.Directory
 	Decider        copse.Decider
+	// Explain decides as Decider does, with reasons: policystore.Service's method.
+	Explain func(ctx context.Context, req *copse.Request) (copse.Explanation, error)
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
 	// Log gets a line per refusal or failure, Decisions one per decision. Nil: none.
@@ -88,6 +91,8 @@ type exchange struct {
 	tenant copse.TenantID // verified; empty until then
 	entry  copse.DirectoryEntry
 	detail bool // the caller may see which policies decided
+
+	explanation *copse.Explanation // asked for and allowed
 }
 
 // Buffers that one large request grew are not kept.
@@ -180,7 +185,18 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 		ServerContext: verified.Context, ServerEntities: verified.Entities,
 		ReservedTypes: verified.ReservedTypes,
 	}
-	return h.cfg.Decider.Decide(ctx, &x.req)
+	if !x.q.explain {
+		return h.cfg.Decider.Decide(ctx, &x.req)
+	}
+	if !x.detail {
+		return copse.Response{}, invalid("explain", "needs an access key in the header %s that may decide on this policy store: an explanation shows policies", HeaderKey)
+	}
+	explanation, err := h.cfg.Explain(ctx, &x.req)
+	if err != nil {
+		return copse.Response{}, err
+	}
+	x.explanation = &explanation
+	return explanation.Response, nil
 }
 
 // bearerToken takes the token from the one Authorization header. Two are refused: a proxy in front

@@ -42,6 +42,9 @@ type fixture struct {
 	verifyBy  error
 	presented []token.Presented
 
+	reasons   []copse.ExplainedPolicy
+	explained int
+
 	asked []copse.Request
 	log   bytes.Buffer
 	reg   *prometheus.Registry
@@ -64,6 +67,12 @@ func (f *fixture) Decide(_ context.Context, req *copse.Request) (copse.Response,
 		return copse.Response{}, f.decide
 	}
 	return f.answer, nil
+}
+
+func (f *fixture) explain(ctx context.Context, req *copse.Request) (copse.Explanation, error) {
+	resp, err := f.Decide(ctx, req)
+	f.explained++
+	return copse.Explanation{Response: resp, Policies: f.reasons, LeftOut: 3}, err
 }
 
 var verified = token.Verified{
@@ -96,7 +105,7 @@ func newFixture() *fixture {
 		IdentitySource: func(context.Context, copse.PolicyStoreID, copse.Incarnation) (*copse.IdentitySource, error) {
 			return f.source, f.sourceErr
 		},
-		Directory: f, Decider: f,
+		Directory: f, Decider: f, Explain: f.explain,
 		Key: func(context.Context, string) (access.Caller, error) { return f.key, f.keyErr },
 		Log: log, Decisions: log, Metrics: f.reg,
 	})
@@ -164,6 +173,77 @@ func TestDetailIsForKeysThatMayDecide(t *testing.T) {
 	f.answer = copse.Response{Decision: copse.Deny, OverBudget: true}
 	if w := f.post(plainBody); !strings.Contains(w.Body.String(), `"reason":"budget exceeded"`) {
 		t.Errorf("over budget: %s", w.Body)
+	}
+}
+
+var explained = []copse.ExplainedPolicy{{
+	Policy: copse.PolicyRef{ID: "p1", Name: "no-way"}, Forbids: true, Linked: true, Cut: true, Outcome: copse.Failed,
+	Scope: []copse.ExplainedPart{{Text: "principal", Line: 1, Column: 8, Outcome: copse.True}},
+	Conditions: []copse.ExplainedPart{{Text: "when { !context.\"x\" }", Line: 2, Column: 1, Operator: "when", Outcome: copse.Failed, Parts: []copse.ExplainedPart{
+		{Text: "context.amount <= 5", Line: 2, Column: 8, Outcome: copse.Failed, Error: "it \"broke\"", Values: []copse.ExplainedValue{{Text: "context.amount", Value: `"hush\u{2028}"`}, {Text: "a", Value: "1"}}},
+		{Text: "false", Line: 3, Column: 9}}}},
+}, {Policy: copse.PolicyRef{ID: "p2"}, Outcome: copse.False}}
+
+const askWhy = `{"action":{"id":"view"},"resource":{"type":"Doc","id":"1"},"explain":true}`
+
+func TestExplanation(t *testing.T) {
+	f := newFixture()
+	f.reasons = explained
+	w := f.post(askWhy, HeaderKey, "copse_KEY_secret")
+	want := `,"considered":4,"explanation":{"policies":[` +
+		`{"policyId":"p1","policyName":"no-way","effect":"forbid","outcome":"error",` +
+		`"scope":[{"text":"principal","line":1,"column":8,"outcome":"true"}],` +
+		`"conditions":[{"text":"when { !context.\"x\" }","line":2,"column":1,"outcome":"error","operator":"when","parts":[` +
+		`{"text":"context.amount <= 5","line":2,"column":8,"outcome":"error","error":"it \"broke\"","values":[{"text":"context.amount","value":"\"hush\\u{2028}\""},{"text":"a","value":"1"}]},` +
+		`{"text":"false","line":3,"column":9,"outcome":"not evaluated"}]}],"templateLinked":true,"cut":true},` +
+		`{"policyId":"p2","effect":"permit","outcome":"false","scope":[],"conditions":[]}],"leftOut":3}}` + "\n"
+	if w.Code != 200 || !strings.HasSuffix(w.Body.String(), want) || !strings.HasPrefix(w.Body.String(), `{"decision":"ALLOW"`) {
+		t.Errorf("%d %s\nwant %s", w.Code, w.Body, want)
+	}
+	if log := f.log.String(); strings.Contains(log, "hush") || strings.Contains(log, "amount") || strings.Count(log, "\n") != 1 {
+		t.Errorf("the log has what only the caller may see: %s", log)
+	}
+	// Who does not ask is not told, and the next one isn't told for the one before.
+	if w := f.post(plainBody, HeaderKey, "copse_KEY_secret"); strings.Contains(w.Body.String(), "explanation") || f.explained != 1 {
+		t.Errorf("unasked: %s", w.Body)
+	}
+}
+
+// An explanation shows policies and values. Nobody gets a smaller one, and nothing is evaluated for those
+// who may not have it.
+func TestExplanationIsForKeysThatMayDecide(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		set    func(*fixture)
+		key    []string
+		status int
+	}{
+		{"no key", func(*fixture) {}, nil, 400},
+		{"a key that is unknown", func(f *fixture) { f.keyErr = copse.Errorf(copse.Unauthenticated, "no such key") }, []string{HeaderKey, "k"}, 401},
+		{"a key of another tenant", func(f *fixture) { f.key.Scope.Tenant = "globex" }, []string{HeaderKey, "k"}, 403},
+		{"a key of another policy store", func(f *fixture) { f.key.Scope = access.Scope{PolicyStore: "PS2"} }, []string{HeaderKey, "k"}, 403},
+		{"a key that may read only", func(f *fixture) { f.key.Verbs = access.Read | access.Write }, []string{HeaderKey, "k"}, 403},
+	} {
+		f := newFixture()
+		f.reasons = explained
+		c.set(f)
+		w := f.post(askWhy, c.key...)
+		if w.Code != c.status || f.explained != 0 || len(f.asked) != 0 {
+			t.Errorf("%s: %d %s, asked %d times", c.name, w.Code, w.Body, len(f.asked))
+		}
+		for _, secret := range []string{"p1", "no-way", "amount", "hush", "decision"} {
+			if strings.Contains(w.Body.String(), secret) {
+				t.Errorf("%s: the answer has %q: %s", c.name, secret, w.Body)
+			}
+		}
+		if c.status == 403 && w.Body.String() != string(refused) {
+			t.Errorf("%s: another answer than a wrong tenant's: %s", c.name, w.Body)
+		}
+	}
+	f := newFixture()
+	f.decide = copse.Errorf(copse.Unavailable, "later")
+	if w := f.post(askWhy, HeaderKey, "k"); w.Code != 503 || strings.Contains(w.Body.String(), "explanation") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

@@ -1,6 +1,7 @@
 package authorizer
 
 import (
+	"bytes"
 	"fmt"
 	"unicode/utf8"
 
@@ -14,6 +15,7 @@ import (
 type question struct {
 	action, resource  types.EntityUID
 	context, entities copse.Data
+	explain           bool
 }
 
 // scanner cuts a body into the members it knows. Structure, names and the identifiers are checked
@@ -55,8 +57,13 @@ func parseBody(body []byte, q *question) error {
 				return err
 			}
 			return s.data("entities", "entityList", '[', copse.FormatAVPList, &q.entities)
+		case "explain":
+			if err := seen.add(name, 16); err != nil {
+				return err
+			}
+			return s.boolean("explain", &q.explain)
 		}
-		return invalid(name, "there is no such member; the body has action, resource, context and entities, and who asks comes from the token")
+		return invalid(name, "there is no such member; the body has action, resource, context, entities and explain, and who asks comes from the token")
 	})
 	if err != nil {
 		return err
@@ -220,6 +227,18 @@ func (s *scanner) object(path string, member func(name string) error) error {
 			return invalid(path, "expected ',' or '}', at byte %d", s.pos)
 		}
 	}
+}
+
+func (s *scanner) boolean(path string, into *bool) error {
+	s.space()
+	for _, word := range []string{"true", "false"} {
+		if bytes.HasPrefix(s.in[s.pos:], []byte(word)) {
+			s.pos += len(word)
+			*into = word == "true"
+			return nil
+		}
+	}
+	return invalid(path, "expected true or false, at byte %d", s.pos)
 }
 
 // text reads a string.

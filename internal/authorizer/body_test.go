@@ -40,6 +40,9 @@ func TestBodySpellings(t *testing.T) {
 		{"Cedar JSON in a string", `{"action":{"id":"view"},"resource":{"type":"Doc","id":"1"},"context":{"cedarJson":"{\"a\":\"\\n\"}"}}`,
 			question{action: uid("Action", "view"), resource: uid("Doc", "1"),
 				context: copse.Data{Format: copse.FormatCedarJSON, Bytes: []byte(`{"a":"\n"}`)}}},
+		{"explain", `{"explain" : true ,"action":{"id":"view"},"resource":{"type":"Doc","id":"1"}}`,
+			question{action: uid("Action", "view"), resource: uid("Doc", "1"), explain: true}},
+		{"explain not", `{"action":{"id":"view"},"resource":{"type":"Doc","id":"1"},"explain":false}`, question{action: uid("Action", "view"), resource: uid("Doc", "1")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got question
@@ -85,6 +88,11 @@ func TestBodyRefused(t *testing.T) {
 		{"context is a list", with(`"context":{"contextMap":[]}`), `context.contextMap: expected '{'`},
 		{"entities is an object", with(`"entities":{"cedarJson":{}}`), `entities.cedarJson: expected '['`},
 		{"entities is a number", with(`"entities":{"entityList":12}`), `entities.entityList: expected '['`},
+		{"explain is text", with(`"explain":"true"`), "explain: expected true or false"},
+		{"explain is a number", with(`"explain":1`), "explain: expected true or false"},
+		{"explain is null", with(`"explain":null`), "explain: expected true or false"},
+		{"explain twice", with(`"explain":true,"explain":true`), "explain: stands twice"},
+		{"explain and more", with(`"explain":truee`), "expected ',' or '}'"},
 		{"lone surrogate", with(`"context":{"cedarJson":"\ud800"}`), "context.cedarJson: the string is not valid JSON"},
 		{"bad escape", `{"action":{"id":"\x"},"resource":{"type":"Doc","id":"1"}}`, "action.id: the string at byte 16 is not valid JSON"},
 		{"raw newline", "{\"action\":{\"id\":\"a\nb\"},\"resource\":{\"type\":\"Doc\",\"id\":\"1\"}}", "control character"},
@@ -120,6 +128,7 @@ type modelBody struct {
 	Resource *map[string]string         `json:"resource"`
 	Context  *map[string]jsontext.Value `json:"context,omitzero"`
 	Entities *map[string]jsontext.Value `json:"entities,omitzero"`
+	Explain  bool                       `json:"explain"`
 }
 
 // The scanner is held to a strict decoder on bodies that were damaged in random ways. It may be
@@ -129,6 +138,7 @@ func TestBodyAgreesWithStrictDecoder(t *testing.T) {
 		`{"action":{"id":"view"},"resource":{"type":"Doc","id":"1"},"context":{"contextMap":{"a":{"string":"b"}}},"entities":{"entityList":[{"identifier":{"entityType":"Doc","entityId":"1"}}]}}`,
 		`{"action":{"actionType":"Action","actionId":"v\n"},"resource":{"entityType":"Doc","entityId":"1"},"context":{"cedarJson":{"a":[1,{"b":"}"}]}}}`,
 		`{"entities":{"cedarJson":"[{\"uid\":{}}]"},"resource":{"type":"Doc","id":"\u00e9"},"action":{"id":"view"}}`,
+		`{"explain":true,"resource":{"type":"Doc","id":"1"},"action":{"id":"view"}}`,
 	}
 	const bytesToInsert = "{}[]\",:\\ a1nt\x00\x80"
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -185,6 +195,9 @@ func checkAgainstModel(t *testing.T, body []byte) (accepted bool) {
 	}
 	if strict != nil {
 		t.Fatalf("took what a strict decoder refuses with %v: %s", strict, body)
+	}
+	if q.explain != m.Explain {
+		t.Fatalf("read explain %v, a strict decoder %v: %s", q.explain, m.Explain, body)
 	}
 	for _, c := range []struct {
 		uid    types.EntityUID

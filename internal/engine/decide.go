@@ -10,20 +10,29 @@ import (
 func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
 	c := newCall(s, req)
 	defer c.release()
-	if err := c.decode(); err != nil {
+	if err := c.answer(); err != nil {
 		return copse.Response{}, err
+	}
+	return c.response(), nil
+}
+
+// answer reads the request and decides it.
+func (c *call) answer() error {
+	s := c.snapshot
+	if err := c.decode(); err != nil {
+		return err
 	}
 	if s.schema != nil && s.settings.CheckRequests {
 		if err := c.check(); err != nil {
-			return copse.Response{}, err
+			return err
 		}
 	}
 	if c.overBudget() {
-		return c.response(), nil // sets that were being read then are not what was sent
+		return nil // sets that were being read then are not what was sent
 	}
 	c.steps = 0 // those of decoding are not deciding's
 	c.decide(s.index.find(c))
-	return c.response(), nil
+	return nil
 }
 
 // decide evaluates the policies whose scope matches. A policy without conditions is satisfied.

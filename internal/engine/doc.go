@@ -56,6 +56,10 @@
 // schema. An expression that can't be evaluated leaves a fault (fault.go), which becomes text when the
 // answer is put together. Each step is counted (budget.go); over the budget the decision is DENY.
 //
+// [Snapshot.Explain] tells why. It decides, gets the candidates as parsed policies from its caller, cuts
+// their text along their tree (explain_text.go), and compiles and evaluates each part by itself
+// (explain.go).
+//
 // # What a caller may rely on
 //
 //   - Nothing here does I/O, reads a clock, starts a goroutine or keeps state outside of the values it

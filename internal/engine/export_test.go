@@ -23,34 +23,16 @@ func decodeFor(t testing.TB, schema *Schema, req *copse.Request) (*call, error) 
 // exported is a value as cedar-go has it, to hold one against the other.
 func (c *call) exported(v *value) types.Value {
 	switch v.kind {
-	case kindBool:
-		return types.Boolean(v.num != 0)
-	case kindLong:
-		return types.Long(v.num)
-	case kindString:
-		return types.String(v.text)
-	case kindEntity:
-		return v.entity.uid
 	case kindSet:
 		var elements []types.Value
 		for _, s := range v.slots {
 			elements = append(elements, c.exported(s.value))
 		}
 		return types.NewSet(elements...)
-	case kindDecimal:
-		d, err := types.NewDecimal(v.num, -decimalDigits)
-		if err != nil {
-			panic(err)
-		}
-		return d
-	case kindIP:
-		return v.ip()
-	case kindDatetime:
-		return types.NewDatetimeFromMillis(v.num)
-	case kindDuration:
-		return types.NewDurationFromMillis(v.num)
-	default:
+	case kindRecord:
 		return c.exportedRecord(v.slots)
+	default:
+		return scalarOf(v)
 	}
 }
 

@@ -127,17 +127,20 @@ func (s *Service) Decider() copse.Decider { return decider{s} }
 type decider struct{ s *Service }
 
 func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
-	r, err := d.s.rows.Get(ctx, req.PolicyStoreID)
-	if err == nil {
-		err = d.s.charge(ctx, req.PolicyStoreID, r, access.Decide, "IsAuthorizedWithToken", 1)
-	} else {
-		err = unknowable(err, req.PolicyStoreID)
-	}
-	if err != nil {
+	if err := d.s.chargeUser(ctx, req.PolicyStoreID, 1); err != nil {
 		d.s.metrics.failed(err)
 		return copse.Response{}, err
 	}
 	return d.s.decide(ctx, req)
+}
+
+// chargeUser charges a policy store for decisions that a user's token asks for.
+func (s *Service) chargeUser(ctx context.Context, id copse.PolicyStoreID, decisions int) error {
+	r, err := s.rows.Get(ctx, id)
+	if err != nil {
+		return unknowable(err, id)
+	}
+	return s.charge(ctx, id, r, access.Decide, "IsAuthorizedWithToken", decisions)
 }
 
 // DecideAs decides for a caller whose key must cover the policy store with Decide. Denied while the

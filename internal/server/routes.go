@@ -38,7 +38,7 @@ func (s *Server) route() error {
 	s.routes = []Route{
 		{Pattern: "POST /v1/authorize", Handler: authorizer.New(authorizer.Config{
 			Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
-			Directory: s.Tenants, Decider: s.PolicyStores.Decider(),
+			Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
 			Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
 		})},
 		{Pattern: "POST /{$}", Handler: amazon},

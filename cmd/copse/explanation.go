@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/copse-authz/copse/internal/api"
+)
+
+// tick marks what a part came to.
+func tick(outcome string) string {
+	switch outcome {
+	case "true":
+		return "✓"
+	case "false":
+		return "✗"
+	case "error":
+		return "!"
+	default:
+		return "·"
+	}
+}
+
+// drawExplanation shows each policy as a tree. Beside each part is the line of the policy's text that it
+// begins in.
+func drawExplanation(t *table, e *api.AuthorizeExplanation) {
+	for i := range e.Policies {
+		p := &e.Policies[i]
+		t.line("")
+		came := map[string]string{"true": "applies", "false": "does not apply", "error": "failed, and was skipped"}[p.Outcome]
+		if p.TemplateLinked {
+			came += " (the lines are its template's)"
+		}
+		t.line(fmt.Sprintf("%s %s %s %s", tick(p.Outcome), p.Effect, firstOf(p.PolicyName, p.PolicyID), came))
+		for _, part := range p.Scope {
+			if part.Outcome == "true" {
+				part.Values = nil // the request's own words
+			}
+			drawPart(t, 1, part)
+		}
+		for _, part := range p.Conditions {
+			drawPart(t, 1, part)
+		}
+		if p.Cut {
+			t.line("      | ... and more parts than are shown")
+		}
+	}
+	if e.LeftOut > 0 {
+		t.line("")
+		t.line(fmt.Sprintf("%s matched too and are not shown", policiesCount(e.LeftOut)))
+	}
+}
+
+func drawPart(t *table, depth int, p api.AuthorizePart) {
+	text := p.Text
+	if p.Operator != "" && len(p.Parts) > 0 {
+		text = map[string]string{"&&": "all of (&&)", "||": "any of (||)", "!": "not (!)"}[p.Operator]
+		text = firstOf(text, p.Operator)
+	}
+	switch {
+	case p.Outcome == "not evaluated":
+		text += "   (not evaluated)"
+	case p.Error != "":
+		text += "   error: " + p.Error
+	}
+	for i, v := range p.Values {
+		joint := ", "
+		if i == 0 {
+			joint = "   with "
+		}
+		text += joint + v.Text + " = " + v.Value
+	}
+	t.line(fmt.Sprintf("%5d | %s%s %s", p.Line, strings.Repeat("  ", depth-1), tick(p.Outcome), text))
+	for _, inner := range p.Parts {
+		drawPart(t, depth+1, inner)
+	}
+}
