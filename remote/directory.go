@@ -29,7 +29,7 @@ func WriteDir(dir string, contents *Contents) (err error) {
 	if err := contents.check(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(dir)
@@ -88,7 +88,7 @@ func (w *writer) statement(dir, name, id, text string) string {
 		file = path.Join(dir, fmt.Sprintf("%s-%d.cedar", stem, n))
 	}
 	w.taken[strings.ToLower(file)] = true
-	if err := w.root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && w.err == nil {
+	if err := w.root.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) && w.err == nil {
 		w.err = err
 	}
 	w.file(file, text+"\n")

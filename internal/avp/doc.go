@@ -4,12 +4,9 @@
 //
 // What a caller may rely on, beyond AVP's own documentation:
 //
-//   - Every operation is one row of a table ([operations]). Operations of AVP that copse does not
-//     have yet are listed by name and answered with UnknownOperationException, and a message that
-//     says so; a test compares both lists with the SDK's client.
+//   - Every operation is one row of a table ([operations]); a test compares it with the SDK's client.
 //   - Nothing is ignored in silence. AVP drops members it does not know; here they are refused, since
-//     a misspelt member may be a safety setting that then does not hold. Known members whose value
-//     copse can't honour yet (tags, deletion protection, a KMS key) are refused as well.
+//     a misspelt member may be a safety setting that then does not hold.
 //   - Every client error is 400, as in AVP's reference, except for those of the credential (403), a
 //     body over the limit (413) and a content type that is not awsJson1_0 (415). An answer that can't
 //     be known now is 503 ServiceUnavailableException, which every SDK retries.
