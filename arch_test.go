@@ -52,6 +52,8 @@ var imports = map[string]string{
 	"cmd/copse":         ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
 	"examples/payments": "",
 
+	// The check inside a service. It verifies tokens by the same code as the server, and counts as it does.
+	"pep": ". cedar-types internal/bound internal/token prometheus",
 	// The tenant that pep has verified, for rls to read: a context key that nothing else can name.
 	"internal/bound": ".",
 	// The database's side of the chain; the only importer of pgx. The command line goes through it.
@@ -84,6 +86,7 @@ var testImports = map[string]string{
 	"cmd/copse":               "internal/pgtest",
 	"remote":                  "copsetest",
 	"rls":                     "internal/pgtest",
+	"pep":                     "embedded internal/* json jwt chi echo",
 }
 
 // external gives the module paths behind a word of the tables.
@@ -104,6 +107,8 @@ var external = map[string][]string{
 	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"yaml":        {"go.yaml.in/yaml/v3"},
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
+	"chi":         {"github.com/go-chi/chi/v5"},
+	"echo":        {"github.com/labstack/echo/v4"},
 	"rapid":       {"pgregory.net/rapid"},
 	"cmp":         {"github.com/google/go-cmp"},
 	"testscript":  {"github.com/rogpeppe/go-internal"},

@@ -27,6 +27,9 @@ type Options struct {
 	Log *slog.Logger
 	// CacheBytes bounds the compiled policy stores kept in memory; 0 = 256 MiB.
 	CacheBytes int64
+	// Issuers whose tokens package pep accepts on files that were given to Load, each for the tenants it
+	// lists. A data directory has its own, so that Open refuses any here.
+	Issuers []copse.Issuer
 }
 
 // PDP is a policy decision point. It is safe for concurrent use, and implements copse.Decider and
@@ -44,6 +47,9 @@ var (
 // Open decides from a data directory of copse. A directory that another process has open, or that a
 // newer version wrote, is refused. Close releases it.
 func Open(dir string, options Options) (*PDP, error) {
+	if len(options.Issuers) > 0 {
+		return nil, copse.Errorf(copse.Invalid, "Options.Issuers is for Load: a data directory has issuers of its own")
+	}
 	cfg := options.config()
 	cfg.DataDir = dir
 	return open(cfg)
@@ -63,7 +69,13 @@ func Load(fsys fs.FS, options Options) (*PDP, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.load(fsys); err != nil {
+	err = p.load(fsys)
+	for _, in := range options.Issuers {
+		if err == nil {
+			_, err = p.server.Tenants.AddIssuer(context.Background(), access.System(), in)
+		}
+	}
+	if err != nil {
 		_ = p.Close() // in memory: nothing to lose
 		return nil, err
 	}
@@ -74,6 +86,8 @@ func (o Options) config() server.Config {
 	cfg := server.DefaultConfig()
 	cfg.Log = o.Log
 	cfg.NoRates = true // they are for callers on a network
+	// Nothing is fetched here: who verifies tokens says where keys may come from.
+	cfg.AllowPrivateIssuers, cfg.AllowHTTPIssuers = true, true
 	if o.CacheBytes != 0 {
 		cfg.SnapshotCacheBytes = o.CacheBytes
 	}
@@ -135,6 +149,17 @@ func (p *PDP) Decide(ctx context.Context, req *copse.Request) (copse.Response, e
 // Lookup finds a tenant's policy store. The caller must refuse a tenant that is not active.
 func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.DirectoryEntry, error) {
 	return p.server.Tenants.Lookup(ctx, tenant)
+}
+
+// Issuer finds the registration of a trusted issuer by its URL, byte for byte. The answer is shared and
+// must not be changed.
+func (p *PDP) Issuer(ctx context.Context, url string) (copse.Issuer, error) {
+	return p.server.Tenants.Issuer(ctx, url)
+}
+
+// IdentitySource is the one by which a policy store reads users' tokens; nil when it has none.
+func (p *PDP) IdentitySource(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*copse.IdentitySource, error) {
+	return p.server.PolicyStores.IdentitySource(ctx, id, incarnation)
 }
 
 // DecideFor decides for a tenant: req names no policy store, and that of the tenant is filled in. A

@@ -28,7 +28,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -73,12 +72,16 @@ func New(cfg Config) http.Handler {
 	if cfg.Decisions == nil {
 		cfg.Decisions = slog.New(slog.DiscardHandler)
 	}
-	return &handler{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+	return &handler{
+		cfg: cfg, metrics: newMetrics(cfg.Metrics),
+		placing: token.Placing{Directory: cfg.Directory, IdentitySource: cfg.IdentitySource, VerifyBy: cfg.VerifyBy},
+	}
 }
 
 type handler struct {
 	cfg     Config
 	metrics *metrics
+	placing token.Placing
 	pool    sync.Pool // of *exchange
 }
 
@@ -142,7 +145,7 @@ func requestID(w http.ResponseWriter) string { return w.Header().Get("X-Request-
 // read before the token verified and its tenant was found active.
 func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	ctx := r.Context()
-	bearer, err := bearerToken(r)
+	bearer, err := token.Bearer(r.Header)
 	if err != nil {
 		return copse.Response{}, err
 	}
@@ -154,17 +157,8 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	if err := sameTenant(r, verified.Tenant); err != nil {
 		return copse.Response{}, err
 	}
-	x.entry, err = h.cfg.Directory.Lookup(ctx, verified.Tenant)
+	verified, x.entry, err = h.placing.Place(ctx, bearer, verified)
 	if err != nil {
-		return copse.Response{}, err
-	}
-	if x.entry.State != copse.TenantActive {
-		return copse.Response{}, copse.Errorf(copse.Denied, "tenant %q is %s", verified.Tenant, x.entry.State)
-	}
-	if err := verified.SameLife(&x.entry); err != nil {
-		return copse.Response{}, err
-	}
-	if verified, err = h.bySource(ctx, x, bearer, verified); err != nil {
 		return copse.Response{}, err
 	}
 	if err := h.checkKey(x, r); err != nil {
@@ -199,23 +193,6 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	return explanation.Response, nil
 }
 
-// bearerToken takes the token from the one Authorization header. Two are refused: a proxy in front
-// could have checked the other one.
-func bearerToken(r *http.Request) (string, error) {
-	values := r.Header["Authorization"]
-	switch {
-	case len(values) == 0:
-		return "", copse.Errorf(copse.Unauthenticated, "no token: send the user's token as \"Authorization: Bearer <token>\"")
-	case len(values) > 1:
-		return "", copse.Errorf(copse.Invalid, "there are %d Authorization headers; send one", len(values))
-	}
-	scheme, bearer, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || bearer == "" || strings.ContainsAny(bearer, " ,") {
-		return "", copse.Errorf(copse.Unauthenticated, "the Authorization header is not \"Bearer <token>\"")
-	}
-	return bearer, nil
-}
-
 // sameTenant holds every other place that names a tenant against the token's.
 func sameTenant(r *http.Request, tenant copse.TenantID) error {
 	for _, named := range r.Header[HeaderTenant] {
@@ -237,21 +214,6 @@ func sameTenant(r *http.Request, tenant copse.TenantID) error {
 		}
 	}
 	return nil
-}
-
-// bySource reads the token by the policy store's identity source, when there is one: it then says who the
-// principal is, and the issuer's registration, by which the tenant was found, only speaks for tenants.
-func (h *handler) bySource(ctx context.Context, x *exchange, bearer string, verified *token.Verified) (*token.Verified, error) {
-	source, err := h.cfg.IdentitySource(ctx, x.entry.PolicyStoreID, x.entry.Incarnation)
-	if err != nil || source == nil {
-		return verified, err
-	}
-	if source.Issuer() != verified.Issuer {
-		return nil, copse.Errorf(copse.Denied, "tenant %q has an identity source of another issuer than the token's", x.entry.Tenant)
-	}
-	return h.cfg.VerifyBy(ctx, token.Presented{
-		Token: bearer, Kind: verified.TokenType, Source: source, Tenant: x.entry.Tenant,
-	})
 }
 
 func (h *handler) checkKey(x *exchange, r *http.Request) error {

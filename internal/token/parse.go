@@ -31,7 +31,11 @@ type unverified struct {
 	issuer    string
 }
 
-func parse(token string) (*unverified, error) {
+// parse takes a user's token apart.
+func parse(token string) (*unverified, error) { return parseAs(token, (*unverified).userType) }
+
+// parseAs takes a signed JWT apart whose header's typ readType accepts.
+func parseAs(token string, readType func(u *unverified, header object) error) (*unverified, error) {
 	if len(token) > copse.MaxTokenBytes {
 		return nil, refuse(ReasonTooLarge, "the token has %d bytes; at most %d are read", len(token), copse.MaxTokenBytes)
 	}
@@ -50,6 +54,9 @@ func parse(token string) (*unverified, error) {
 		return nil, err
 	}
 	if err := u.readHeader(header); err != nil {
+		return nil, err
+	}
+	if err := readType(u, header); err != nil {
 		return nil, err
 	}
 	if u.claims, err = parseObject("payload", payload); err != nil {
@@ -167,6 +174,11 @@ func (u *unverified) readHeader(h object) error {
 			return refuse(ReasonMalformed, "the token's key id is not a string of 1 to %d bytes", maxKeyID)
 		}
 	}
+	return nil
+}
+
+// userType refuses what says that it is no token of a user: a signed tenant context, among others.
+func (u *unverified) userType(h object) error {
 	if h.has("typ") {
 		typ, _ := h.text("typ")
 		switch strings.ToLower(typ) {
