@@ -111,7 +111,7 @@ func TestLoadConfigWantsASecretKept(t *testing.T) {
 func TestSettingsAreComplete(t *testing.T) {
 	notSettings := map[string]string{
 		"InMemory": "for tests and embedded", "Version": "the program's own",
-		"NoRates": "for embedded", "Log": "made by the program", "OnRootKey": "a function", "ExtraRoutes": "a function",
+		"NoRates": "for embedded", "IssuerEndpoints": "a list, in the file only; TestIssuerEndpoints reads it", "Log": "made by the program", "OnRootKey": "a function", "ExtraRoutes": "a function",
 	}
 	covered := map[any]bool{}
 	cfg := DefaultConfig()
