@@ -250,9 +250,7 @@ func (c *call) entity(entityType, id string) (e *entity, wrong string) {
 		number = uint32(len(c.symbols.entities.list) + len(c.entities))
 	}
 	e.number = number
-	if s := c.snapshot.schema; s != nil && int(number) < len(s.actions) {
-		e.origin, e.visit, e.ancestors = fromSchema, done, s.actions[number].ancestors
-	}
+	e.fromSchema(c.snapshot.schema)
 	c.entities = append(c.entities, e)
 	if crowded(len(c.entities), len(c.places)) {
 		c.places = make([]uint32, roomier(len(c.places)))

@@ -8,8 +8,7 @@ import (
 )
 
 // check compares a request with the schema: types, applicability, context, attributes, tags, parents,
-// enum ids. Members of records and what is declared of them are both sorted by name, so each is looked
-// at once.
+// enum ids. What it costs is up to the request, however much the schema declares.
 //
 // What copse itself put in is held to it as far as the schema speaks of it: a claim, group or
 // attribute the schema does not declare is not the caller's fault and is passed over, at any depth. A
@@ -204,32 +203,35 @@ func (c *checker) parents(e *entity, want *entityShape) {
 	}
 }
 
-// members goes through a record and what is declared of it side by side.
+// members goes through a record and what must be in it side by side. What is declared and need not be
+// there is not gone through: a set can have many small records of a type with thousands of members.
 func (c *checker) members(members []slot, want *shape, t trust) {
-	var declared []shapeMember
+	var required []uint32
 	if want != nil {
-		declared = want.members
+		required = want.required
 	}
-	for len(members)+len(declared) > 0 {
-		switch {
-		case c.full():
+	for len(members)+len(required) > 0 {
+		if c.full() {
 			return
-		case len(members) == 0 || len(declared) > 0 && declared[0].name < members[0].name:
-			if declared[0].required {
-				c.odd(declared[0].name, t, "the schema requires this")
-			}
-			declared = declared[1:]
-		case len(declared) == 0 || members[0].name < declared[0].name:
-			if c.trusts(t, members[0].name) != allTrusted {
-				c.odd(members[0].name, t, "the schema does not declare this")
-			}
-			members = members[1:]
-		default:
-			c.enter(place{name: members[0].name})
-			c.value(members[0].value, declared[0].shape, c.trusts(t, members[0].name))
-			c.leave()
-			members, declared = members[1:], declared[1:]
 		}
+		if len(members) == 0 || len(required) > 0 && required[0] < members[0].name {
+			c.odd(required[0], t, "the schema requires this")
+			required = required[1:]
+			continue
+		}
+		name := members[0].name
+		if len(required) > 0 && required[0] == name {
+			required = required[1:]
+		}
+		trusted := c.trusts(t, name)
+		if declared := want.member(name); declared != nil {
+			c.enter(place{name: name})
+			c.value(members[0].value, declared, trusted)
+			c.leave()
+		} else if trusted != allTrusted {
+			c.odd(name, t, "the schema does not declare this")
+		}
+		members = members[1:]
 	}
 }
 

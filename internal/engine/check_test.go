@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,6 +99,43 @@ func TestRequestsAgreeWithTheSchema(t *testing.T) {
 }
 
 // Doc may be in Folder because it may be in Sub and Sub in Folder, as Cedar's reference has it.
+// What need not be there is not gone through: a request of a million bytes has room for tens of thousands
+// of small records, and a schema for thousands of members.
+func TestCheckingIsUpToTheRequest(t *testing.T) {
+	var optional strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&optional, "o%04d?: Long, ", i)
+	}
+	schema := mustSchema(t, `entity User, Doc; action view appliesTo { principal: User, resource: Doc, context: {`+optional.String()+` a: Long, z: Long } };`)
+	s := compileText(t, schema, copse.Settings{CheckRequests: true}, `permit(principal, action, resource);`)
+	context := schema.contextShape(&entity{number: 0})
+	if len(context.members) != 3002 || len(context.required) != 2 {
+		t.Errorf("of %d members %d are required", len(context.members), len(context.required))
+	}
+	for data, want := range map[string]string{
+		`{"a": 1, "z": 2}`:                              "",
+		`{"a": 1, "z": 2, "o0000": 1, "o2999": 1}`:      "",
+		`{"o1000": 1}`:                                  "context.a the schema requires this context member for Action::\"view\"; context.z the schema requires this context member for Action::\"view\"",
+		`{"a": 1, "o1000": "x", "o3000": 1, "z": true}`: "context.o1000 the schema wants Long, this is String; context.z the schema wants Long, this is Bool; context.o3000 the schema does not declare this context member for Action::\"view\"",
+	} {
+		req := viewRequest()
+		req.Context = cedarJSON(data)
+		_, err := s.Decide(req)
+		var got []string
+		if e, ok := errors.AsType[*copse.Error](err); ok {
+			for _, f := range e.Fields {
+				got = append(got, f.Path+" "+f.Message)
+			}
+		}
+		slices.Sort(got)
+		wanted := strings.Split(want, "; ")
+		slices.Sort(wanted)
+		if strings.Join(got, "; ") != strings.Join(wanted, "; ") {
+			t.Errorf("%s: got %q, want %q", data, got, wanted)
+		}
+	}
+}
+
 func TestParentTypesAreTransitive(t *testing.T) {
 	s := compileText(t, mustSchema(t, shopSchema), copse.Settings{CheckRequests: true}, `permit(principal, action, resource in Folder::"f");`)
 	if got, err := s.Decide(readRequest()); err != nil || got.Decision != copse.Allow {

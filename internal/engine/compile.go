@@ -61,6 +61,7 @@ type scalar struct {
 
 type compiler struct {
 	symbols *symbols
+	schema  *Schema // of the actions; nil: none
 	// weight is about how many bytes the closures made so far hold.
 	weight int64
 	// literals and entities are what conditions refer to, each once for all conditions of a snapshot.
@@ -333,6 +334,7 @@ func (c *compiler) entity(uid types.EntityUID) *entity {
 	key := c.symbols.entities.list[number]
 	e := &entity{uid: c.symbols.uid(number), number: number, typ: key.typ, hash: hashUID(c.symbols.seed, key.typ, key.id)}
 	e.self = value{kind: kindEntity, entity: e}
+	e.fromSchema(c.schema) // for requests that do not name it
 	c.entities[number] = e
 	c.weight += bytesOfEntity
 	return e

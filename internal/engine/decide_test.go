@@ -111,6 +111,27 @@ func TestActionGroups(t *testing.T) {
 	}
 }
 
+// A condition may speak of actions that are not the request's: they are in their groups all the same.
+func TestActionsThatTheRequestDoesNotName(t *testing.T) {
+	schema := mustSchema(t, `
+		action everything;
+		action write in everything;
+		action edit in [write];
+		action read;`)
+	s := compileText(t, schema, copse.Settings{},
+		`permit(principal, action, resource);`,
+		`forbid(principal, action, resource) when { Action::"edit" in Action::"everything" };`,
+		`forbid(principal, action, resource) when { Action::"edit" in [Action::"read", Action::"write"] };`,
+		`forbid(principal, action, resource) when { Action::"edit" is Action in Action::"write" };`,
+		`forbid(principal, action, resource) when { Action::"read" in Action::"everything" };`)
+	req := viewRequest()
+	req.Action = uid("Action", "read")
+	got, err := s.Decide(req)
+	if want := "DENY by [p1 p2 p3], errors []"; err != nil || verdictOf(got).String() != want {
+		t.Errorf("got %v %v, want %s", verdictOf(got), err, want)
+	}
+}
+
 // A snapshot is read by many at once.
 func TestSnapshotsAreShared(t *testing.T) {
 	s := compileText(t, mustSchema(t, shopSchema), copse.Settings{CheckRequests: true},

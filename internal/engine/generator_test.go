@@ -36,7 +36,7 @@ var operators = strings.Fields(`&& || == != < <= > >= + - * ! negate if in is li
 	permit forbid link enum ?principal ?resource`)
 
 var operatorsOfSeveralWords = []string{
-	"in set", "is in", "extended has",
+	"in set", "is in", "extended has", "an action by name",
 	"principal any", "principal ==", "principal in", "principal is", "principal is in",
 	"resource any", "resource ==", "resource in", "resource is", "resource is in",
 	"action any", "action ==", "action in", "action in []",

@@ -112,13 +112,16 @@ func (g *grove) text(depth int) string {
 }
 
 func (g *grove) entity() string {
-	switch g.r.IntN(8) {
+	switch g.r.IntN(9) {
 	case 0:
 		return g.access("owner")
 	case 1:
 		return literal(pick(g, g.uids))
 	case 2:
 		return "action"
+	case 8: // mostly not the request's
+		g.use("an action by name")
+		return literal(pick(g, g.actions))
 	case 3:
 		g.use("enum")
 		return pick(g, []string{g.access("color"), literal(types.NewEntityUID(enumType, pick(g, enumIDs)))})

@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,6 +94,38 @@ func TestRecompileIsCompile(t *testing.T) {
 	// What was dropped is forgotten in the end.
 	if names := len(snapshot.symbols.entities.list); names > 300 {
 		t.Errorf("%d entities have symbols", names)
+	}
+}
+
+// One policy that is changed again and again must not fill the memory that its policy store was charged
+// for with the names of its former texts.
+func TestFormerNamesAreForgotten(t *testing.T) {
+	var sources []Source
+	for i := range 500 {
+		sources = append(sources, source(t, fmt.Sprintf("small%03d", i), 1, "permit(principal, action, resource);"))
+	}
+	var snapshot *Snapshot
+	kept := 0
+	for round := range 200 {
+		name := strings.Repeat("n", 9000)
+		all := append(slices.Clone(sources), source(t, "large", uint64(round+1),
+			fmt.Sprintf("permit(principal, action, resource) when { context.%s%d };", name, round)))
+		for i := range all {
+			if snapshot.Holds(nil, all[i]) {
+				all[i].Policy = nil
+				kept++
+			}
+		}
+		var err error
+		if snapshot, err = snapshot.Recompile(nil, copse.Settings{}, all); err != nil {
+			t.Fatal(err)
+		}
+		if snapshot.Weight() > 500_000 {
+			t.Fatalf("round %d: 500 policies of nothing and one of 9 kB weigh %d", round, snapshot.Weight())
+		}
+	}
+	if kept < 190*len(sources) {
+		t.Errorf("%d policies were kept", kept)
 	}
 }
 

@@ -17,12 +17,12 @@ type shape struct {
 	entityName types.EntityType
 	element    *shape        // of kindSet
 	members    []shapeMember // of kindRecord, sorted by name
+	required   []uint32      // names of those that must be there, sorted
 }
 
 type shapeMember struct {
-	shape    *shape
-	name     uint32
-	required bool
+	shape *shape
+	name  uint32
 }
 
 // entityShape is what the schema says about entities of a type.
@@ -109,8 +109,13 @@ func (s *Schema) shape(t resolved.IsType) *shape {
 	case resolved.RecordType:
 		out := &shape{kind: kindRecord, members: make([]shapeMember, 0, len(t))}
 		for name, attr := range t {
-			out.members = append(out.members, shapeMember{name: s.symbols.name(string(name)), shape: s.shape(attr.Type), required: !attr.Optional})
+			member := shapeMember{name: s.symbols.name(string(name)), shape: s.shape(attr.Type)}
+			out.members = append(out.members, member)
+			if !attr.Optional {
+				out.required = append(out.required, member.name)
+			}
 		}
+		slices.Sort(out.required)
 		slices.SortFunc(out.members, func(a, b shapeMember) int { return cmp.Compare(a.name, b.name) })
 		return out
 	default:

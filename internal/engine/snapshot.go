@@ -24,9 +24,11 @@ type Snapshot struct {
 	policies []compiled // sorted by id
 	index    *index
 	// dropped counts the policies that former snapshots had and this one has not: their symbols are here
-	// still.
-	dropped int
-	weight  int64
+	// still. named is what the symbols weigh, and namedAnew what they weighed when everything was last made
+	// anew.
+	dropped          int
+	named, namedAnew int64
+	weight           int64
 }
 
 // compiled is what deciding needs of a policy; its text stays behind.
@@ -61,6 +63,9 @@ func (s *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []
 		}
 	}
 	b.index = newIndex(b.symbols, entries)
+	if b.named = b.symbols.weight(); b.namedAnew == 0 {
+		b.namedAnew = b.named
+	}
 	b.weight = b.weigh()
 	return b.Snapshot, nil
 }
@@ -72,13 +77,21 @@ func (s *Snapshot) Holds(schema *Schema, source Source) bool {
 }
 
 func (s *Snapshot) find(schema *Schema, source Source) (int, bool) {
-	// Once as much was dropped as is there, it is time to begin anew.
-	if s == nil || s.schema != schema || s.dropped > len(s.policies) {
+	if s == nil || s.schema != schema || s.outgrown() {
 		return 0, false
 	}
 	i, ok := slices.BinarySearchFunc(s.policies, source.Ref.ID, func(p compiled, id copse.PolicyID) int { return cmp.Compare(p.ref.ID, id) })
 	return i, ok && s.policies[i].version == source.Version && source.Version != 0
 }
+
+// outgrown tells that it is time to begin anew: as much was dropped as is there, or the symbols have
+// doubled. One large policy that is changed again and again drops little and names much.
+func (s *Snapshot) outgrown() bool {
+	return s.dropped > len(s.policies) || s.named > 2*s.namedAnew+spareSymbols
+}
+
+// spareSymbols are so few bytes that nobody minds them.
+const spareSymbols = 256 << 10
 
 // builder makes a snapshot.
 type builder struct {
@@ -122,7 +135,7 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 	switch {
 	case needed > 0:
 		b.symbols = b.previous.symbols.clone()
-		b.dropped = b.previous.dropped + len(b.previous.policies) - needed
+		b.dropped, b.namedAnew = b.previous.dropped+len(b.previous.policies)-needed, b.previous.namedAnew
 		for _, e := range b.previous.index.keyed() {
 			if now := kept[e.policy]; now > 0 {
 				e.policy = now - 1
@@ -134,7 +147,7 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 	default:
 		b.symbols = newSymbols()
 	}
-	b.compiler = compiler{symbols: b.symbols, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
+	b.compiler = compiler{symbols: b.symbols, schema: b.schema, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
 	return entries, nil
 }
 

@@ -58,6 +58,13 @@ const (
 	fromCaller
 )
 
+// fromSchema gives an action of the schema the groups it is in.
+func (e *entity) fromSchema(s *Schema) {
+	if s != nil && int(e.number) < len(s.actions) {
+		e.origin, e.visit, e.ancestors = fromSchema, done, s.actions[e.number].ancestors
+	}
+}
+
 // in reports whether an entity is the one with the number or below it. That takes no more than seven
 // looks: nobody has more than 100 ancestors.
 func (e *entity) in(number uint32) bool {

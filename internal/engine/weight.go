@@ -27,7 +27,7 @@ const (
 )
 
 func (s *Snapshot) weigh() int64 {
-	total := int64(bytesOfSnapshot) + s.symbols.weight() + s.index.weight()
+	total := int64(bytesOfSnapshot) + s.named + s.index.weight()
 	if s.schema != nil {
 		total += s.schema.weight
 	}
