@@ -81,7 +81,9 @@ func (m *merge) plan(found findings) error {
 			return err
 		}
 	}
-	m.planOthers()
+	if err := m.planOthers(); err != nil {
+		return err
+	}
 	slices.SortFunc(m.result.Policies, func(a, b copse.PolicyRef) int { return cmp.Compare(a.Name, b.Name) })
 	return nil
 }
@@ -315,7 +317,7 @@ func (m *merge) planPolicy(p *nextPolicy) error {
 	if p.former != nil {
 		m.gone[p.former.id] = true
 		was := &p.former.body
-		if was.Statement == p.body.Statement && was.Description == p.body.Description && was.Link.equal(p.body.Link) {
+		if was.Statement == p.body.Statement && was.Description == p.body.Description && was.Link.equal(p.body.Link) && was.sameHead(&p.body) {
 			return nil
 		}
 	}
@@ -344,14 +346,23 @@ func (b *linkBody) equal(other *linkBody) bool {
 	return *b.link() == *other.link()
 }
 
+// sameHead reports whether two bodies say the same of a policy's effect and scope. Those of a link are its
+// template's, which new contents may change.
+func (b *policyBody) sameHead(other *policyBody) bool {
+	return b.Effect == other.Effect && b.Principal.uid() == other.Principal.uid() && b.Resource.uid() == other.Resource.uid()
+}
+
 // planOthers decides about the policies that were not given.
-func (m *merge) planOthers() {
+func (m *merge) planOthers() error {
 	for i := range m.stored.policies {
 		p := &m.stored.policies[i]
 		switch {
 		case m.gone[p.id]:
 		case p.body.Name == "" && !m.in.Prune && (p.body.Link == nil || m.staysLinked(p) != nil):
 			m.result.Kept = append(m.result.Kept, copse.PolicyRef{ID: p.id})
+			if err := m.refit(p); err != nil {
+				return err
+			}
 		default:
 			m.gone[p.id] = true
 			m.result.Deleted++
@@ -359,6 +370,26 @@ func (m *merge) planOthers() {
 			m.writes = append(m.writes, p.unname()...)
 		}
 	}
+	return nil
+}
+
+// refit writes down what a link that stays is now, when its template has another effect or scope.
+func (m *merge) refit(p *storedPolicy) error {
+	t := m.staysLinked(p)
+	if t == nil || !t.changed {
+		return nil
+	}
+	link, err := p.fill(t.parsed, t.path)
+	if err != nil {
+		return err
+	}
+	body := newLinkBody(p.body.Name, *p.body.Link.link(), link, t.id, m.at)
+	if body.sameHead(&p.body) {
+		return nil
+	}
+	body.CreatedAt = p.body.CreatedAt
+	p.body = body // which counts from here on
+	return m.write(policyKey(p.id), &p.body, storage.Version(p.version))
 }
 
 // check holds the limits of the contents as they will be.

@@ -433,3 +433,33 @@ func TestTemplatesStayInTheirPolicyStore(t *testing.T) {
 		}
 	}
 }
+
+// Contents may replace a template by one of another effect and scope. What is said of its links is then
+// what they decide.
+func TestLinksAreShownAsTheyDecide(t *testing.T) {
+	ctx := context.Background()
+	s := newService(t, memory.New())
+	id := create(t, s, policystore.NewPolicyStore{
+		Templates: named("t", `permit (principal == ?principal, action, resource == Doc::"1");`),
+		Policies:  []policystore.PolicyText{{Name: "alice", Link: link("name/t", "alice", "")}},
+	}).ID
+	unnamed := newLink(t, s, id, "", link("name/t", "bob", ""))
+	wantDecision(t, s, id, copse.Allow, "alice")
+	_, err := s.PutContents(ctx, root, id, policystore.NewContents{
+		Templates: named("t", `forbid (principal == ?principal, action, resource in Doc::"2");`),
+		Policies:  []policystore.PolicyText{{Name: "alice", Link: link("name/t", "alice", "")}},
+	})
+	must(t, err)
+	for _, policy := range []copse.PolicyID{"name/alice", unnamed.ID} {
+		p, err := s.GetPolicy(ctx, root, id, policy)
+		must(t, err)
+		if !p.Forbids || p.Resource != types.NewEntityUID("Doc", "2") || p.Link.Resource != (types.EntityUID{}) {
+			t.Errorf("%s is shown as forbid %v of %v", policy, p.Forbids, p.Resource)
+		}
+	}
+	filter := policystore.PolicyFilter{Resource: &policystore.EntityFilter{Is: types.NewEntityUID("Doc", "2")}}
+	page, _, err := s.ListPolicies(ctx, root, id, filter, "", 10)
+	if must(t, err); len(page) != 2 {
+		t.Errorf("%d policies are listed", len(page))
+	}
+}
