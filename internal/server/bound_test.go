@@ -166,9 +166,13 @@ func TestPolicyStoreIsBoundOnce(t *testing.T) {
 	if r := s.bind("acme", other); r.status != http.StatusConflict {
 		t.Errorf("a tenant that has one: %s", r)
 	}
-	mixed := s.as(s.root, "POST", "/v1/tenants", map[string]any{"tenant": "late", "policyStoreId": other, "description": "x"})
-	if mixed.status != http.StatusBadRequest {
-		t.Errorf("bound and described: %s", mixed)
+	for member, value := range map[string]any{
+		"description": "x",
+		"templates":   []any{map[string]any{"name": "t", "statement": "forbid (principal == ?principal, action, resource is Doc);"}},
+	} {
+		if r := s.as(s.root, "POST", "/v1/tenants", map[string]any{"tenant": "late", "policyStoreId": other, member: value}); r.status != http.StatusBadRequest {
+			t.Errorf("bound, and its %s given: %s", member, r)
+		}
 	}
 	if r := s.bind("late", other); r.status != http.StatusCreated {
 		t.Errorf("the other is free still: %s", r)

@@ -93,9 +93,9 @@ func newBody(p policystore.PolicyStore, at time.Time) tenantBody {
 // bindExisting makes a tenant of a policy store that was the operator's own. Both rows say so in one
 // commit: a policy store that another tenant has, or gets in the same moment, is a Conflict.
 func (s *Service) bindExisting(ctx context.Context, c access.Caller, in NewTenant) (Tenant, error) {
-	if in.Description != "" || in.Settings != nil || in.Schema != nil || len(in.Policies) > 0 {
+	if in.Description != "" || in.Settings != nil || in.Schema != nil || len(in.Templates)+len(in.Policies) > 0 {
 		return Tenant{}, &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceTenant, Detail: "a policy store is bound as it is",
-			Fields: []copse.Field{{Path: "policyStoreId", Message: "give either policyStoreId, or description, settings, schema and policies for a new policy store"}}}
+			Fields: []copse.Field{{Path: "policyStoreId", Message: "give either policyStoreId, or description, settings, schema, templates and policies for a new policy store"}}}
 	}
 	if _, err := s.read(ctx, in.ID); err == nil {
 		return Tenant{}, exists(in.ID, nil)
