@@ -2,9 +2,13 @@ package engine
 
 // MaxDecisionSteps is the budget of one decision. Each node of a condition that is evaluated counts one
 // step, and so does each element or member that is compared or gone through, and each 16 bytes of text
-// that are compared; a search in text counts more. Steps are counted and not timed, so that the same
+// that are compared; a search in text counts more, and a policy that fails most. Steps are counted and not timed, so that the same
 // request is over budget every time and on every machine. A step takes 10 ns or so at worst.
 const MaxDecisionSteps = 2_500_000
+
+// stepsOfFailure is what it takes to say why a policy could not be evaluated: up to a thousand bytes each.
+// So a decision tells of ten thousand failures at most.
+const stepsOfFailure = 250
 
 const overBudget = "budget exceeded"
 

@@ -88,13 +88,35 @@ func TestDecisionsWithinBudgetAreFast(t *testing.T) {
 	}
 }
 
+// Failures are told of, each in many bytes, and there may be many policies.
+func TestFailuresAreWithinTheBudget(t *testing.T) {
+	policy, err := ParsePolicy("p", []byte(`permit(principal, action, resource) when { principal.x };`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, over := range map[int]bool{9_000: false, 11_000: true} {
+		sources := make([]Source, n)
+		for i := range sources {
+			sources[i] = Source{Ref: copse.PolicyRef{ID: copse.PolicyID(fmt.Sprint(i))}, Policy: policy}
+		}
+		s, err := Compile(nil, copse.Settings{}, sources)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Decide(viewRequest())
+		if err != nil || got.Decision != copse.Deny || got.OverBudget != over || !over && len(got.Errors) != n || over && len(got.Errors) != 1 {
+			t.Errorf("%d failures: %v, over budget %v, %d errors, %v", n, got.Decision, got.OverBudget, len(got.Errors), err)
+		}
+	}
+}
+
 // Each node counts, and each element and member that an operator goes through.
 func TestStepsAreCounted(t *testing.T) {
 	entities := `[{"uid":{"type":"User","id":"a"},"attrs":{},"parents":[{"type":"G","id":"1"}]},{"uid":{"type":"G","id":"1"},"attrs":{},"parents":[{"type":"G","id":"2"}]}]`
 	context := `{"l": ` + longs(1000) + `, "m": ` + longs(1000) + `, "t": "` + strings.Repeat("x", 1600) + `", "u": "` + strings.Repeat("x", 1600) + `", "r": {"a": 1, "b": 2}}`
 	for condition, want := range map[string]int{
 		`true`:                                1,
-		`context.t has x`:                     2,
+		`context.t has x`:                     2 + stepsOfFailure,
 		`1 == 2`:                              3,
 		`false && context.l == context.m`:     2,
 		`context.l == context.m`:              3 + 1001,
@@ -112,7 +134,7 @@ func TestStepsAreCounted(t *testing.T) {
 		`{a: context.l, b: 1}.b < 1`:          6,
 		`if 1 < 2 then 3 == 4 else true`:      1 + 3 + 3,
 		`context.r.a + 1 < 2`:                 6,
-		`principal has x || principal.y`:      4,
+		`principal has x || principal.y`:      4 + stepsOfFailure,
 		`ip("1.2.3.4").isInRange(ip("::/0"))`: 3,
 		`duration("1h").toMinutes() > 5`:      4,
 	} {

@@ -25,6 +25,7 @@ type call struct {
 	steps int
 	fault fault
 	bools [2]value
+	shown int // steps of evaluating what an explanation shows beside the decision
 
 	// What the request names and the snapshot does not, numbered beyond the snapshot's symbols.
 	names words
@@ -80,7 +81,7 @@ func (c *call) release() {
 	c.snapshot, c.symbols, c.request = nil, nil, nil
 	c.principal, c.action, c.resource = nil, nil, nil
 	c.context, c.serverContext, c.scanner = value{}, nil, scanner{}
-	c.steps, c.climbed, c.fault = 0, 0, fault{}
+	c.steps, c.climbed, c.shown, c.fault = 0, 0, 0, fault{}
 	c.names.forget()
 	c.types.forget()
 	c.entities, c.places = forgotten(c.entities), forgottenPlaces(c.places, len(c.entities))

@@ -71,6 +71,10 @@ type compiler struct {
 	room call
 }
 
+func newCompiler(symbols *symbols, schema *Schema) compiler {
+	return compiler{symbols: symbols, schema: schema, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
+}
+
 func (c *compiler) program(tree *ast.Policy) *program {
 	p := &program{forbids: tree.Effect == ast.EffectForbid}
 	c.weight = bytesOfProgram

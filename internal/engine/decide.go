@@ -44,6 +44,7 @@ func (c *call) decide(found []uint32) {
 		case c.overBudget():
 			return
 		case verdict == failed:
+			c.steps += stepsOfFailure
 			c.failed = append(c.failed, failure{i, c.fault})
 		case verdict == no:
 		case program.forbids:

@@ -123,7 +123,7 @@ func newPlanner(schema *Schema) *planner {
 	if schema != nil {
 		symbols = schema.symbols.clone()
 	}
-	return &planner{compiler: compiler{symbols: symbols, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}}
+	return &planner{compiler: newCompiler(symbols, schema)}
 }
 
 func (p *planner) plan(ref copse.PolicyRef, policy *Policy, matches bool) (*plan, error) {
@@ -410,8 +410,12 @@ func (c *call) evaluate(p *part, out *copse.ExplainedPart) {
 		out.Error = clipTo(c.message(&c.fault), copse.MaxExplainedText)
 	}
 	for _, o := range p.operands {
-		c.steps = 0
-		if v := o.term(c); v != nil {
+		// The decision may not have come to an operand, so they have a budget of their own, all together.
+		if c.steps = c.shown; c.overBudget() {
+			return
+		}
+		v := o.term(c)
+		if c.shown = c.steps; v != nil && !c.overBudget() {
 			out.Values = append(out.Values, copse.ExplainedValue{
 				Text: o.clause.text(p.bound), Value: clipTo(string(c.appendValue(nil, v)), copse.MaxExplainedText)})
 		}

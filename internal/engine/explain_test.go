@@ -205,6 +205,35 @@ func TestExplanationsAreBounded(t *testing.T) {
 	}
 }
 
+// Operands that the decision never came to are evaluated to be shown. All of them together cost no more
+// than a decision.
+func TestShowingOperandsIsBounded(t *testing.T) {
+	const dear = `principal is Nobody in (if context.a.containsAll(context.a) then principal else resource)`
+	text := "permit(principal, action, resource) when { " + strings.Repeat(dear+" || ", 50) + "true };"
+	p, err := ParsePolicy("p", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := compileText(t, nil, copse.Settings{}, text)
+	req := viewRequest()
+	req.Context = cedarJSON(`{"a": ` + longs(100_000) + `}`)
+	got, err := s.Explain(req, func(copse.PolicyID) (*Policy, error) { return p, nil })
+	if err != nil || got.Response.Decision != copse.Allow || len(got.Policies) != 1 {
+		t.Fatalf("%+v %v", got, err)
+	}
+	shown := 0
+	for _, part := range got.Policies[0].Conditions[0].Parts[0].Parts {
+		for _, v := range part.Values {
+			if v.Text != "principal" {
+				shown++
+			}
+		}
+	}
+	if shown == 0 || shown > MaxDecisionSteps/100_000 {
+		t.Errorf("%d dear operands are shown", shown)
+	}
+}
+
 func TestWhatCanNotBeExplained(t *testing.T) {
 	const text = `permit(principal, action, resource) when { context.n == 1 };`
 	s := compileText(t, nil, copse.Settings{}, text)

@@ -147,7 +147,7 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 	default:
 		b.symbols = newSymbols()
 	}
-	b.compiler = compiler{symbols: b.symbols, schema: b.schema, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
+	b.compiler = newCompiler(b.symbols, b.schema)
 	return entries, nil
 }
 
