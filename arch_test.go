@@ -43,8 +43,8 @@ var imports = map[string]string{
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml",
 	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
-	// which may know the engine.
-	"internal/policyfiles": ". internal/policystore internal/engine",
+	// which may know the engine. Links are JSON, and name entities.
+	"internal/policyfiles": ". cedar-types json internal/policystore internal/engine",
 	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	// AWS's SDK speaks to policy stores elsewhere; cmd reaches it through here.
 	"remote":            ". json aws",

@@ -141,7 +141,7 @@ func (s *Server) CreateTenantFrom(t T, id copse.TenantID, fsys fs.FS) Tenant {
 	if err != nil {
 		t.Fatalf("copsetest: tenant %s: %v", id, err)
 	}
-	return s.create(t, tenant.NewTenant{ID: id, Schema: contents.Schema, Policies: contents.Policies})
+	return s.create(t, tenant.NewTenant{ID: id, Schema: contents.Schema, Templates: contents.Templates, Policies: contents.Policies})
 }
 
 func (s *Server) create(t T, in tenant.NewTenant) Tenant {

@@ -57,8 +57,13 @@ func Open(dir string, options Options) (*PDP, error) {
 
 // Load decides from files: each directory of fsys is a tenant named like it, with schema.cedarschema
 // or schema.json and any number of .cedar files, also in directories below it. A policy's name is its
-// @id; the only policy of a file may go without, and is then named for the file. A tenant with a
-// schema is validated strictly, and its requests are checked.
+// @id; the only policy of a file may go without, and is then named for the file. What has ?principal or
+// ?resource in its scope is a policy template; files called links.json make policies of templates:
+//
+//	[{"name": "alice-views-plans", "template": "viewers",
+//	  "principal": {"type": "User", "id": "alice"}, "resource": {"type": "Folder", "id": "plans"}}]
+//
+// A tenant with a schema is validated strictly, and its requests are checked.
 //
 // The error of files that are not valid is a *copse.Error whose Fields, and whose text, point to file,
 // line and column.
@@ -128,7 +133,7 @@ func (p *PDP) load(fsys fs.FS) error {
 			wrong.Fields = append(wrong.Fields, fields...)
 			continue
 		}
-		tenants = append(tenants, tenant.NewTenant{ID: id, Schema: contents.Schema, Policies: contents.Policies})
+		tenants = append(tenants, tenant.NewTenant{ID: id, Schema: contents.Schema, Templates: contents.Templates, Policies: contents.Policies})
 	}
 	if len(wrong.Fields) > 0 {
 		return wrong

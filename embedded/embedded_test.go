@@ -77,6 +77,31 @@ func TestLoadLeavesOut(t *testing.T) {
 	}
 }
 
+// Links in files decide as their template says, for the entities they name and no others.
+func TestLoadLinks(t *testing.T) {
+	p, err := embedded.Load(fstest.MapFS{
+		"acme/viewers.cedar": {Data: []byte(`permit (principal == ?principal, action == Action::"view", resource == ?resource);`)},
+		"acme/links.json": {Data: []byte(`[{"name": "alice-1", "template": "viewers",
+			"principal": {"type": "User", "id": "alice"}, "resource": {"type": "Doc", "id": "1"}}]`)},
+	}, embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for id, want := range map[string]copse.Decision{"1": copse.Allow, "2": copse.Deny} {
+		of := request
+		of.Resource = types.NewEntityUID("Doc", types.String(id))
+		resp, err := p.DecideFor(t.Context(), "acme", of)
+		if err != nil || resp.Decision != want || want == copse.Allow && resp.Determining[0].Name != "alice-1" {
+			t.Errorf("Doc %s: %+v, %v", id, resp, err)
+		}
+	}
+	_, err = embedded.Load(fstest.MapFS{"acme/links.json": {Data: []byte(`[{"name": "a", "template": "viewers"}]`)}}, embedded.Options{})
+	if err == nil || !strings.Contains(err.Error(), `acme/links.json:1:2: there is no policy template "viewers"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSamplesLoad(t *testing.T) {
 	dir, err := payments.Files.ReadDir("tenants")
 	if err != nil || len(dir) != 3 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,11 +23,14 @@ type localSchema struct {
 // localContents is what a command sends, kept with where it came from, so that findings of the server
 // ("policies[3].statement" line 2) can be shown in the user's own files.
 type localContents struct {
-	schema   *localSchema
-	policies []localPolicy
-	// sent are the policies as they went out. Those merged in from the server have no local policy.
-	sent  []api.PolicyText
-	local map[int]*localPolicy
+	schema    *localSchema
+	templates []localPolicy
+	policies  []localPolicy // links among them
+	// These are as they went out. What was merged in from the server has no local policy.
+	sent          []api.PolicyText
+	local         map[int]*localPolicy
+	sentTemplates []api.TemplateText
+	localTemplate map[int]*localPolicy
 }
 
 // readContents reads what --schema and --policies name; either may be left out.
@@ -44,7 +48,13 @@ func (a *app) readContents(schemaFile, format string, policyPaths []string) (*lo
 		if err != nil {
 			return nil, err
 		}
-		contents.policies = policies
+		for _, p := range policies {
+			if p.template != nil {
+				contents.templates = append(contents.templates, p)
+			} else {
+				contents.policies = append(contents.policies, p)
+			}
+		}
 	}
 	return contents, nil
 }
@@ -108,7 +118,10 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 		}
 		text := api.PolicyText{Name: p.Name, Statement: p.Statement, Link: p.Link, Description: p.Description}
 		if local, replaced := mine[p.Name]; replaced {
-			text.Statement, text.Link = local.text, nil
+			text.Statement, text.Link = local.text, local.apiLink()
+			if text.Link != nil {
+				text.Description = "" // a link has none
+			}
 			l.local[len(l.sent)] = local
 			delete(mine, p.Name)
 		}
@@ -117,10 +130,54 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 	for i := range l.policies {
 		if p := &l.policies[i]; mine[p.name] == p {
 			l.local[len(l.sent)] = p
-			l.sent = append(l.sent, api.PolicyText{Name: p.name, Statement: p.text})
+			l.sent = append(l.sent, api.PolicyText{Name: p.name, Statement: p.text, Link: p.apiLink()})
 		}
 	}
 	return l.sent
+}
+
+// apiLink is what is sent of a link, nil for a policy that is none.
+func (p *localPolicy) apiLink() *api.Link {
+	if p.link == nil {
+		return nil
+	}
+	out := &api.Link{Template: p.link.TemplateName()}
+	if uid := p.link.Link.Principal; !uid.IsZero() {
+		out.Principal = &api.EntityUID{Type: string(uid.Type), ID: string(uid.ID)}
+	}
+	if uid := p.link.Link.Resource; !uid.IsZero() {
+		out.Resource = &api.EntityUID{Type: string(uid.Type), ID: string(uid.ID)}
+	}
+	return out
+}
+
+// mergeTemplates does for templates what merge does for policies. There is nothing to send, and what is
+// stored stays, when no file has a template.
+func (l *localContents) mergeTemplates(stored []api.Template) *[]api.TemplateText {
+	if len(l.templates) == 0 {
+		return nil
+	}
+	l.sentTemplates, l.localTemplate = namedTemplates(stored), map[int]*localPolicy{}
+	for i := range l.templates {
+		p := &l.templates[i]
+		at := slices.IndexFunc(l.sentTemplates, func(t api.TemplateText) bool { return t.Name == p.name })
+		if at < 0 {
+			at, l.sentTemplates = len(l.sentTemplates), append(l.sentTemplates, api.TemplateText{Name: p.name})
+		}
+		l.sentTemplates[at].Statement, l.localTemplate[at] = p.text, p
+	}
+	return &l.sentTemplates
+}
+
+// namedTemplates are stored templates as they would be sent. Those without a name are not.
+func namedTemplates(stored []api.Template) []api.TemplateText {
+	out := []api.TemplateText{}
+	for _, t := range stored {
+		if t.Name != "" {
+			out = append(out, api.TemplateText{Name: t.Name, Statement: t.Statement, Description: t.Description})
+		}
+	}
+	return out
 }
 
 // explain turns the places in a server's answer into places in local files.
@@ -141,8 +198,11 @@ func explainFields(err error, show func(api.ErrorField) finding) error {
 }
 
 func (l *localContents) finding(field api.ErrorField) finding {
-	if index, member, ok := policyMember(field.Path); ok && index < len(l.sent) {
+	if index, member, ok := listMember("policies", field.Path); ok && index < len(l.sent) {
 		return l.policyFinding(index, member, field)
+	}
+	if index, member, ok := listMember("templates", field.Path); ok && index < len(l.sentTemplates) {
+		return localFinding(l.localTemplate[index], "template", l.sentTemplates[index].Name, l.sentTemplates[index].Statement, member, field)
 	}
 	if l.schema != nil && (strings.HasSuffix(field.Path, "schema.cedar") || strings.HasSuffix(field.Path, "schema.json") ||
 		field.Path == "schema" || field.Path == "cedar" || field.Path == "json") {
@@ -151,9 +211,9 @@ func (l *localContents) finding(field api.ErrorField) finding {
 	return finding{File: field.Path, Line: field.Line, Column: field.Column, Message: field.Message}
 }
 
-// policyMember takes "policies[3].statement" apart.
-func policyMember(path string) (index int, member string, ok bool) {
-	_, rest, ok := strings.Cut(path, "policies[")
+// listMember takes "policies[3].statement" apart.
+func listMember(list, path string) (index int, member string, ok bool) {
+	_, rest, ok := strings.Cut(path, list+"[")
 	if !ok {
 		return 0, "", false
 	}
@@ -163,11 +223,13 @@ func policyMember(path string) (index int, member string, ok bool) {
 }
 
 func (l *localContents) policyFinding(index int, member string, field api.ErrorField) finding {
-	sent := l.sent[index]
-	local := l.local[index]
+	return localFinding(l.local[index], "policy", l.sent[index].Name, l.sent[index].Statement, member, field)
+}
+
+// localFinding shows a finding in the file of what was sent, or in its text if it is the policy store's.
+func localFinding(local *localPolicy, kind, name, text, member string, field api.ErrorField) finding {
 	if local == nil {
-		name := fmt.Sprintf("policy %q of the policy store", sent.Name)
-		return newFinding(name, []byte(sent.Statement), field.Line, field.Column, field.Message)
+		return newFinding(fmt.Sprintf("%s %q of the policy store", kind, name), []byte(text), field.Line, field.Column, field.Message)
 	}
 	if member != "statement" || field.Line == 0 {
 		return local.start(field.Message)
@@ -185,18 +247,64 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 			return findingsOf(err, l.schema.file, l.schema.text), nil
 		}
 	}
-	for _, p := range l.policies {
-		reports, err := engine.Reports(schema, p.policy)
+	templates := map[string]*engine.Template{}
+	note := func(p *localPolicy, reports []engine.Report, err error) {
 		if err != nil {
-			findings = append(findings, findingsOf(err, p.file, p.source)...)
-			continue
+			findings = append(findings, p.findingsOf(err)...)
+			return
 		}
 		for _, f := range reports[0].Errors {
-			findings = append(findings, newFinding(p.file, p.source, f.Line, f.Column, f.Message))
+			findings = append(findings, p.inFile(f.Line, f.Column, f.Message))
 		}
 		for _, f := range reports[0].Warnings {
-			warnings = append(warnings, newFinding(p.file, p.source, f.Line, f.Column, "warning: "+f.Message))
+			warnings = append(warnings, p.inFile(f.Line, f.Column, "warning: "+f.Message))
 		}
 	}
+	for i := range l.templates {
+		p := &l.templates[i]
+		templates[p.name] = p.template
+		if err := p.template.RequireConstraints(); err != nil {
+			note(p, nil, err)
+			continue
+		}
+		reports, err := engine.TemplateReports(schema, p.template)
+		note(p, reports, err)
+	}
+	for i := range l.policies {
+		p, policy := &l.policies[i], l.policies[i].policy
+		if p.link != nil {
+			t := templates[p.link.TemplateName()]
+			if t == nil {
+				warnings = append(warnings, p.start(fmt.Sprintf("warning: policy template %q is not in these files, so this link was not checked", p.link.TemplateName())))
+				continue
+			}
+			var err error
+			if policy, err = t.Link(p.file, p.link.Link.Principal, p.link.Link.Resource); err != nil {
+				note(p, nil, err)
+				continue
+			}
+		}
+		reports, err := engine.Reports(schema, policy)
+		note(p, reports, err)
+	}
 	return sortFindings(findings), sortFindings(warnings)
+}
+
+// inFile makes a finding out of a position in the file. A link's positions are none: it is found where it
+// begins.
+func (p *localPolicy) inFile(line, column int, message string) finding {
+	if p.link != nil {
+		return p.start(message)
+	}
+	return newFinding(p.file, p.source, line, column, message)
+}
+
+func (p *localPolicy) findingsOf(err error) []finding {
+	all := findingsOf(err, p.file, p.source)
+	if p.link != nil {
+		for i := range all {
+			all[i] = p.start(all[i].Message)
+		}
+	}
+	return all
 }

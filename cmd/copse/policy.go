@@ -22,6 +22,12 @@ one file each need an @id:
   @id("owners-may-view")
   permit (principal, action == Action::"view", resource) when { resource.owner == principal };
 
+A policy with ?principal or ?resource in its scope is a policy template, named in the same way. Policies
+are made of it by a file called links.json beside them (or any .json file that is named):
+
+  [{"name": "alice-views-plans", "template": "viewers",
+    "principal": {"type": "User", "id": "alice"}, "resource": {"type": "Folder", "id": "plans"}}]
+
 The same name keeps its policy id. Everything put by one command is validated and committed at once:
 there is no moment at which half of it decides.`,
 		`  copse policy check policies/ --schema acme.cedarschema
@@ -42,11 +48,13 @@ func (a *app) policyPut() *cobra.Command {
 		Use:   "put FILE|DIR...",
 		Short: "Add policies, or replace those of the same name",
 		Long: `Add the policies of files and directories to a policy store, replacing those of the same name. A
-directory means all .cedar files below it; "-" is standard input. All other policies stay as they are.
+directory means all .cedar and links.json files below it; "-" is standard input. All other policies stay
+as they are.
 
 With --replace the policy store is made equal to what is given: named policies that are not among it
 are deleted. Policies without a name, made through the AVP API, are kept and listed, unless --prune
-deletes them too.
+deletes them too. Templates stay in any case, since they decide nothing without links; "copse template
+delete" deletes them.
 
 With --schema the schema changes in the same commit, and policies and schema are checked against
 each other as they will be.`,
@@ -72,7 +80,7 @@ each other as they will be.`,
 	flags.StringVar(&opts.schemaFile, "schema", "", "file of a schema to put in the same commit")
 	flags.StringVar(&opts.format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
 	flags.BoolVar(&opts.replace, "replace", false, "delete the named policies that are not given")
-	flags.BoolVar(&opts.prune, "prune", false, "with --replace: also delete the policies that have no name")
+	flags.BoolVar(&opts.prune, "prune", false, "with --replace: also delete the policies that have no name; of templates as well, if any is given")
 	return cmd
 }
 
@@ -89,7 +97,10 @@ func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *loc
 		if opts.replace {
 			stored.Policies = descriptionsOf(stored.Policies, local)
 		}
-		return api.PutContentsRequest{Schema: local.schemaText(), Policies: local.merge(stored.Policies), Prune: opts.prune}, nil
+		return api.PutContentsRequest{
+			Schema: local.schemaText(), Policies: local.merge(stored.Policies), Prune: opts.prune,
+			Templates: local.mergeTemplates(stored.Templates),
+		}, nil
 	})
 	if err != nil {
 		return local.explain(err)
@@ -139,6 +150,11 @@ func (a *app) showPut(result api.ContentsResult, local *localContents, replace b
 			ids[p.Name] = p.PolicyID
 		}
 		t.row("NAME", "POLICY ID", "FROM")
+		for i := range local.templates {
+			p := &local.templates[i]
+			from := p.start("")
+			t.row(p.name, "(template)", from.place())
+		}
 		for i := range local.policies {
 			p := &local.policies[i]
 			from := p.start("")

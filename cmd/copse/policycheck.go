@@ -6,9 +6,10 @@ import (
 
 // checkResult is what `policy check --output json` prints, for editors and CI.
 type checkResult struct {
-	Policies int       `json:"policies"`
-	Findings []finding `json:"findings"`
-	Warnings []finding `json:"warnings,omitempty"`
+	Policies  int       `json:"policies"` // links among them
+	Templates int       `json:"templates"`
+	Findings  []finding `json:"findings"`
+	Warnings  []finding `json:"warnings,omitempty"`
 }
 
 func (a *app) policyCheck() *cobra.Command {
@@ -50,7 +51,7 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 	}
 	result := checkResult{Findings: findings, Warnings: warnings}
 	if local != nil {
-		result.Policies = len(local.policies)
+		result.Policies, result.Templates = len(local.policies), len(local.templates)
 	}
 	if a.output == "json" {
 		if result.Findings == nil {
@@ -75,11 +76,18 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 	switch {
 	case a.output == "json":
 	case schemaFile == "":
-		a.say("%s: the syntax is right (give --schema to check more)", policiesCount(result.Policies))
+		a.say("%s: the syntax is right (give --schema to check more)", result.counted())
 	default:
-		a.say("%s agree with %s", policiesCount(result.Policies), schemaFile)
+		a.say("%s agree with %s", result.counted(), schemaFile)
 	}
 	return nil
+}
+
+func (r *checkResult) counted() string {
+	if r.Templates == 0 {
+		return policiesCount(r.Policies)
+	}
+	return policiesCount(r.Policies) + " and " + count(r.Templates, "template")
 }
 
 func policiesCount(n int) string {

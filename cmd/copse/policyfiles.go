@@ -13,21 +13,28 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/policyfiles"
 )
 
-// localPolicy is one policy of the user's files: what is sent, and where it came from, so that an
-// answer about it can be shown in the file it was written in.
+// localPolicy is one policy of the user's files, or one template: what is sent, and where it came from,
+// so that an answer about it can be shown in the file it was written in.
 type localPolicy struct {
 	name         string
-	policy       *engine.Policy
+	policy       *engine.Policy         // exactly one of these three
+	template     *engine.Template       //
+	link         *policyfiles.NamedLink // has no text; line and column are where it begins
 	text         string
 	file         string
 	line, column int    // where text starts in the file
 	source       []byte // the whole file
 }
 
-// at makes a finding out of a position inside the policy's text; line 0 is the policy as such.
+// at makes a finding out of a position inside the policy's text; line 0 is the policy as such. A link is
+// found where it begins: positions of its findings are its template's.
 func (p *localPolicy) at(line, column int, message string) finding {
+	if p.link != nil {
+		line = 0
+	}
 	line, column = shift(p.line, p.column, line, column)
 	return newFinding(p.file, p.source, line, column, message)
 }
@@ -46,7 +53,11 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 		if err != nil {
 			return nil, failf("%w", err)
 		}
-		policies, bad := splitPolicies(file, text)
+		read := splitPolicies
+		if filepath.Ext(file) == ".json" {
+			read = readLinks
+		}
+		policies, bad := read(file, text)
 		all, findings = append(all, policies...), append(findings, bad...)
 	}
 	findings = append(findings, duplicateNames(all)...)
@@ -59,7 +70,7 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 	return all, nil
 }
 
-// policyFiles lists the .cedar files below the directories, and the files named as they are. Hidden
+// policyFiles lists the .cedar and links files below the directories, and the files named as they are. Hidden
 // directories are left out: mounted configuration keeps its older versions in such.
 func policyFiles(paths []string) ([]string, error) {
 	var files []string
@@ -84,7 +95,7 @@ func policyFiles(paths []string) ([]string, error) {
 			if d.IsDir() && hidden {
 				return filepath.SkipDir
 			}
-			if !d.IsDir() && !hidden && filepath.Ext(path) == ".cedar" {
+			if !d.IsDir() && !hidden && (filepath.Ext(path) == ".cedar" || d.Name() == policyfiles.LinksFile) {
 				files = append(files, path)
 			}
 			return nil
@@ -123,14 +134,29 @@ func readFile(path string, stdin io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// splitPolicies parses one file and names its policies: by @id, else, for the only policy of a file,
-// by the file's stem.
+// readLinks reads a file of links.
+func readLinks(file string, text []byte) ([]localPolicy, []finding) {
+	links, err := policyfiles.ParseLinks(file, text)
+	var findings []finding
+	if err != nil {
+		findings = findingsOf(err, file, text)
+	}
+	policies := make([]localPolicy, len(links))
+	for i := range links {
+		l := &links[i]
+		policies[i] = localPolicy{name: l.Name, link: l, file: file, line: l.Line, column: l.Column, source: text}
+	}
+	return policies, findings
+}
+
+// splitPolicies parses one file and names its policies and templates: by @id, else, for the only one of a
+// file, by the file's stem.
 func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	shownName := file
 	if file == "-" {
 		shownName = stdinName
 	}
-	parsed, err := engine.ParsePolicies(shownName, text)
+	parsed, err := engine.ParseDocument(shownName, text)
 	if err != nil {
 		return nil, findingsOf(err, shownName, text)
 	}
@@ -138,12 +164,12 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	var policies []localPolicy
 	var findings []finding
 	rest := 0 // texts follow one another, with nothing but space between
-	for _, policy := range parsed {
-		p := localPolicy{policy: policy, text: policy.Text(), file: shownName, source: text}
+	for _, statement := range parsed {
+		p := localPolicy{policy: statement.Policy, template: statement.Template, text: statement.Text(), file: shownName, source: text}
 		rest += max(bytes.Index(text[rest:], []byte(p.text)), 0)
 		p.line, p.column = position(text, rest)
 		rest += len(p.text)
-		id, annotated := policy.Annotation("id")
+		id, annotated := statement.Annotation("id")
 		switch {
 		case annotated:
 			p.name = id
@@ -185,17 +211,22 @@ func (p *localPolicy) start(message string) finding {
 	return p.at(line, column, message)
 }
 
+// duplicateNames finds the policies, links among them, and the templates that share a name with another.
 func duplicateNames(policies []localPolicy) []finding {
 	var findings []finding
-	first := map[string]*localPolicy{}
+	first := map[bool]map[string]*localPolicy{true: {}, false: {}}
 	for i := range policies {
-		p := &policies[i]
-		if other, taken := first[p.name]; taken {
+		p, kind := &policies[i], "policy"
+		if p.template != nil {
+			kind = "template"
+		}
+		names := first[p.template != nil]
+		if other, taken := names[p.name]; taken {
 			place := other.start("")
-			findings = append(findings, p.start(fmt.Sprintf("the name %q is taken by the policy at %s", p.name, place.place())))
+			findings = append(findings, p.start(fmt.Sprintf("the name %q is taken by the %s at %s", p.name, kind, place.place())))
 			continue
 		}
-		first[p.name] = p
+		names[p.name] = p
 	}
 	return findings
 }

@@ -242,13 +242,7 @@ type source struct {
 
 // editOf starts with everything as it is.
 func editOf(stored api.Contents) templateEdit {
-	e := templateEdit{templates: []api.TemplateText{}, policies: (&localContents{}).merge(stored.Policies)}
-	for _, t := range stored.Templates {
-		if t.Name != "" {
-			e.templates = append(e.templates, api.TemplateText{Name: t.Name, Statement: t.Statement, Description: t.Description})
-		}
-	}
-	return e
+	return templateEdit{templates: namedTemplates(stored.Templates), policies: (&localContents{}).merge(stored.Policies)}
 }
 
 func (a *app) editTemplates(ctx context.Context, target *target, edit func(api.Contents) (templateEdit, error)) error {

@@ -62,6 +62,9 @@ becomes this tenant's, with all that is in it.`,
 				return err
 			}
 			in.Schema, in.Policies = local.schemaText(), local.policyTexts()
+			if templates := local.mergeTemplates(nil); templates != nil {
+				in.Templates = *templates
+			}
 			in.Settings = newSettings(cmd, in.Schema != nil, validation, checkRequests, forbidErrorsDeny)
 			return a.createTenant(cmd.Context(), in, local)
 		},
@@ -69,7 +72,7 @@ becomes this tenant's, with all that is in it.`,
 	flags := cmd.Flags()
 	flags.StringVar(&schemaFile, "schema", "", "file of the schema, in Cedar or JSON syntax")
 	flags.StringVar(&format, "format", "", "syntax of the schema: cedar or json (default: by the file's extension)")
-	flags.StringArrayVar(&policyPaths, "policies", nil, "a .cedar file or a directory of such; may be repeated")
+	flags.StringArrayVar(&policyPaths, "policies", nil, "a file of policies, templates or links, or a directory of such; may be repeated")
 	flags.StringVar(&in.PolicyStoreID, "policy-store", "", "id of a policy store that belongs to no tenant, to be this one's as it is")
 	flags.StringVar(&in.Description, "description", "", "description of the policy store, for people")
 	flags.StringVar(&validation, "validation", "", "STRICT or OFF: whether policies must agree with the schema")

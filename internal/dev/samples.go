@@ -55,7 +55,7 @@ func onboardTenant(ctx context.Context, s *server.Server, id copse.TenantID) (is
 	}
 	_, err = s.Tenants.Create(ctx, access.System(), tenant.NewTenant{
 		ID: id, Description: "sample of examples/payments",
-		Schema: contents.Schema, Policies: contents.Policies,
+		Schema: contents.Schema, Templates: contents.Templates, Policies: contents.Policies,
 	})
 	return err == nil, err
 }

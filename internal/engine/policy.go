@@ -71,11 +71,52 @@ func ParsePolicies(path string, text []byte) ([]*Policy, error) {
 	return out, nil
 }
 
+// Statement is what a document of policies and templates holds: one of the two, the other is nil.
+type Statement struct {
+	Policy   *Policy
+	Template *Template
+}
+
+// Text is its source, comments included.
+func (s Statement) Text() string { return s.policy().text }
+
+// Annotation returns the value of @name("value").
+func (s Statement) Annotation(name string) (string, bool) { return s.policy().Annotation(name) }
+
+func (s Statement) policy() *Policy {
+	if s.Template != nil {
+		return s.Template.source
+	}
+	return s.Policy
+}
+
+// ParseDocument reads a document of any number of policies and templates, in their order: a template is
+// what has slots.
+func ParseDocument(path string, text []byte) ([]Statement, error) {
+	parsed, err := parseTexts(path, text, copse.MaxContentsBytes)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Statement, len(parsed))
+	for i, p := range parsed {
+		if _, _, has := p.slots.first(); has {
+			out[i].Template = p.template()
+		} else {
+			out[i].Policy = p.Policy
+		}
+	}
+	return out, nil
+}
+
 // parsedText is a policy, or a template if it has slots: then the zero UID stands in their place,
 // which no text can name.
 type parsedText struct {
 	*Policy
 	slots slotPlaces
+}
+
+func (p parsedText) template() *Template {
+	return &Template{source: p.Policy, slots: Slots{Principal: p.slots.principal > 0, Resource: p.slots.resource > 0}}
 }
 
 func (p parsedText) refuseSlots(path string, text []byte) error {

@@ -27,10 +27,7 @@ func ParseTemplate(path string, text []byte) (*Template, error) {
 	if _, _, has := parsed.slots.first(); !has {
 		return nil, policyError(parsed.at.field(path, "this is a policy, not a template: it has no slot; write ?principal or ?resource behind == or in of the scope"))
 	}
-	return &Template{
-		source: parsed.Policy,
-		slots:  Slots{Principal: parsed.slots.principal > 0, Resource: parsed.slots.resource > 0},
-	}, nil
+	return parsed.template(), nil
 }
 
 // Text is the template's source, comments included.

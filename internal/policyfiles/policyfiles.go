@@ -1,9 +1,11 @@
-// Package policyfiles reads what an operator keeps in files: a tenant's schema, and its policies under
-// the names they have in the policy store.
+// Package policyfiles reads what an operator keeps in files: a tenant's schema, and its policies and
+// templates under the names they have in the policy store.
 //
 // A directory holds at most one schema, schema.cedarschema or schema.json, and any number of .cedar
 // files, in directories below it as well. A policy's name is its @id; the only policy of a file may go
-// without one, and is then named for the file. Everything is parsed and validated here, before any of
+// without one, and is then named for the file. A policy with slots is a template, named in the same way.
+// Files called links.json, in any of the directories, make policies of templates: see [ParseLinks].
+// Everything is parsed and validated here, before any of
 // it is sent anywhere, so that what is wrong is told with file, line and column.
 package policyfiles
 
@@ -11,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/copse-authz/copse"
@@ -27,14 +31,15 @@ const (
 
 // Contents is what a directory holds.
 type Contents struct {
-	Schema   *policystore.SchemaText // nil: none
-	Policies []policystore.PolicyText
+	Schema    *policystore.SchemaText // nil: none
+	Templates []policystore.PolicyText
+	Policies  []policystore.PolicyText // links behind the others
 }
 
 // Read reads the directory dir of fsys. Its error is a *copse.Error of kind Invalid whose Fields point
 // into the files, or one that says which file can't be read.
 func Read(fsys fs.FS, dir string) (Contents, error) {
-	r := reader{fsys: fsys, names: map[string]string{}}
+	r := reader{fsys: fsys, policyNames: map[string]string{}, templates: map[string]*engine.Template{}, templateNames: map[string]string{}, places: map[string]copse.Field{}}
 	if err := r.schema(dir); err != nil {
 		return Contents{}, err
 	}
@@ -45,15 +50,21 @@ func Read(fsys fs.FS, dir string) (Contents, error) {
 		// Mounted configuration keeps its older versions in hidden directories.
 		case strings.HasPrefix(d.Name(), ".") && file != dir && d.IsDir():
 			return fs.SkipDir
-		case d.IsDir() || strings.HasPrefix(d.Name(), ".") || path.Ext(file) != ".cedar":
+		case d.IsDir() || strings.HasPrefix(d.Name(), "."):
 			return nil
+		case path.Ext(file) == ".cedar":
+			return r.statements(file)
+		case d.Name() == LinksFile:
+			return r.readLinks(file)
 		}
-		return r.policies(file)
+		return nil
 	})
 	if err != nil {
 		return Contents{}, readError(err)
 	}
+	r.fillLinks()
 	if len(r.problems) == 0 && r.parsedSchema != nil {
+		r.note(r.parsedSchema.ValidateTemplates(r.sortedTemplates()...))
 		r.note(r.parsedSchema.Validate(r.parsed...))
 	}
 	if len(r.problems) > 0 {
@@ -68,8 +79,17 @@ type reader struct {
 	out          Contents
 	parsedSchema *engine.Schema
 	parsed       []*engine.Policy
-	names        map[string]string // of policies, with the file each is from
-	problems     []copse.Field
+	templates    map[string]*engine.Template
+	links        []fileLink // filled when all templates are known
+	// The file each name is from. A policy and a template may share a name, as in a policy store.
+	policyNames, templateNames map[string]string
+	places                     map[string]copse.Field // of links, by the path their findings come with
+	problems                   []copse.Field
+}
+
+type fileLink struct {
+	file string
+	NamedLink
 }
 
 func (r *reader) schema(dir string) error {
@@ -100,21 +120,21 @@ func (r *reader) schema(dir string) error {
 	return nil
 }
 
-func (r *reader) policies(file string) error {
+func (r *reader) statements(file string) error {
 	text, err := fs.ReadFile(r.fsys, file)
 	if err != nil {
 		return err
 	}
-	policies, err := engine.ParsePolicies(file, text)
+	statements, err := engine.ParseDocument(file, text)
 	if err != nil {
 		r.note(err)
 		return nil
 	}
-	for _, p := range policies {
-		name, annotated := p.Annotation("id")
+	for _, s := range statements {
+		name, annotated := s.Annotation("id")
 		switch {
 		case annotated:
-		case len(policies) > 1:
+		case len(statements) > 1:
 			r.problem(file, "several policies in one file need a name each: put @id(\"...\") before every one")
 			return nil
 		default:
@@ -124,15 +144,75 @@ func (r *reader) policies(file string) error {
 			r.problem(file, "%v", err)
 			continue
 		}
-		if other, taken := r.names[name]; taken {
-			r.problem(file, "the name %q is taken by a policy in %s", name, other)
+		kind, names := "policy", r.policyNames
+		if s.Template != nil {
+			kind, names = "template", r.templateNames
+		}
+		if other, taken := names[name]; taken {
+			r.problem(file, "the name %q is taken by a %s in %s", name, kind, other)
 			continue
 		}
-		r.names[name] = file
-		r.parsed = append(r.parsed, p)
-		r.out.Policies = append(r.out.Policies, policystore.PolicyText{Name: name, Statement: p.Text()})
+		names[name] = file
+		in := policystore.PolicyText{Name: name, Statement: s.Text()}
+		if s.Template != nil {
+			r.note(s.Template.RequireConstraints())
+			r.templates[name] = s.Template
+			r.out.Templates = append(r.out.Templates, in)
+			continue
+		}
+		r.parsed = append(r.parsed, s.Policy)
+		r.out.Policies = append(r.out.Policies, in)
 	}
 	return nil
+}
+
+func (r *reader) readLinks(file string) error {
+	text, err := fs.ReadFile(r.fsys, file)
+	if err != nil {
+		return err
+	}
+	links, err := ParseLinks(file, text)
+	r.note(err)
+	for _, l := range links {
+		r.links = append(r.links, fileLink{file, l})
+	}
+	return nil
+}
+
+// fillLinks holds each link against its template, which is in these files: they are all there is.
+func (r *reader) fillLinks() {
+	for _, l := range r.links {
+		at := func(format string, args ...any) copse.Field {
+			return copse.Field{Path: l.file, Message: fmt.Sprintf(format, args...), Line: l.Line, Column: l.Column}
+		}
+		if other, taken := r.policyNames[l.Name]; taken {
+			r.problems = append(r.problems, at("the name %q is taken by a policy in %s", l.Name, other))
+			continue
+		}
+		r.policyNames[l.Name] = l.file
+		template := r.templates[l.TemplateName()]
+		if template == nil {
+			r.problems = append(r.problems, at("there is no policy template %q in these files", l.TemplateName()))
+			continue
+		}
+		key := fmt.Sprintf("%s:%d:%d", l.file, l.Line, l.Column)
+		r.places[key] = at("")
+		policy, err := template.Link(key, l.Link.Principal, l.Link.Resource)
+		if err != nil {
+			r.note(err)
+			continue
+		}
+		r.parsed = append(r.parsed, policy)
+		r.out.Policies = append(r.out.Policies, policystore.PolicyText{Name: l.Name, Link: &l.Link})
+	}
+}
+
+func (r *reader) sortedTemplates() []*engine.Template {
+	var out []*engine.Template
+	for _, name := range slices.Sorted(maps.Keys(r.templates)) {
+		out = append(out, r.templates[name])
+	}
+	return out
 }
 
 func (r *reader) problem(file, format string, args ...any) {
@@ -149,7 +229,12 @@ func (r *reader) note(err error) {
 		r.problems = append(r.problems, copse.Field{Path: "", Message: err.Error()})
 		return
 	}
-	r.problems = append(r.problems, e.Fields...)
+	for _, f := range e.Fields {
+		if place, isLink := r.places[f.Path]; isLink {
+			f.Path, f.Line, f.Column = place.Path, place.Line, place.Column
+		}
+		r.problems = append(r.problems, f)
+	}
 }
 
 func readError(err error) error {
