@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,12 +38,7 @@ func (a *app) templateList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			links := map[string]int{}
-			for _, p := range contents.Policies {
-				if p.Link != nil {
-					links[p.Link.TemplateID]++
-				}
-			}
+			links := linksOf(contents.Policies)
 			return a.show(struct {
 				Templates []api.Template `json:"templates"`
 			}{slices.Concat([]api.Template{}, contents.Templates)}, func(t *table) {
@@ -54,6 +51,17 @@ func (a *app) templateList() *cobra.Command {
 	}
 	target.flags(a, cmd)
 	return cmd
+}
+
+// linksOf counts the links of each template, by its id.
+func linksOf(policies []api.Policy) map[string]int {
+	links := map[string]int{}
+	for _, p := range policies {
+		if p.Link != nil {
+			links[p.Link.TemplateID]++
+		}
+	}
+	return links
 }
 
 // findTemplate takes a name or an id, as findPolicy.
@@ -143,36 +151,33 @@ func (a *app) templateDelete() *cobra.Command {
 	var target target
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a policy template and all its links",
-		Long: `Delete a policy template and every policy that is linked to it, in one commit. Mind what a link of a
-forbid kept out.`,
+		Use: "delete NAME|ID", Short: "Delete a policy template and all its links",
+		Long: `Delete a policy template and every policy that is linked to it, however many, in one moment. Mind what a
+link of a forbid kept out.`,
 		Example: `  copse template delete viewers --tenant acme`,
-		Args:    args(1, 1, "the name of a policy template"),
+		Args:    args(1, 1, "the name or id of a policy template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, contents, err := a.contentsOf(cmd.Context(), &target)
+			policyStore, contents, err := a.contentsOf(cmd.Context(), &target)
 			if err != nil {
 				return err
 			}
-			if _, err := findTemplate(contents.Templates, args[0]); err != nil {
+			t, err := findTemplate(contents.Templates, args[0])
+			if err != nil {
 				return err
 			}
 			if err := a.confirm(yes, "Delete "+args[0]+" and its links?"); err != nil {
 				return err
 			}
-			return a.editTemplates(cmd.Context(), &target, func(stored api.Contents) (templateEdit, error) {
-				t, err := findTemplate(stored.Templates, args[0])
-				if err == nil && t.Name == "" {
-					err = failf("template %s has no name, so it is the AVP API's to delete (DeletePolicyTemplate)", t.TemplateID)
-				}
-				if err != nil {
-					return templateEdit{}, err
-				}
-				stored.Policies = slices.DeleteFunc(stored.Policies, func(p api.Policy) bool { return p.Link != nil && p.Link.TemplateID == t.TemplateID })
-				name := t.Name
-				e := editOf(stored)
-				e.templates = slices.DeleteFunc(e.templates, func(t api.TemplateText) bool { return t.Name == name })
-				return e, nil
-			})
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			path := policyStorePath(policyStore) + "/templates/" + url.PathEscape(t.TemplateID)
+			if err := c.do(cmd.Context(), request{method: http.MethodDelete, path: path}); err != nil {
+				return err
+			}
+			a.say("template %s and %s are gone", args[0], count(linksOf(contents.Policies)[t.TemplateID], "link"))
+			return nil
 		},
 	}
 	target.flags(a, cmd)

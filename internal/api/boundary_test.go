@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (22+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (22+3)*5)
+	if asked != (23+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (23+3)*5)
 	}
 }
 
@@ -122,6 +122,9 @@ func TestScopes(t *testing.T) {
 			"GET schema":       s.call(t, credential, http.MethodGet, path+"/schema", ""),
 			"PUT schema":       s.call(t, credential, http.MethodPut, path+"/schema", `{"cedar":"entity X;"}`),
 			"PUT bad schema":   s.call(t, credential, http.MethodPut, path+"/schema", `{"cedar":"x"}`),
+			"GET check":        s.call(t, credential, http.MethodGet, path+"/schema:check", ""),
+			"POST check":       s.call(t, credential, http.MethodPost, path+"/schema:check", `{"cedar":"entity X;"}`),
+			"DELETE template":  s.call(t, credential, http.MethodDelete, path+"/templates/never-was", ""),
 			"GET tenant":       s.call(t, credential, http.MethodGet, "/v1/tenants/"+tenant, ""),
 		}
 	}
@@ -139,7 +142,7 @@ func TestScopes(t *testing.T) {
 			}
 			asked++
 		}
-		if asked != 8 {
+		if asked != 11 {
 			t.Errorf("%d calls", asked)
 		}
 		for path, id := range map[string]string{"/v1/policy-stores": mine.PolicyStoreID, "/v1/tenants": `"acme"`} {

@@ -322,6 +322,73 @@ func TestSchemas(t *testing.T) {
 	}
 }
 
+// What a schema breaks is told before it is put, and after, and nothing is changed by asking.
+func TestSchemaCheck(t *testing.T) {
+	s := start(t)
+	made := do[Tenant](t, s, http.MethodPost, "/v1/tenants", CreateTenantRequest{
+		Tenant: "acme", Schema: &SchemaText{Cedar: testSchema},
+		Templates: []TemplateText{{Name: "viewers", Statement: "\n" + `permit (principal == ?principal, action == Action::"view", resource == ?resource) when { resource.owner == principal };`}},
+		Policies: []PolicyText{{Name: "any", Statement: `permit (principal, action == Action::"pay", resource);`},
+			{Name: "alice-17", Link: &Link{Template: "viewers", Principal: &EntityUID{Type: "User", ID: "alice"}, Resource: &EntityUID{Type: "Invoice", ID: "17"}}}},
+	}, http.StatusCreated)
+	path := "/v1/policy-stores/" + made.PolicyStoreID + "/schema"
+	if got := do[SchemaCheck](t, s, http.MethodGet, path+":check", nil, 200); got.Revision != 1 || got.Checked != 3 || len(got.Broken) != 0 {
+		t.Errorf("the stored schema: %+v", got)
+	}
+	ownerless := SchemaText{Cedar: strings.Replace(testSchema, "owner: User", "payer: User", 1)}
+	wantBroken := func(got SchemaCheck) {
+		t.Helper()
+		if len(got.Broken) != 1 || got.Broken[0].Kind != "template" || got.Broken[0].Name != "viewers" || len(got.Broken[0].Findings) == 0 {
+			t.Fatalf("broken: %+v", got)
+		}
+		if f := got.Broken[0].Findings[0]; f.Path != "statement" || f.Line != 2 || f.Column != 1 || !strings.Contains(f.Message, "owner") {
+			t.Errorf("finding: %+v", f)
+		}
+	}
+	wantBroken(do[SchemaCheck](t, s, http.MethodPost, path+":check", ownerless, 200))
+	if got := do[Schema](t, s, http.MethodGet, path, nil, 200); got.Cedar != testSchema {
+		t.Errorf("asking has put the schema: %+v", got)
+	}
+	do[Schema](t, s, http.MethodPut, path, ownerless, 200)
+	wantBroken(do[SchemaCheck](t, s, http.MethodGet, path+":check", nil, 200))
+
+	a := s.call(t, s.root, http.MethodPost, path+":check", `{"cedar":"entity A;\nentity {"}`)
+	if e := a.error(t); a.status != 400 || len(e.Fields) == 0 || e.Fields[0].Path != "cedar" || e.Fields[0].Line != 2 {
+		t.Errorf("a schema that does not parse: %d %s", a.status, a.body)
+	}
+	bare := do[Tenant](t, s, http.MethodPost, "/v1/tenants", CreateTenantRequest{Tenant: "bare"}, 201)
+	if a := s.call(t, s.root, http.MethodGet, "/v1/policy-stores/"+bare.PolicyStoreID+"/schema:check", ""); a.status != 404 || a.error(t).Resource != "SCHEMA" {
+		t.Errorf("no schema: %d %s", a.status, a.body)
+	}
+}
+
+// A template goes with its links, and another policy store's has no such id.
+func TestDeleteTemplate(t *testing.T) {
+	s := start(t)
+	create := func(tenant string) (path, template string) {
+		made := do[Tenant](t, s, http.MethodPost, "/v1/tenants", CreateTenantRequest{
+			Tenant:    tenant,
+			Templates: []TemplateText{{Name: "viewers", Statement: `permit (principal == ?principal, action, resource is Doc);`}},
+			Policies: []PolicyText{{Name: "all", Statement: `permit (principal, action, resource);`},
+				{Name: "alice", Link: &Link{Template: "viewers", Principal: &EntityUID{Type: "User", ID: "alice"}}}},
+		}, http.StatusCreated)
+		path = "/v1/policy-stores/" + made.PolicyStoreID
+		return path, do[Contents](t, s, http.MethodGet, path+"/contents", nil, 200).Templates[0].TemplateID
+	}
+	mine, template := create("acme")
+	_, others := create("globex")
+	for id, want := range map[string]int{others: 404, "never-was": 404, "a%20b": 400} {
+		if a := s.call(t, s.root, http.MethodDelete, mine+"/templates/"+id, ""); a.status != want {
+			t.Errorf("%s: %d %s", id, a.status, a.body)
+		}
+	}
+	do[nothing](t, s, http.MethodDelete, mine+"/templates/"+template, nil, http.StatusNoContent)
+	got := do[Contents](t, s, http.MethodGet, mine+"/contents", nil, 200)
+	if len(got.Templates) != 0 || len(got.Policies) != 1 || got.Policies[0].Name != "all" {
+		t.Errorf("left: %+v", got)
+	}
+}
+
 // schemaBomb doubles a type thirty times.
 func schemaBomb() string {
 	var b strings.Builder

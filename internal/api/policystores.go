@@ -41,9 +41,14 @@ func registerPolicyStores(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodPost, path: "/v1/policy-stores/{id}/schema:check", id: "checkNewSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary:     "Tell what a new schema would break",
 		description: "Nothing is changed. Everything stored is held against the schema as STRICT does, whatever the mode.",
-		errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity}}, (*API).checkNewSchema)
+		errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests}}, (*API).checkNewSchema)
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/schema:check", id: "checkSchema", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
-		summary: "Tell what the stored schema breaks", errors: []int{http.StatusNotFound}}, (*API).checkSchema)
+		summary: "Tell what the stored schema breaks", errors: []int{http.StatusNotFound, http.StatusTooManyRequests}}, (*API).checkSchema)
+	register(a, h, route{method: http.MethodDelete, path: "/v1/policy-stores/{id}/templates/{template}", id: "deleteTemplate", tag: tagPolicyStores, status: http.StatusNoContent, needs: need{policyStore: access.Write},
+		summary: "Delete a policy template and its links",
+		description: "However many links there are, they are gone when this is answered. " +
+			"What contents does in one commit is limited; this is not.",
+		errors: []int{http.StatusNotFound}}, (*API).deleteTemplate)
 }
 
 // PolicyStorePath is exported for the same reason as [Paging].
@@ -285,7 +290,7 @@ func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath,
 	if err != nil {
 		return nil, relocate(err)
 	}
-	out := &schemaCheckOutput{Body: SchemaCheck{Revision: found.Revision, Checked: found.Checked, More: found.More, Broken: []BrokenPolicy{}}}
+	out := &schemaCheckOutput{Body: SchemaCheck{Revision: found.Revision, Checked: found.Checked, More: found.More, Unchecked: found.Unchecked, Broken: []BrokenPolicy{}}}
 	for _, b := range found.Broken {
 		broken := BrokenPolicy{Kind: "policy", ID: b.ID, Name: b.Name, Findings: []ErrorField{}}
 		if b.Template {
@@ -297,6 +302,17 @@ func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath,
 		out.Body.Broken = append(out.Body.Broken, broken)
 	}
 	return out, nil
+}
+
+func (a *API) deleteTemplate(ctx context.Context, c access.Caller, in *struct {
+	PolicyStorePath
+	Template string `path:"template" maxLength:"200" doc:"The template's id." example:"9wYixMplbbZQb5fcZHyJhY"`
+}) (*struct{}, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.policyStores.DeleteTemplate(ctx, c, id, copse.PolicyTemplateID(in.Template))
 }
 
 // relocate names the members of this body, which is the schema itself and not an object that has one.

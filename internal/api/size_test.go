@@ -124,7 +124,7 @@ func TestKeysAreHeldAgainstTheRouteBeforeTheBodyIsRead(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (4+3+2+7)*len(keys) {
+	if asked != (4+3+2+8)*len(keys) {
 		t.Errorf("%d requests", asked)
 	}
 }

@@ -67,6 +67,8 @@ type SchemaCheck struct {
 	Checked  int            `json:"checked" doc:"How many policies and templates there are."`
 	Broken   []BrokenPolicy `json:"broken" nullable:"false" doc:"Those that STRICT would refuse: templates first, then by name."`
 	More     int            `json:"more,omitzero" doc:"How many more there are than are listed."`
+	// A check that could take any time could be had by anybody who may read.
+	Unchecked int `json:"unchecked,omitzero" doc:"How many were not looked at, because the check's budget of validation steps ended before them."`
 }
 
 // BrokenPolicy is a policy or template that disagrees with a schema.

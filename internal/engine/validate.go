@@ -44,6 +44,40 @@ func (s *Schema) ValidateTemplates(templates ...*Template) error {
 	return v.result(nil)
 }
 
+// MaxCheckSteps is a budget for a [Check] that one call may spend: seconds of one core at most.
+const MaxCheckSteps = maxTotalValidationSteps
+
+// Check validates what is stored, one after another and within one budget of steps, where Validate would
+// end at the first that is too much. It is not for concurrent use.
+type Check struct {
+	v      validation
+	budget uint64
+}
+
+// NewCheck begins a check against the schema.
+func (s *Schema) NewCheck(budget uint64) *Check {
+	return &Check{v: validation{schema: s}, budget: budget}
+}
+
+// Spent reports that the budget is used up. Who goes on all the same is not stopped.
+func (c *Check) Spent() bool { return c.v.steps >= c.budget }
+
+// Policy validates a policy, and of a link its head. Its error is that of Validate.
+func (c *Check) Policy(p *Policy) error {
+	check := &policyCheck{v: &c.v, s: c.v.schema, p: p}
+	if err := check.run(); err != nil {
+		return err
+	}
+	c.v.steps = plus(c.v.steps, check.steps)
+	if fields := check.fields(); len(fields) > 0 {
+		return policyError(fields...)
+	}
+	return nil
+}
+
+// Template validates a template, as ValidateTemplates does.
+func (c *Check) Template(t *Template) error { return c.Policy(t.source) }
+
 // validation is one call that checks policies. It keeps what it finds out about a head for the policies
 // that follow: a cache in the schema would have to be shared, locked and bounded, and a call that checks
 // few policies needs none.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/copse-authz/copse"
@@ -14,9 +15,12 @@ import (
 // SchemaCheck says what of a policy store a schema breaks.
 type SchemaCheck struct {
 	Revision uint64
-	Checked  int      // policies and templates
+	Checked  int      // policies and templates there are
 	Broken   []Broken // at most [maxBroken]
 	More     int      // broken ones that are not listed
+	// Unchecked are those of Checked about which nothing is known: the check has a budget of
+	// validation steps (engine.MaxCheckSteps), and it ended before them.
+	Unchecked int
 }
 
 // Broken is a stored policy or template that STRICT would refuse.
@@ -32,11 +36,19 @@ const maxBroken = 100
 // CheckSchema holds everything that is stored against a schema as STRICT would, whatever the mode: PutSchema
 // does not, and neither does a change of the mode. text is a schema that was not put yet; nil is the stored
 // one, and NotFound (SCHEMA) when there is none. Nothing is changed. Needs Read.
+//
+// It is the dearest thing that a reader can ask for. So its work is bounded, it ends when the caller has
+// gone, and a policy store has one at a time: a second is Throttled.
 func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text *SchemaText) (SchemaCheck, error) {
 	r, err := s.admit(ctx, c, access.Read, "CheckSchema", id)
 	if err != nil {
 		return SchemaCheck{}, err
 	}
+	if _, running := s.checking.LoadOrStore(id, nil); running {
+		return SchemaCheck{}, &copse.Error{Kind: copse.Throttled, Resource: copse.ResourcePolicyStore, ID: string(id),
+			Detail: "another check of this policy store's policies is under way; wait for it, then try again"}
+	}
+	defer s.checking.Delete(id)
 	stored, err := s.read(ctx, id, r.incarnation)
 	if err != nil {
 		return SchemaCheck{}, fromStorage(err, id)
@@ -50,10 +62,10 @@ func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.Pol
 	if err != nil {
 		return SchemaCheck{}, err
 	}
-	return stored.check(ctx, schema)
+	return stored.check(ctx, schema.NewCheck(s.checkSteps))
 }
 
-func (c *contents) check(ctx context.Context, schema *engine.Schema) (SchemaCheck, error) {
+func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck, error) {
 	out := SchemaCheck{Revision: c.revision, Checked: len(c.templates) + len(c.policies), Broken: []Broken{}}
 	note := func(err error, template bool, id, name string) error {
 		e, ok := errors.AsType[*copse.Error](err)
@@ -76,10 +88,15 @@ func (c *contents) check(ctx context.Context, schema *engine.Schema) (SchemaChec
 		out.Broken = append(out.Broken, Broken{Template: template, ID: id, Name: name, Fields: fields})
 		return nil
 	}
-	for _, t := range c.templates {
+	for _, id := range slices.Sorted(maps.Keys(c.templates)) {
+		if schema.Spent() {
+			out.Unchecked++
+			continue
+		}
+		t := c.templates[id]
 		parsed, err := t.parse("")
 		if err == nil {
-			err = schema.ValidateTemplates(parsed)
+			err = schema.Template(parsed)
 		}
 		if err := note(err, true, string(t.id), t.body.Name); err != nil {
 			return SchemaCheck{}, err
@@ -90,10 +107,14 @@ func (c *contents) check(ctx context.Context, schema *engine.Schema) (SchemaChec
 		if err := ctx.Err(); err != nil {
 			return SchemaCheck{}, err
 		}
+		if schema.Spent() {
+			out.Unchecked += len(c.policies) - i
+			break
+		}
 		p := &c.policies[i]
 		parsed, err := parse(p)
 		if err == nil {
-			err = schema.Validate(parsed) // of a link its head: its conditions are the template's
+			err = schema.Policy(parsed) // of a link its head: its conditions are the template's
 		}
 		if err := note(err, false, string(p.id), p.body.Name); err != nil {
 			return SchemaCheck{}, err

@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
 	"github.com/copse-authz/copse/internal/storage"
 )
 
@@ -72,8 +73,11 @@ type Service struct {
 	unfollow  func()
 
 	creating sync.Map // copse.PolicyStoreID: partitions of this process that have no row yet
-	hand     hand
-	eraser   *eraser
+	checking sync.Map // copse.PolicyStoreID: those whose policies are being held against a schema
+	// What one check of a policy store may spend: engine.MaxCheckSteps.
+	checkSteps uint64
+	hand       hand
+	eraser     *eraser
 }
 
 // Entries of the small caches: a row or summary is a few hundred bytes.
@@ -94,7 +98,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
-		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged,
+		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, checkSteps: engine.MaxCheckSteps,
 		desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
