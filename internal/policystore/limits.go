@@ -42,7 +42,7 @@ func checkScope(resource types.EntityUID, size, limit int) error {
 func checkCommit(writes []storage.Write) error {
 	if len(writes) > copse.MaxContentsWrites {
 		err := quota(copse.ResourcePolicyStore, "writes in one change", len(writes), copse.MaxContentsWrites)
-		err.Detail += "; a new policy with a name takes two, an unchanged one none"
+		err.Detail += "; a new policy with a name takes two, an unchanged one none. A template with more links is deleted by itself first (`copse template delete`)"
 		return err
 	}
 	size := 0
