@@ -85,11 +85,7 @@ each other as they will be.`,
 }
 
 func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *localContents) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := opts.target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, &opts.target)
 	if err != nil {
 		return err
 	}
@@ -219,13 +215,18 @@ func (a *app) policyGet() *cobra.Command {
 	return cmd
 }
 
-// contentsOf reads the policy store a command names.
-func (a *app) contentsOf(ctx context.Context, target *target) (policyStore string, contents api.Contents, err error) {
-	c, err := a.newClient()
-	if err != nil {
-		return "", contents, err
+// reach finds the policy store a command names, and the server it is on.
+func (a *app) reach(ctx context.Context, target *target) (c *client, policyStore string, err error) {
+	if c, err = a.newClient(); err != nil {
+		return nil, "", err
 	}
 	policyStore, err = target.resolve(ctx, c)
+	return c, policyStore, err
+}
+
+// contentsOf reads the policy store a command names.
+func (a *app) contentsOf(ctx context.Context, target *target) (policyStore string, contents api.Contents, err error) {
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return "", contents, err
 	}
@@ -290,11 +291,7 @@ Mind what is deleted together: without a forbid, what a permit allows is allowed
 }
 
 func (a *app) deletePolicies(ctx context.Context, target *target, names []string, yes bool) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}

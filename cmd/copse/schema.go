@@ -49,11 +49,7 @@ and policies together and have them checked against each other, use "copse polic
 }
 
 func (a *app) putSchema(ctx context.Context, target *target, local *localContents) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -108,11 +104,7 @@ something would be refused.`,
 }
 
 func (a *app) checkSchema(ctx context.Context, target *target, local *localContents) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -183,11 +175,7 @@ syntax when it was put in that. --format json prints the JSON syntax of either.`
 }
 
 func (a *app) getSchema(ctx context.Context, target *target, format string) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}

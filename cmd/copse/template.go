@@ -251,11 +251,7 @@ func editOf(stored api.Contents) templateEdit {
 }
 
 func (a *app) editTemplates(ctx context.Context, target *target, edit func(api.Contents) (templateEdit, error)) error {
-	c, err := a.newClient()
-	if err != nil {
-		return err
-	}
-	policyStore, err := target.resolve(ctx, c)
+	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}
