@@ -62,6 +62,7 @@ func New(cfg Config) (*API, error) {
 	registerTenants(a, h)
 	registerIssuers(a, h)
 	registerPolicyStores(a, h)
+	registerPlans(a, h)
 	registerKeys(a, h)
 	describeAuthorize(h.OpenAPI())
 	var err error
@@ -96,7 +97,7 @@ func (a *API) nowhere(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := r.Clone(r.Context())
 		probe.Method = method
 		if _, pattern := a.mux.Handler(probe); pattern != "/" {

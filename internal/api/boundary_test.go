@@ -70,7 +70,7 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			"nothing": "", "a wrong bearer": "Bearer copse_CPKAAAAAAAAAAAAAAAAA_x", "a user's token": "Bearer ey.ey.ey", "another scheme": "Basic eDp5",
 			"an unknown key's signature": "AWS4-HMAC-SHA256 Credential=CPKAAAAAAAAAAAAAAAAA/20260101/x/verifiedpermissions/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + strings.Repeat("0", 64),
 		} {
-			path := strings.NewReplacer("{tenant}", "acme", "{id}", "some").Replace(route.Path)
+			path := strings.NewReplacer("{tenant}", "acme", "{id}", "some", "{name}", "gold").Replace(route.Path)
 			body := &unread{Reader: bytes.NewReader([]byte(`{}`))}
 			r, err := http.NewRequestWithContext(t.Context(), route.Method, path, body)
 			if err != nil {
@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (23+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (23+3)*5)
+	if asked != (28+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (28+3)*5)
 	}
 }
 
@@ -153,6 +153,8 @@ func TestScopes(t *testing.T) {
 		}
 		for call, want := range map[string]int{"GET /v1/policy-stores/" + mine.PolicyStoreID: 200, "GET /v1/tenants/acme": 200,
 			"POST /v1/tenants/acme/suspend": 403, "DELETE /v1/tenants/acme": 403, "DELETE /v1/tenants/globex": 403, "DELETE /v1/tenants/never-was": 403,
+			"PATCH /v1/policy-stores/" + mine.PolicyStoreID: 403, "PATCH /v1/policy-stores/" + theirs.PolicyStoreID: 403, "PATCH /v1/policy-stores/never-was": 403,
+			"GET /v1/plans": 200, "GET /v1/plans/default": 404, "GET /v1/plans/never-was": 404, "PUT /v1/plans/default": 403, "DELETE /v1/plans/default": 403,
 			"GET /v1/issuers": 403, "GET /v1/issuers/x": 403, "GET /v1/keys": 403, "DELETE /v1/keys/x": 403} {
 			method, path, _ := strings.Cut(call, " ")
 			if a := s.call(t, credential, method, path, ""); a.status != want {
@@ -180,6 +182,9 @@ func TestBadInput(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
 	statement := `permit (principal, action == Action::\"view\", resource);`
 	contents := func(policies string) string { return `{"policies":[` + policies + `]}` }
+	quotas := func(more string) string {
+		return `{"quotas":{"templates":1,"aliases":1,"identitySources":1,"namespaces":1,"policyBytes":1,"schemaBytes":1,"scopeBytes":1` + more + `}}`
+	}
 	for _, test := range []struct {
 		name, call, body string
 		status           int
@@ -231,6 +236,18 @@ func TestBadInput(t *testing.T) {
 		{"a tenant with a slash", "GET /v1/tenants/a%2Fb", "", 400, "", "not allowed"},
 		{"a long tenant", "GET /v1/tenants/" + long, "", 400, "path.tenant", ""},
 		{"a strange policy store", "GET /v1/policy-stores/a%00", "", 400, "", "not allowed"},
+		{"an update of nothing", "PATCH " + ps, "{}", 400, "body", "at least 1"},
+		{"an update of what can't change", "PATCH " + ps, `{"tenant":"x"}`, 400, "tenant", "unexpected"},
+		{"no such mode, later", "PATCH " + ps, `{"validation":"LAX"}`, 400, "validation", "STRICT, OFF"},
+		{"no such plan", "PATCH " + ps, `{"plan":"gold"}`, 400, "plan", "there is no plan"},
+		{"a long description", "PATCH " + ps, `{"description":"` + long + `"}`, 400, "description", "length"},
+		{"a setting of the wrong type", "PATCH " + ps, `{"checkRequests":"yes"}`, 400, "checkRequests", "boolean"},
+		{"no quotas", "PUT /v1/plans/gold", `{}`, 400, "body", "quotas"},
+		{"half the quotas", "PUT /v1/plans/gold", `{"quotas":{"templates":1}}`, 400, "quotas", "aliases"},
+		{"a plan's strange name", "PUT /v1/plans/go%20ld", quotas(""), 400, "name", "letters"},
+		{"a negative rate", "PUT /v1/plans/gold", quotas(`,"decisionsPerSecond":-1`), 400, "quotas.decisionsPerSecond", ""},
+		{"a rate beyond any", "PUT /v1/plans/gold", quotas(`,"writesPerSecond":5000000000`), 400, "quotas.writesPerSecond", "between"},
+		{"a rate of nothing known", "PUT /v1/plans/gold", quotas(`,"operations":{"Fly":1}`), 400, "quotas.operations.Fly", "not an operation"},
 		{"nowhere", "GET /v1/nothing", "", 404, "", "nothing at this path"},
 		{"another method", "PUT /v1/tenants", "{}", 405, "", "does not take PUT"},
 	} {

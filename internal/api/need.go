@@ -21,6 +21,9 @@ type need struct {
 var (
 	adminOfTenants = need{admin: "this key may not administer tenants and issuers: that needs admin, everywhere"}
 	adminOfKeys    = need{admin: "access keys need a credential with the verb admin and the scope all"}
+	// Two more, in policystore's words.
+	adminOfPolicyStores = need{admin: "this key may not change policy stores: that needs admin, everywhere"}
+	adminOfPlans        = need{admin: "this key may not change plans: that needs admin, everywhere"}
 )
 
 // needsKey is where an operation's need is in its metadata.

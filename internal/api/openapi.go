@@ -22,13 +22,14 @@ func (a *API) humaConfig(version string) huma.Config {
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
 				Title: "copse control API", Version: version,
-				Description: "Tenants, the issuers that may speak for them, their policy stores, and access keys. " +
+				Description: "Tenants, the issuers that may speak for them, their policy stores and plans, and access keys. " +
 					"And POST /v1/authorize, which decides for the user of a token.",
 			},
 			Tags: []*huma.Tag{
 				{Name: tagTenants, Description: "The directory: each tenant has a policy store of its own."},
 				{Name: tagIssuers, Description: "Identity providers whose tokens are trusted, and for which tenants."},
 				{Name: tagPolicyStores, Description: "Schema and policies. A key may cover one policy store; all others then do not exist for it."},
+				{Name: tagPlans, Description: "Named sets of quotas. Each policy store is on one."},
 				{Name: tagKeys, Description: "Access keys: what they cover and what they may do there."},
 				{Name: tagDecisions, Description: "May the user of this token do this?"},
 			},
@@ -56,6 +57,7 @@ const (
 	tagTenants      = "tenants"
 	tagIssuers      = "issuers"
 	tagPolicyStores = "policy stores"
+	tagPlans        = "plans"
 	tagKeys         = "keys"
 	tagDecisions    = "decisions"
 
@@ -125,6 +127,12 @@ func (*AuthorizeContext) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.
 // TransformSchema says that exactly one format is given.
 func (*AuthorizeEntities) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return exactlyOneMember(s)
+}
+
+// TransformSchema refuses an update of nothing, which would be a mistake of the caller's.
+func (*UpdatePolicyStoreRequest) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.MinProperties = new(1)
+	return s
 }
 
 func exactlyOneMember(s *huma.Schema) *huma.Schema {

@@ -21,6 +21,10 @@ func registerPolicyStores(a *API, h huma.API) {
 		summary: "List the policy stores the key covers"}, (*API).listPolicyStores)
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}", id: "getPolicyStore", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary: "Get a policy store", errors: []int{http.StatusNotFound}}, (*API).getPolicyStore)
+	register(a, h, route{method: http.MethodPatch, path: "/v1/policy-stores/{id}", id: "updatePolicyStore", tag: tagPolicyStores, status: http.StatusOK, needs: adminOfPolicyStores,
+		summary:     "Change a policy store's settings, deletion protection or plan",
+		description: "What is left out stays as it is. In force before the answer. Stored policies are not checked again when validation is switched on.",
+		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).updatePolicyStore)
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/contents", id: "getContents", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary:     "Get schema and policies",
 		description: "All of it at one revision, which is the ETag.",
@@ -68,7 +72,8 @@ func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
 			Validation:    string(ps.Settings.Validation),
 			CheckRequests: ps.Settings.CheckRequests, ForbidErrorsDeny: ps.Settings.ForbidErrorsDeny,
 		},
-		Description: ps.Description, Revision: ps.Revision, Policies: ps.Policies,
+		Description: ps.Description, DeletionProtection: ps.Protected, Plan: ps.Plan,
+		Revision: ps.Revision, Policies: ps.Policies,
 		CreatedAt: ps.CreatedAt, UpdatedAt: ps.UpdatedAt,
 	}
 }
@@ -98,6 +103,25 @@ func (a *API) getPolicyStore(ctx context.Context, c access.Caller, in *PolicySto
 		return nil, err
 	}
 	ps, err := a.policyStores.Get(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body PolicyStore }{Body: policyStoreOf(&ps)}, nil
+}
+
+func (a *API) updatePolicyStore(ctx context.Context, c access.Caller, in *struct {
+	PolicyStorePath
+	Body UpdatePolicyStoreRequest
+}) (*struct{ Body PolicyStore }, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	b := &in.Body
+	ps, err := a.policyStores.Update(ctx, c, id, policystore.Update{
+		Validation: (*copse.ValidationMode)(b.Validation), CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny,
+		Description: b.Description, DeletionProtection: b.DeletionProtection, Plan: b.Plan,
+	})
 	if err != nil {
 		return nil, err
 	}

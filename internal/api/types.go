@@ -143,20 +143,66 @@ type IssuerList struct {
 
 // PolicyStore describes a policy store.
 type PolicyStore struct {
-	PolicyStoreID string    `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
-	Tenant        string    `json:"tenant,omitempty" doc:"Whose it is. Absent: the operator's own." example:"acme"`
-	Settings      Settings  `json:"settings"`
-	Description   string    `json:"description"`
-	Revision      uint64    `json:"revision" doc:"Counts its commits." example:"3"`
-	Policies      int       `json:"policies" doc:"How many policies it holds." example:"12"`
-	CreatedAt     time.Time `json:"createdAt"`
-	UpdatedAt     time.Time `json:"updatedAt"`
+	PolicyStoreID      string    `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
+	Tenant             string    `json:"tenant,omitempty" doc:"Whose it is. Absent: the operator's own." example:"acme"`
+	Settings           Settings  `json:"settings"`
+	Description        string    `json:"description"`
+	DeletionProtection bool      `json:"deletionProtection" doc:"While it is on, neither the policy store nor its tenant nor its aliases can be deleted."`
+	Plan               string    `json:"plan" doc:"The plan it is on. One that was deleted stands for the plan default." example:"default"`
+	Revision           uint64    `json:"revision" doc:"Counts its commits." example:"3"`
+	Policies           int       `json:"policies" doc:"How many policies it holds." example:"12"`
+	CreatedAt          time.Time `json:"createdAt"`
+	UpdatedAt          time.Time `json:"updatedAt"`
+}
+
+// UpdatePolicyStoreRequest changes a policy store; what is left out stays.
+type UpdatePolicyStoreRequest struct {
+	Validation         *string `json:"validation,omitzero" nullable:"false" enum:"STRICT,OFF" doc:"STRICT refuses policies that disagree with the schema; OFF takes every policy that parses."`
+	CheckRequests      *bool   `json:"checkRequests,omitzero" nullable:"false" doc:"Refuse decision requests that disagree with the schema."`
+	ForbidErrorsDeny   *bool   `json:"forbidErrorsDeny,omitzero" nullable:"false" doc:"Deny when a forbid policy fails to evaluate."`
+	Description        *string `json:"description,omitzero" nullable:"false" maxLength:"150" doc:"For people."`
+	DeletionProtection *bool   `json:"deletionProtection,omitzero" nullable:"false" doc:"Refuse to delete the policy store, its tenant and its aliases."`
+	Plan               *string `json:"plan,omitzero" nullable:"false" maxLength:"64" doc:"The plan whose quotas it has." example:"default"`
 }
 
 // PolicyStoreList is one page of policy stores.
 type PolicyStoreList struct {
 	PolicyStores []PolicyStore `json:"policyStores" nullable:"false" doc:"Those the caller's key covers, in order of id. A page may be short while nextToken is set."`
 	NextToken    string        `json:"nextToken,omitempty" doc:"Present when there are more; send it back as nextToken."`
+}
+
+// Quotas are what one policy store may hold, and how often it may be asked and written.
+type Quotas struct {
+	Templates          int            `json:"templates" minimum:"0" doc:"Policy templates." example:"40"`
+	Aliases            int            `json:"aliases" minimum:"0" maximum:"100" doc:"Aliases; those whose names are still reserved count." example:"10"`
+	IdentitySources    int            `json:"identitySources" minimum:"0" maximum:"1" doc:"Identity sources." example:"1"`
+	Namespaces         int            `json:"namespaces" minimum:"1" doc:"Namespaces of the schema." example:"100"`
+	PolicyBytes        int            `json:"policyBytes" minimum:"1" maximum:"10000" doc:"Bytes of one policy or template." example:"10000"`
+	SchemaBytes        int            `json:"schemaBytes" minimum:"1" maximum:"100000" doc:"Bytes of the schema." example:"100000"`
+	ScopeBytes         int            `json:"scopeBytes" minimum:"1" doc:"Bytes of all policies that name one resource, or none." example:"200000"`
+	DecisionsPerSecond int            `json:"decisionsPerSecond,omitzero" minimum:"0" doc:"Each item of a batch is one. Absent: no limit." example:"5000"`
+	WritesPerSecond    int            `json:"writesPerSecond,omitzero" minimum:"0" doc:"Absent: no limit." example:"100"`
+	Operations         map[string]int `json:"operations,omitempty" doc:"Calls per second of single operations, by AVP's names. They count against these instead of the two rates above."`
+}
+
+// Plan is a named set of quotas.
+type Plan struct {
+	Name        string    `json:"name" example:"default"`
+	Description string    `json:"description,omitempty"`
+	Quotas      Quotas    `json:"quotas"`
+	BuiltIn     bool      `json:"builtIn,omitzero" doc:"It can be changed, and deleting it brings back what is built in."`
+	UpdatedAt   time.Time `json:"updatedAt,omitzero" doc:"Absent: as it is built in."`
+}
+
+// PutPlanRequest makes or changes a plan. The quotas are given whole.
+type PutPlanRequest struct {
+	Description string `json:"description,omitempty" maxLength:"150" doc:"For people."`
+	Quotas      Quotas `json:"quotas"`
+}
+
+// PlanList are all plans.
+type PlanList struct {
+	Plans []Plan `json:"plans" nullable:"false" doc:"In order of name."`
 }
 
 // Schema is a stored schema.

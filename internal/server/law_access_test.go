@@ -35,6 +35,7 @@ func policyStoreCalls() []apiCall {
 		}}
 	}
 	const definition = `,"definition":{"static":{"statement":"permit(principal,action,resource);"}}`
+	const template = `,"statement":"permit(principal == ?principal, action, resource is Doc);"`
 	return []apiCall{
 		control("read", "GET", "", ""),
 		control("read", "GET", "/contents", ""),
@@ -43,10 +44,18 @@ func policyStoreCalls() []apiCall {
 		control("write", "PUT", "/contents", `{"policies":[]}`, "If-Match", `"1"`),
 		control("write", "PUT", "/contents", `{"policies":[{"name":"x","statement":"permit ("}]}`, "If-Match", "*"),
 		control("write", "PUT", "/schema", `{"cedar":"entity User;"}`),
+		control("read", "GET", "/schema:check", ""),
+		control("read", "POST", "/schema:check", `{"cedar":"entity User;"}`),
 		amazon("read", "GetPolicyStore", ``),
 		amazon("read", "GetSchema", ``),
 		amazon("read", "ListPolicies", ``),
 		amazon("read", "GetPolicy", `,"policyId":"somebody"`),
+		amazon("read", "ListPolicyTemplates", ``),
+		amazon("read", "GetPolicyTemplate", `,"policyTemplateId":"somebody"`),
+		amazon("read", "ListIdentitySources", ``),
+		amazon("write", "CreatePolicyTemplate", template),
+		amazon("write", "UpdatePolicyTemplate", `,"policyTemplateId":"somebody"`+template),
+		amazon("write", "DeletePolicyTemplate", `,"policyTemplateId":"somebody"`),
 		amazon("write", "PutSchema", `,"definition":{"cedarJson":"{\"\":{\"entityTypes\":{},\"actions\":{}}}"}`),
 		amazon("write", "CreatePolicy", definition),
 		amazon("write", "UpdatePolicy", `,"policyId":"somebody"`+definition),
@@ -92,6 +101,21 @@ func TestLaw5ForeignPolicyStoreDoesNotExist(t *testing.T) {
 					t.Errorf("the caller's own policy store is answered like one that never was:\n%s", a)
 				}
 			})
+		}
+		// What no such key may do is refused alike, whose policy store it is and whether there is one.
+		never := copse.NewID()
+		refused := s.as(credential, "PATCH", "/v1/policy-stores/"+never, `{"plan":"unmetered"}`)
+		for _, id := range []string{other.PolicyStoreID, mine.PolicyStoreID} {
+			r := s.as(credential, "PATCH", "/v1/policy-stores/"+id, `{"plan":"unmetered"}`)
+			if a, b := seen(refused, never), seen(r, id); a != b || r.status != 403 {
+				t.Errorf("an update of one that never was is answered\n%s\nof %s\n%s", a, id, b)
+			}
+		}
+		for _, path := range []string{"/v1/plans/default", "/v1/plans/never"} { // no key of one tenant's sees a plan
+			wantStatus(t, s.as(credential, "GET", path, nil), 404)
+		}
+		if plans := decode[api.PlanList](t, s.as(credential, "GET", "/v1/plans", nil)); len(plans.Plans) != 0 {
+			t.Errorf("plans: %v", plans)
 		}
 		if after := s.contents(other.PolicyStoreID); after.Revision != before.Revision {
 			t.Errorf("the other tenant moved from revision %d to %d", before.Revision, after.Revision)
@@ -159,10 +183,17 @@ func TestLaw5KeysDoWhatTheyWereGivenFor(t *testing.T) {
 				}
 			}
 			for _, path := range []string{"POST /v1/tenants", "DELETE /v1/tenants/mine", "POST /v1/tenants/mine/suspend",
+				"PATCH /v1/policy-stores/" + mine.PolicyStoreID, "PUT /v1/plans/default", "DELETE /v1/plans/default",
 				"POST /v1/issuers", "DELETE /v1/issuers/x", "POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x"} {
 				method, path, _ := strings.Cut(path, " ")
 				var body any
 				switch path {
+				case "/v1/policy-stores/" + mine.PolicyStoreID:
+					body = map[string]any{"validation": "OFF"}
+				case "/v1/plans/default":
+					if method == "PUT" {
+						body = map[string]any{"quotas": map[string]any{}}
+					}
 				case "/v1/tenants":
 					body = api.CreateTenantRequest{Tenant: "mine"} // taken: not even that is told
 				case "/v1/issuers":
@@ -179,6 +210,10 @@ func TestLaw5KeysDoWhatTheyWereGivenFor(t *testing.T) {
 				}
 			}
 		}
+	}
+	after := decode[api.PolicyStore](t, s.must(200, "GET", "/v1/policy-stores/"+mine.PolicyStoreID, nil))
+	if plan := decode[api.Plan](t, s.must(200, "GET", "/v1/plans/default", nil)); after.Settings.Validation != "STRICT" || !plan.UpdatedAt.IsZero() {
+		t.Errorf("afterwards: %+v, %+v", after, plan)
 	}
 	if r := s.must(200, "GET", "/v1/tenants/mine", nil); !strings.Contains(r.body, "ACTIVE") {
 		t.Errorf("the tenant afterwards: %v", r)

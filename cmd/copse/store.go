@@ -1,0 +1,120 @@
+package main
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse/internal/api"
+)
+
+func (a *app) storeCommand() *cobra.Command {
+	return group("store", "Look at a policy store's settings, and change them",
+		`A policy store has settings that change its answers, a protection from deletion, and a plan: the
+quotas it has. All of them can be changed at any time, and are in force when the command has answered.`,
+		`  copse store get --tenant acme
+  copse store update --tenant acme --plan unmetered`,
+		a.storeGet(), a.storeUpdate())
+}
+
+func (a *app) showStore(ps api.PolicyStore) error {
+	return a.show(ps, func(t *table) {
+		t.pairs("policy store", ps.PolicyStoreID, "tenant", ps.Tenant, "description", ps.Description,
+			"validation", ps.Settings.Validation, "check requests", strconv.FormatBool(ps.Settings.CheckRequests),
+			"forbid errors deny", strconv.FormatBool(ps.Settings.ForbidErrorsDeny),
+			"deletion protection", strconv.FormatBool(ps.DeletionProtection), "plan", ps.Plan,
+			"policies", strconv.Itoa(ps.Policies), "revision", strconv.FormatUint(ps.Revision, 10),
+			"created", when(ps.CreatedAt), "updated", when(ps.UpdatedAt))
+	})
+}
+
+func (a *app) storeGet() *cobra.Command {
+	var target target
+	cmd := &cobra.Command{
+		Use:   "get",
+		Short: "Show a policy store's settings and plan",
+		Long:  `Show a policy store: whose it is, its settings, its plan, and how much is in it.`,
+		Example: `  copse store get --tenant acme
+  copse store get --policy-store C7v5xMplfFH3i3e4Jrzb1a --output json`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			id, err := target.resolve(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			var out api.PolicyStore
+			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: policyStorePath(id), out: &out}); err != nil {
+				return err
+			}
+			return a.showStore(out)
+		},
+	}
+	target.flags(a, cmd)
+	return cmd
+}
+
+func (a *app) storeUpdate() *cobra.Command {
+	var target target
+	var validation, description, plan string
+	var checkRequests, forbidErrorsDeny, protection bool
+	cmd := &cobra.Command{
+		Use:   "update",
+		Short: "Change a policy store's settings, deletion protection or plan",
+		Long: `Change what the flags name, and nothing else. Switching validation to STRICT does not check the
+policies that are there; "copse schema check" does.
+
+While --deletion-protection is on, neither the policy store nor its tenant nor its aliases can be
+deleted.`,
+		Example: `  copse store update --tenant acme --validation STRICT --check-requests
+  copse store update --tenant acme --deletion-protection=false
+  copse store update --tenant acme --plan avp`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var in api.UpdatePolicyStoreRequest
+			changed := cmd.Flags().Changed
+			given(changed("validation"), &in.Validation, &validation)
+			given(changed("description"), &in.Description, &description)
+			given(changed("plan"), &in.Plan, &plan)
+			given(changed("check-requests"), &in.CheckRequests, &checkRequests)
+			given(changed("forbid-errors-deny"), &in.ForbidErrorsDeny, &forbidErrorsDeny)
+			given(changed("deletion-protection"), &in.DeletionProtection, &protection)
+			if in == (api.UpdatePolicyStoreRequest{}) {
+				return usagef("nothing to change: give a flag, such as --plan")
+			}
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			id, err := target.resolve(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			var out api.PolicyStore
+			if err := c.do(cmd.Context(), request{method: http.MethodPatch, path: policyStorePath(id), in: in, out: &out}); err != nil {
+				return explainFlags(cmd.Flags(), err)
+			}
+			return a.showStore(out)
+		},
+	}
+	target.flags(a, cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&validation, "validation", "", "STRICT or OFF: whether policies must agree with the schema")
+	flags.StringVar(&description, "description", "", "for people")
+	flags.StringVar(&plan, "plan", "", "the plan whose quotas it has")
+	flags.BoolVar(&checkRequests, "check-requests", false, "refuse decision requests that disagree with the schema")
+	flags.BoolVar(&forbidErrorsDeny, "forbid-errors-deny", false, "deny when a forbid policy fails to evaluate, where Cedar skips it")
+	flags.BoolVar(&protection, "deletion-protection", false, "refuse to delete it")
+	return cmd
+}
+
+// given points to a flag's value when the flag was given.
+func given[T any](was bool, to **T, value *T) {
+	if was {
+		*to = value
+	}
+}
