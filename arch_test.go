@@ -79,7 +79,7 @@ var testImports = map[string]string{
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
 	"internal/engine":         "",
-	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls",
+	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls pep",
 	"conformance":             ". aws json jwt copsetest", // a client like any other
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
