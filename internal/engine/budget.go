@@ -2,9 +2,14 @@ package engine
 
 // MaxDecisionSteps is the budget of one decision. Each node of a condition that is evaluated counts one
 // step, and so does each element or member that is compared or gone through, and each 16 bytes of text
-// that are compared; a search in text counts more, and a policy that fails most. Steps are counted and not timed, so that the same
-// request is over budget every time and on every machine. A step takes 10 ns or so at worst.
+// that are compared; a search in text counts more, so does making a value, and a policy that fails counts
+// most. Steps are counted and not timed, so that the same request is over budget every time and on every
+// machine. A step takes 10 ns or so at worst.
 const MaxDecisionSteps = 2_500_000
+
+// stepsOfResult is what a value costs that a condition makes: it is kept until the decision is made. So
+// one decision holds a hundred thousand of them at most, 10 MB or so.
+const stepsOfResult = 20
 
 // stepsOfFailure is what it takes to say why a policy could not be evaluated: up to a thousand bytes each.
 // So a decision tells of ten thousand failures at most.

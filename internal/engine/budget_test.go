@@ -110,6 +110,32 @@ func TestFailuresAreWithinTheBudget(t *testing.T) {
 	}
 }
 
+// What conditions make is kept until the decision is made, so it has to be little.
+func TestResultsAreWithinTheBudget(t *testing.T) {
+	policy, err := ParsePolicy("p", []byte(`permit(principal, action, resource) when { `+strings.Repeat(`[principal].isEmpty() || `, 300)+`false };`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := make([]Source, 3000)
+	for i := range sources {
+		sources[i] = Source{Ref: copse.PolicyRef{ID: copse.PolicyID(fmt.Sprint(i))}, Policy: policy}
+	}
+	s, err := Compile(nil, copse.Settings{}, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCall(s, viewRequest())
+	defer c.release()
+	if err := c.decode(); err != nil {
+		t.Fatal(err)
+	}
+	c.steps = 0
+	c.decide(s.index.find(c))
+	if !c.overBudget() || cap(c.values.chunk) < 50_000 || cap(c.values.chunk) > 150_000 || cap(c.slots.chunk) > 150_000 {
+		t.Errorf("over budget %v, room for %d values and %d members", c.overBudget(), cap(c.values.chunk), cap(c.slots.chunk))
+	}
+}
+
 // Each node counts, and each element and member that an operator goes through.
 func TestStepsAreCounted(t *testing.T) {
 	entities := `[{"uid":{"type":"User","id":"a"},"attrs":{},"parents":[{"type":"G","id":"1"}]},{"uid":{"type":"G","id":"1"},"attrs":{},"parents":[{"type":"G","id":"2"}]}]`
@@ -130,13 +156,13 @@ func TestStepsAreCounted(t *testing.T) {
 		`principal in G::"2"`:                 3 + 2,
 		`principal in [G::"2", G::"1"]`:       3 + 2 + 2*2,
 		`principal is User in G::"2"`:         3 + 2,
-		`[context.l, context.m].isEmpty()`:    4 + 1001 + 1001,
-		`{a: context.l, b: 1}.b < 1`:          6,
+		`[context.l, context.m].isEmpty()`:    4 + 1001 + 1001 + stepsOfResult,
+		`{a: context.l, b: 1}.b < 1`:          6 + stepsOfResult,
 		`if 1 < 2 then 3 == 4 else true`:      1 + 3 + 3,
-		`context.r.a + 1 < 2`:                 6,
+		`context.r.a + 1 < 2`:                 6 + stepsOfResult,
 		`principal has x || principal.y`:      4 + stepsOfFailure,
 		`ip("1.2.3.4").isInRange(ip("::/0"))`: 3,
-		`duration("1h").toMinutes() > 5`:      4,
+		`duration("1h").toMinutes() > 5`:      4 + stepsOfResult,
 	} {
 		s := compileText(t, nil, copse.Settings{}, "permit(principal, action, resource) when { "+condition+" };")
 		req := viewRequest()

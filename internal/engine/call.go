@@ -170,6 +170,12 @@ func (c *call) newValue(k kind, num int64) *value {
 	return v
 }
 
+// result is a value that evaluating makes.
+func (c *call) result(k kind, num int64) *value {
+	c.steps += stepsOfResult
+	return c.newValue(k, num)
+}
+
 // boolean is one of the two values of kindBool.
 func (c *call) boolean(yes bool) *value {
 	if yes {

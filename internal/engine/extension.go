@@ -246,7 +246,7 @@ func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
 			return nil
 		}
 		c.steps += textSize(len(text.text))
-		v := c.values.one()
+		v := c.result(kindBool, 0) // construct says what it is
 		if !c.construct(v, fn, text.text) {
 			c.fault = fault{code: faultConstructor, text: text.text, of: fn}
 			return nil
@@ -263,7 +263,7 @@ func (c *compiler) convert(n ast.NodeTypeExtensionCall, from kind, want string, 
 		if v == nil {
 			return nil
 		}
-		return c.newValue(to, op(v.num))
+		return c.result(to, op(v.num))
 	}
 }
 
@@ -289,7 +289,7 @@ func (c *compiler) toDate(n ast.NodeTypeExtensionCall) term {
 			c.fault = fault{code: faultOffset}
 			return nil
 		}
-		return c.newValue(kindDatetime, ms)
+		return c.result(kindDatetime, ms)
 	}
 }
 
@@ -307,6 +307,6 @@ func (c *compiler) shift(n ast.NodeTypeExtensionCall, by kind, want string, to k
 			c.fault = fault{code: overflow}
 			return nil
 		}
-		return c.newValue(to, ms)
+		return c.result(to, ms)
 	}
 }

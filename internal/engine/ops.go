@@ -183,7 +183,7 @@ func (c *compiler) negate(n ast.NodeTypeNegate) term {
 			c.fault = fault{code: faultNegate, a: v.num}
 			return nil
 		}
-		return c.newValue(kindLong, -v.num)
+		return c.result(kindLong, -v.num)
 	}
 }
 
@@ -199,7 +199,7 @@ func (c *compiler) arithmetic(left, right term, op func(a, b int64) (int64, bool
 			c.fault = fault{code: overflow, a: l.num, b: r.num}
 			return nil
 		}
-		return c.newValue(kindLong, n)
+		return c.result(kindLong, n)
 	}
 }
 
@@ -457,7 +457,7 @@ func (c *compiler) set(n ast.NodeTypeSet) term {
 				return nil
 			}
 		}
-		v := c.newValue(kindSet, 0)
+		v := c.result(kindSet, 0)
 		v.slots = c.normalize(slots)
 		if c.affordable(yes) != yes {
 			return nil
@@ -496,7 +496,7 @@ func (c *compiler) record(n ast.NodeTypeRecord) term {
 			}
 		}
 		sortByName(slots)
-		v := c.newValue(kindRecord, 0)
+		v := c.result(kindRecord, 0)
 		v.slots = slots
 		return v
 	}
