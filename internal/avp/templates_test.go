@@ -363,3 +363,22 @@ func TestBatchGetPolicyWithTheSDK(t *testing.T) {
 		t.Errorf("%d results of 100", len(full.Results))
 	}
 }
+
+// The forty-first template is one too many, until one goes.
+func TestTemplateQuotaWithTheSDK(t *testing.T) {
+	ctx, s := t.Context(), start(t)
+	c := s.root()
+	ps, other := newPolicyStore(ctx, t, c), newPolicyStore(ctx, t, c)
+	var last string
+	for i := range 40 {
+		last = newTemplate(ctx, t, c, ps, fmt.Sprint("t", i), viewTemplate)
+	}
+	over := &vp.CreatePolicyTemplateInput{PolicyStoreId: &ps, Statement: aws.String(viewTemplate)}
+	_, err := c.CreatePolicyTemplate(ctx, over)
+	if e := wantException[*types.ServiceQuotaExceededException](t, err); e.ResourceType != types.ResourceTypePolicyTemplate {
+		t.Errorf("%+v", e)
+	}
+	newTemplate(ctx, t, c, other, "t", viewTemplate)
+	must[*vp.DeletePolicyTemplateOutput](t)(c.DeletePolicyTemplate(ctx, &vp.DeletePolicyTemplateInput{PolicyStoreId: &ps, PolicyTemplateId: &last}))
+	must[*vp.CreatePolicyTemplateOutput](t)(c.CreatePolicyTemplate(ctx, over))
+}

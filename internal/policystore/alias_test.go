@@ -3,6 +3,7 @@ package policystore_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage"
+	"github.com/copse-authz/copse/internal/storage/memory"
 )
 
 func TestAliasNameIsReservedForADay(t *testing.T) {
@@ -68,6 +70,67 @@ func TestLaw5AliasNeverLeadsToAFormerPolicyStore(t *testing.T) {
 			}
 			must(t, s.Delete(ctx, root, one))
 		}
+	})
+}
+
+// An alias is resolved first, then the key is held against the policy store it names. What is not covered
+// is answered like a name that never was, which does not tell the id either.
+func TestLaw5AliasIsResolvedThenAuthorised(t *testing.T) {
+	ctx, s := context.Background(), newService(t, memory.New())
+	mine, theirs := create(t, s, policystore.NewPolicyStore{}).ID, create(t, s, policystore.NewPolicyStore{}).ID
+	for name, id := range map[string]copse.PolicyStoreID{"mine": mine, "theirs": theirs} {
+		_, err := s.CreateAlias(ctx, root, name, id)
+		must(t, err)
+	}
+	verbs := []access.Verb{access.Read, access.Write, access.Decide}
+	for _, has := range verbs {
+		c := access.Caller{KeyID: "k", Scope: access.Scope{PolicyStore: mine}, Verbs: has}
+		for _, wants := range verbs {
+			id, err := s.Resolve(ctx, c, wants, "mine")
+			if has == wants && (err != nil || id != mine) {
+				t.Errorf("a key with %v that wants %v: %s, %v", has, wants, id, err)
+			}
+			if has != wants {
+				wantKind(t, err, copse.NotFound)
+			}
+			_, foreign := s.Resolve(ctx, c, wants, "theirs")
+			_, never := s.Resolve(ctx, c, wants, "nobody")
+			wantKind(t, foreign, copse.NotFound)
+			wantKind(t, never, copse.NotFound)
+			if a, b := foreign.Error(), strings.ReplaceAll(never.Error(), "nobody", "theirs"); a != b {
+				t.Errorf("another's alias is answered %q, one that never was %q", a, b)
+			}
+		}
+	}
+}
+
+// An alias that was made for another life of a policy store's id leads nowhere, however it came to be left.
+func TestLaw5AliasIsOfOneIncarnation(t *testing.T) {
+	backends(t, func(t *testing.T, b storage.Backend) {
+		ctx := context.Background()
+		s := newService(t, b)
+		p, other := create(t, s, policystore.NewPolicyStore{}), create(t, s, policystore.NewPolicyStore{})
+		for name, id := range map[string]copse.PolicyStoreID{"live": p.ID, "model": other.ID} {
+			_, err := s.CreateAlias(ctx, root, name, id)
+			must(t, err)
+		}
+		if id, err := s.Resolve(ctx, root, access.Read, "live"); err != nil || id != p.ID {
+			t.Fatalf("%s, %v", id, err)
+		}
+		// What is stored of "live" says the same id afterwards, and the other's incarnation.
+		model, err := b.Get(ctx, storage.Directory(), storage.Key{Kind: "alias", ID: "model"})
+		must(t, err)
+		forged := strings.ReplaceAll(string(model.Body), string(other.ID), string(p.ID))
+		if forged == string(model.Body) {
+			t.Fatalf("no id in %s", model.Body)
+		}
+		head, err := b.Head(ctx, storage.Directory())
+		must(t, err)
+		_, err = b.Commit(ctx, storage.Commit{Partition: storage.Directory(), Incarnation: head.Incarnation, Actor: "test", Operation: "forge",
+			Writes: []storage.Write{{Key: storage.Key{Kind: "alias", ID: "live"}, Body: []byte(forged), Expect: storage.Any()}}})
+		must(t, err)
+		_, err = newService(t, b).Resolve(ctx, root, access.Read, "live")
+		wantKind(t, err, copse.NotFound)
 	})
 }
 

@@ -17,86 +17,116 @@ import (
 	"github.com/copse-authz/copse/internal/storage/memory"
 )
 
-// Two nodes change schema, mode and policies of one policy store at the same time. Whatever order the
-// commits took, the history must show that each policy was valid under the schema and mode that were
-// in force just before it.
+// Two nodes change schema, mode, policies, templates and links of one policy store at the same time.
+// Whatever order the commits took, the history must show that each of what was written was valid under
+// the schema and mode that were in force just before it: a link with its template as it was then.
 func TestSchemaChangeNeverLetsAnUnvalidatedPolicyIn(t *testing.T) {
 	backends(t, func(t *testing.T, b storage.Backend) {
 		ctx := context.Background()
 		a, z := newService(t, b), newService(t, b)
 		text := schema(schemaText)
-		p := create(t, a, policystore.NewPolicyStore{Schema: &text})
-		const rounds = 80
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for i := range rounds {
-				_, err := a.PutSchema(ctx, root, p.ID, schema([]string{otherSchema, schemaText}[i%2]))
-				if err != nil && copse.KindOf(err) != copse.Conflict {
-					t.Error(describe(err))
-				}
-			}
-		})
-		wg.Go(func() { flipMode(t, b, p, rounds) })
-		var accepted, refused atomic.Int64
-		for n, s := range []*policystore.Service{a, z, z} {
-			wg.Go(func() {
-				for i := range rounds {
-					var err error
-					statement := []string{ownersView, levelView}[i%2]
-					if n == 2 {
-						_, err = s.PutContents(ctx, root, p.ID, policystore.NewContents{Policies: named("contents", fmt.Sprintf(`@i("%d") %s`, i, statement))})
-					} else {
-						_, err = s.CreatePolicy(ctx, root, p.ID, policystore.NewPolicy{Statement: statement})
-					}
-					switch {
-					case err == nil:
-						accepted.Add(1)
-					case copse.KindOf(err) == copse.Invalid:
-						refused.Add(1)
-					case copse.KindOf(err) != copse.Conflict:
-						t.Error(describe(err))
-					}
-				}
-			})
+		id := create(t, a, policystore.NewPolicyStore{Schema: &text, Settings: copse.Settings{Validation: copse.ValidationOff}}).ID
+		putSchema := func(i int) error {
+			_, err := a.PutSchema(ctx, root, id, schema([]string{otherSchema, schemaText}[i%2]))
+			return err
 		}
-		wg.Wait()
-		strictWrites, modes, schemas := replay(t, b, p.ID)
-		t.Logf("%d accepted (%d under STRICT), %d refused, %d schemas, %d modes", accepted.Load(), strictWrites, refused.Load(), schemas, modes)
-		if accepted.Load() < 30 || refused.Load() < 15 || strictWrites < 15 || modes < 10 || schemas < 15 {
+		setMode := func(i int) error {
+			mode := copse.ValidationOff
+			if i%3 > 0 { // STRICT more often than not
+				mode = copse.ValidationStrict
+			}
+			_, err := z.Update(ctx, root, id, policystore.Update{Validation: &mode})
+			return err
+		}
+		writers := append(racingWriters(t, a, z, id), putSchema, setMode)
+		var accepted, refused atomic.Int64
+		var n replayed
+		// How the writers meet is the scheduler's to say: they go on until enough of each has happened.
+		for range 8 {
+			var wg sync.WaitGroup
+			for _, write := range writers {
+				wg.Go(func() {
+					for i := range 80 {
+						switch err := write(i); {
+						case err == nil:
+							accepted.Add(1)
+						case copse.KindOf(err) == copse.Invalid:
+							refused.Add(1)
+						case copse.KindOf(err) != copse.Conflict:
+							t.Error(describe(err))
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if n = replay(t, b, id); n.enough() {
+				break
+			}
+		}
+		t.Logf("%d accepted, %d refused; under STRICT %d policies, %d templates, %d links; %d schemas, %d modes",
+			accepted.Load(), refused.Load(), n.policies, n.templates, n.links, n.schemas, n.modes)
+		if !n.enough() || refused.Load() < 30 {
 			t.Fatal("too little happened")
 		}
 	})
 }
 
-// flipMode changes the validation mode as a future UpdatePolicyStore will.
-func flipMode(t *testing.T, b storage.Backend, p policystore.PolicyStore, rounds int) {
-	key := storage.Key{Kind: "settings"}
-	for i := range rounds {
-		item, err := b.Get(context.Background(), storage.PolicyStore(p.ID), key)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		from, to := `"STRICT"`, `"OFF"`
-		if i%3 > 0 { // STRICT more often than not
-			from, to = to, from
-		}
-		_, err = b.Commit(context.Background(), storage.Commit{
-			Partition: storage.PolicyStore(p.ID), Incarnation: p.Incarnation,
-			Writes: []storage.Write{{Key: key, Body: []byte(strings.Replace(string(item.Body), from, to, 1)), Expect: storage.Any()}},
-		})
-		if err != nil {
-			t.Error(err)
-		}
+// racingWriters write policies, templates and links of which each is valid under one of two schemas.
+func racingWriters(t *testing.T, a, z *policystore.Service, id copse.PolicyStoreID) []func(i int) error {
+	ctx := context.Background()
+	owners, levels := newTemplate(t, a, id, "owners", ownerTemplate), newTemplate(t, a, id, "levels", levelTemplate)
+	changing := newTemplate(t, a, id, "changing", ownerTemplate)
+	pick := func(i int, of, level string) string { return []string{of, level}[i%2] }
+	newLink := func(s *policystore.Service, i int) error {
+		template := []copse.PolicyTemplateID{owners, changing, levels, changing}[i%4]
+		_, err := s.CreatePolicy(ctx, root, id, policystore.NewPolicy{Link: link(template, fmt.Sprint("user", i), "")})
+		return err
+	}
+	return []func(i int) error{
+		func(i int) error {
+			_, err := a.CreatePolicy(ctx, root, id, policystore.NewPolicy{Statement: pick(i, ownersView, levelView)})
+			return err
+		},
+		func(i int) error {
+			_, err := z.PutContents(ctx, root, id, policystore.NewContents{
+				Policies: named("contents", fmt.Sprintf(`@i("%d") %s`, i, pick(i, ownersView, levelView)))})
+			return err
+		},
+		func(i int) error {
+			made, err := z.CreateTemplate(ctx, root, id, policystore.NewTemplate{Statement: pick(i, ownerTemplate, levelTemplate)})
+			if err != nil {
+				return err
+			}
+			return a.DeleteTemplate(ctx, root, id, made.ID) // a plan has room for forty
+		},
+		func(i int) error {
+			_, err := a.UpdateTemplate(ctx, root, id, changing, policystore.TemplateUpdate{Statement: pick(i, levelTemplate, ownerTemplate)})
+			return err
+		},
+		func(i int) error { return newLink(a, i) },
+		func(i int) error { return newLink(z, i) },
 	}
 }
 
-// replay walks the history and holds each policy against what was in force before its commit.
-func replay(t *testing.T, b storage.Backend, id copse.PolicyStoreID) (strictWrites, modes, schemas int) {
+// replayed counts what happened: schemas and modes, and what was written under STRICT.
+type replayed struct{ schemas, modes, policies, templates, links int }
+
+func (n replayed) enough() bool {
+	return n.policies >= 15 && n.templates >= 15 && n.links >= 15 && n.modes >= 10 && n.schemas >= 15
+}
+
+// replay walks the history and holds each policy and template against what was in force before its commit.
+func replay(t *testing.T, b storage.Backend, id copse.PolicyStoreID) (n replayed) {
 	t.Helper()
 	var mode, text string
+	templates := map[string]string{}
 	rows, err := b.History(context.Background(), storage.PolicyStore(id), 0, 100_000)
 	must(t, err)
+	fits := func(revision uint64, what, statement string) {
+		if usesLevel := strings.Contains(statement, "level"); usesLevel != (text == otherSchema) {
+			t.Fatalf("revision %d: the %s %q was taken under the schema %q", revision, what, statement, text)
+		}
+	}
 	for _, row := range rows {
 		if row.Deleted {
 			continue
@@ -105,26 +135,38 @@ func replay(t *testing.T, b storage.Backend, id copse.PolicyStoreID) (strictWrit
 			Validation string `json:"validation"`
 			Cedar      string `json:"cedar"`
 			Statement  string `json:"statement"`
+			Link       *struct {
+				Template string `json:"template"`
+			} `json:"link"`
 		}
 		must(t, json.Unmarshal(row.Body, &body))
+		strict := mode == "STRICT"
 		switch row.Key.Kind {
 		case "settings":
 			mode = body.Validation
-			modes++
+			n.modes++
 		case "schema":
 			text = body.Cedar
-			schemas++
-		case "policy":
-			if mode != "STRICT" {
-				continue
+			n.schemas++
+		case "template":
+			templates[row.Key.ID] = body.Statement
+			if strict {
+				n.templates++
+				fits(row.Revision, "template", body.Statement)
 			}
-			strictWrites++
-			if usesLevel := strings.Contains(body.Statement, "level"); usesLevel != (text == otherSchema) {
-				t.Fatalf("revision %d: %q was taken under the schema %q", row.Revision, body.Statement, text)
+		case "policy":
+			switch {
+			case !strict:
+			case body.Link != nil:
+				n.links++
+				fits(row.Revision, "link of the template", templates[body.Link.Template])
+			default:
+				n.policies++
+				fits(row.Revision, "policy", body.Statement)
 			}
 		}
 	}
-	return strictWrites, modes, schemas
+	return n
 }
 
 func TestNamesStayUniqueUnderRace(t *testing.T) {
