@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -97,11 +98,28 @@ func transcriptSteps(text string) []step {
 
 var variable = regexp.MustCompile(`\$[A-Z]+`)
 
+var repetition = regexp.MustCompile(`"(.)"x(\d+)`)
+
+// repeated writes out the "a"x100 of a transcript: nobody wants to read a long text. It sees the line as
+// it is in the file, because an id put into it may look like that.
+func repeated(t *testing.T, line string) string {
+	t.Helper()
+	times := repetition.FindStringSubmatch(line)
+	if times == nil {
+		return line
+	}
+	n, err := strconv.Atoi(times[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Replace(line, times[0], `"`+strings.Repeat(times[1], n)+`"`, 1)
+}
+
 func (s *step) play(t *testing.T, url string, names map[string]string) {
 	t.Helper()
 	var said []string
 	for _, line := range s.request {
-		said = append(said, variable.ReplaceAllStringFunc(line, func(name string) string {
+		said = append(said, variable.ReplaceAllStringFunc(repeated(t, line), func(name string) string {
 			v, known := names[name[1:]]
 			if !known {
 				t.Fatalf("line %d: %s is not known yet", s.line, name)
@@ -113,14 +131,6 @@ func (s *step) play(t *testing.T, url string, names map[string]string) {
 	head, body := said[1:], ""
 	if end := slices.Index(said, ""); end > 0 {
 		head, body = said[1:end], strings.Join(said[end+1:], "\n")
-	}
-	// "x100" at a text's end repeats it: nobody wants to read a long one.
-	if times := regexp.MustCompile(`"(.)"x(\d+)`).FindStringSubmatch(body); times != nil {
-		var n int
-		if _, err := fmt.Sscan(times[2], &n); err != nil {
-			t.Fatal(err)
-		}
-		body = strings.Replace(body, times[0], `"`+strings.Repeat(times[1], n)+`"`, 1)
 	}
 	r, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(body))
 	if err != nil {
