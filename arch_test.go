@@ -101,7 +101,7 @@ var external = map[string][]string{
 	"rate":        {"golang.org/x/time/rate"},
 	"prometheus":  {"github.com/prometheus/client_golang", "github.com/prometheus/client_model"},
 	"jwt":         {"github.com/golang-jwt/jwt/v5"},
-	"jwks":        {"github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"},
+	"jwks":        {"github.com/MicahParks/jwkset"},
 	"huma":        {"github.com/danielgtaylor/huma/v2"},
 	"pgx":         {"github.com/jackc/pgx/v5"},
 	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
