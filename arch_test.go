@@ -39,7 +39,7 @@ var imports = map[string]string{
 	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/policystore internal/token prometheus json", // tokens: two of its operations take them
 	"internal/api":                               ". cedar-types internal/access internal/policystore internal/tenant prometheus json huma",
-	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json",
+	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json yaml", // yaml: the route table
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml",
 	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
@@ -49,7 +49,7 @@ var imports = map[string]string{
 	// AWS's SDK speaks to policy stores elsewhere; cmd reaches it through here.
 	"remote":            ". json aws",
 	"copsetest":         ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse":         ". internal/access internal/api internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	"cmd/copse":         ". internal/access internal/api internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
 	"examples/payments": "",
 
 	// The check inside a service. It verifies tokens by the same code as the server, and counts as it does.
@@ -74,7 +74,7 @@ var testImports = map[string]string{
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
 	"internal/api":            "aws internal/*",
 	"internal/authorizer":     "internal/*",
-	"internal/server":         "aws jwt copsetest",
+	"internal/server":         "aws jwt copsetest pep", // behind the gateways stands a service
 	"internal/dev":            "internal/*",
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",

@@ -37,6 +37,7 @@ type Service struct {
 	region   string
 	sealer   cipher.AEAD
 	pages    cipher.AEAD
+	secrets  cipher.AEAD
 	root     *record // nil when there is no root key
 	nobody   *record // stands in for a key that does not exist
 	keys     *storage.Cache[string, *record]
@@ -55,6 +56,9 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	if s.pages, err = sealerFor(cfg.MasterKey, "paging token"); err != nil {
+		return nil, err
+	}
+	if s.secrets, err = secretSealer(cfg.MasterKey); err != nil {
 		return nil, err
 	}
 	if s.root, err = rootRecord(cfg); err != nil {

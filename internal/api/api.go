@@ -65,6 +65,7 @@ func New(cfg Config) (*API, error) {
 	registerPlans(a, h)
 	registerKeys(a, h)
 	describeAuthorize(h.OpenAPI())
+	describeGatewayRequest(h.OpenAPI())
 	var err error
 	if a.document, err = finish(h.OpenAPI()); err != nil {
 		return nil, err

@@ -119,6 +119,31 @@ func describeAuthorize(doc *huma.OpenAPI) {
 	})
 }
 
+// describeGatewayRequest documents the form for gateways, which the authorizer serves too.
+func describeGatewayRequest(doc *huma.OpenAPI) {
+	schemas := doc.Components.Schemas
+	responses := errorResponses(schemas, everyError)
+	responses["401"].Description = "The token does not verify."
+	responses["403"].Description = "No route matches, the request can be read in more than one way, or the tenant's case of POST /v1/authorize: one answer for all of them."
+	responses["503"].Description = "The answer can't be known now."
+	responses["200"] = &huma.Response{
+		Description: "The decision, and the headers to set for the service. A denial is a decision too.",
+		Content: map[string]*huma.MediaType{
+			contentType: {Schema: schemas.Schema(reflect.TypeFor[GatewayAnswer](), true, "")},
+		},
+	}
+	doc.AddOperation(&huma.Operation{
+		Method: http.MethodPost, Path: "/v1/authorize/request", OperationID: "authorizeRequest", Tags: []string{tagDecisions},
+		Summary:     "Decide on a request at a gateway",
+		Description: "The route table says what the request asks; tenant and principal come from the verified token. The body is at most 64 KB.",
+		Security:    []map[string][]string{{securityUser: {}}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			contentType: {Schema: schemas.Schema(reflect.TypeFor[GatewayRequest](), true, "")},
+		}},
+		Responses: responses,
+	})
+}
+
 // TransformSchema says that exactly one format is given.
 func (*AuthorizeContext) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return exactlyOneMember(s)

@@ -317,6 +317,34 @@ type ErrorField struct {
 	Column  int    `json:"column,omitzero" doc:"From 1, in bytes."`
 }
 
+// GatewayRequest is the body of POST /v1/authorize/request.
+type GatewayRequest struct {
+	Method  string            `json:"method" example:"GET"`
+	Target  string            `json:"target" doc:"Path and query as the client sent them." example:"/invoices/17"`
+	Headers map[string]string `json:"headers,omitempty" doc:"Those that routes take context from."`
+	Cached  bool              `json:"cached,omitempty" doc:"The gateway may use the answer again; no signed context is then made."`
+}
+
+// GatewayAnswer is the 200 to it.
+type GatewayAnswer struct {
+	Decision      string            `json:"decision" enum:"ALLOW,DENY"`
+	Tenant        string            `json:"tenant"`
+	Principal     GatewayPrincipal  `json:"principal"`
+	DecisionID    string            `json:"decisionId"`
+	Route         string            `json:"route" doc:"The pattern that matched." example:"GET /invoices/{id}"`
+	PolicyStoreID string            `json:"policyStoreId"`
+	Revision      uint64            `json:"revision"`
+	Reason        string            `json:"reason"`
+	Expires       time.Time         `json:"expires" doc:"When the token expires: the answer is good for no longer."`
+	Headers       map[string]string `json:"headers" doc:"To set for the service in place of the client's; none on a DENY."`
+}
+
+// GatewayPrincipal is whose token it is.
+type GatewayPrincipal struct {
+	Type string `json:"type" example:"User"`
+	ID   string `json:"id" example:"alice"`
+}
+
 // AuthorizeRequest is the body of POST /v1/authorize. The principal is the user of the token.
 type AuthorizeRequest struct {
 	Action   AuthorizeAction    `json:"action"`

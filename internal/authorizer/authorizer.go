@@ -73,7 +73,7 @@ func New(cfg Config) http.Handler {
 		cfg.Decisions = slog.New(slog.DiscardHandler)
 	}
 	return &handler{
-		cfg: cfg, metrics: newMetrics(cfg.Metrics),
+		cfg: cfg, metrics: newMetrics(cfg.Metrics, "authorize", "Requests to /v1/authorize"),
 		placing: token.Placing{Directory: cfg.Directory, IdentitySource: cfg.IdentitySource, VerifyBy: cfg.VerifyBy},
 	}
 }
@@ -122,7 +122,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.give(x)
 	resp, err := h.answer(x, r)
 	if err != nil {
-		h.refuse(w, r, x, err, start)
+		f := refusal{log: h.cfg.Log, metrics: h.metrics, what: "authorize refused", tenant: x.tenant, start: start}
+		x.out = f.write(w, r, err, x.out)
 		return
 	}
 	x.out = appendAnswer(x.out[:0], x, &resp)
@@ -133,7 +134,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(x.out)
 	took := time.Since(start)
 	h.metrics.decided(resp.Decision, took)
-	h.logDecision(r.Context(), requestID(w), x, &resp, took)
+	x.out = logDecision(r.Context(), h.cfg.Decisions, requestID(w), &x.entry, &resp, took, x.out)
 }
 
 // The slices are shared by all answers, and never changed.

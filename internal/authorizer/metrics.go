@@ -15,16 +15,17 @@ type metrics struct {
 	seconds     prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics counts what comes to an endpoint, under copse_<name>_total and copse_<name>_seconds.
+func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "copse_authorize_total",
-		Help: "Requests to /v1/authorize by result; refused is law 4: a tenant that is unknown, suspended or not the issuer's.",
+		Name: "copse_" + name + "_total",
+		Help: what + " by result; refused is law 4: a tenant that is unknown, suspended or not the issuer's.",
 	}, []string{"result"})
 	m := &metrics{
 		allow: total.WithLabelValues("allow"),
 		deny:  total.WithLabelValues("deny"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "copse_authorize_seconds",
+			Name:    "copse_" + name + "_seconds",
 			Help:    "Time from the request's headers to the written answer.",
 			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 500e-3, 1},
 		}),

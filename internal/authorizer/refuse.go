@@ -38,16 +38,26 @@ var outcomes = [...]outcome{
 // nothing of the request: two of them can't be told apart.
 var refused = []byte(`{"error":{"kind":"Denied","message":"this token may not be used for this"}}` + "\n")
 
-func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, err error, start time.Time) {
+// refusal is what there is to say of a request that was not decided, or not let pass.
+type refusal struct {
+	log     *slog.Logger
+	metrics *metrics
+	what    string         // the log line's message
+	tenant  copse.TenantID // verified, or empty
+	start   time.Time
+}
+
+// write answers an error, counts it and logs it. out is a buffer to use, and is returned.
+func (f *refusal) write(w http.ResponseWriter, r *http.Request, err error, buffer []byte) []byte {
 	kind := copse.KindOf(err)
 	out := outcomes[kind]
 	header := w.Header()
 	header["Content-Type"] = jsonType
 	switch out.status {
 	case http.StatusForbidden:
-		x.out = append(x.out[:0], refused...)
+		buffer = append(buffer[:0], refused...)
 	default:
-		x.out = appendError(x.out[:0], kind, err, requestID(w))
+		buffer = appendError(buffer[:0], kind, err, requestID(w))
 	}
 	if errors.Is(err, errTooLarge) {
 		out.status = http.StatusRequestEntityTooLarge
@@ -58,18 +68,19 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, er
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		header.Set("Retry-After", "1")
 	}
-	header.Set("Content-Length", strconv.Itoa(len(x.out)))
+	header.Set("Content-Length", strconv.Itoa(len(buffer)))
 	w.WriteHeader(out.status)
-	_, _ = w.Write(x.out)
-	took := time.Since(start)
-	h.metrics.failed(kind, took)
-	h.cfg.Log.LogAttrs(r.Context(), out.level, "authorize refused",
+	_, _ = w.Write(buffer)
+	took := time.Since(f.start)
+	f.metrics.failed(kind, took)
+	f.log.LogAttrs(r.Context(), out.level, f.what,
 		slog.String("requestId", requestID(w)),
-		slog.String("tenant", string(x.tenant)),
+		slog.String("tenant", string(f.tenant)),
 		slog.Int("status", out.status),
 		slog.String("result", out.result),
 		slog.String("reason", reasonText(err)),
 		slog.Int64("micros", took.Microseconds()))
+	return buffer
 }
 
 // reasonText is for the log: the detail, and the cause that no caller is shown.
@@ -121,25 +132,26 @@ func appendError(out []byte, kind copse.Kind, err error, requestID string) []byt
 	return append(out, "}}\n"...)
 }
 
-func (h *handler) logDecision(ctx context.Context, requestID string, x *exchange, resp *copse.Response, took time.Duration) {
-	if !h.cfg.Decisions.Enabled(ctx, slog.LevelInfo) {
-		return
+// logDecision writes a decision's line. The answer is on its way; its buffer serves for the line.
+func logDecision(ctx context.Context, log *slog.Logger, requestID string, entry *copse.DirectoryEntry, resp *copse.Response, took time.Duration, buffer []byte) []byte {
+	if !log.Enabled(ctx, slog.LevelInfo) {
+		return buffer
 	}
-	// The answer is on its way; its buffer serves for the line.
-	x.out = x.out[:0]
+	buffer = buffer[:0]
 	for i, ref := range resp.Determining {
 		if i > 0 {
-			x.out = append(x.out, ' ')
+			buffer = append(buffer, ' ')
 		}
-		x.out = append(x.out, ref.ID...)
+		buffer = append(buffer, ref.ID...)
 	}
-	h.cfg.Decisions.LogAttrs(ctx, slog.LevelInfo, "decision",
+	log.LogAttrs(ctx, slog.LevelInfo, "decision",
 		slog.String("requestId", requestID),
-		slog.String("tenant", string(x.entry.Tenant)),
-		slog.String("policyStore", string(x.entry.PolicyStoreID)),
+		slog.String("tenant", string(entry.Tenant)),
+		slog.String("policyStore", string(entry.PolicyStoreID)),
 		slog.Uint64("revision", resp.Revision),
 		slog.String("decision", resp.Decision.String()),
-		slog.String("determining", string(x.out)),
+		slog.String("determining", string(buffer)),
 		slog.Int("errors", len(resp.Errors)),
 		slog.Int64("micros", took.Microseconds()))
+	return buffer
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,15 @@ type Config struct {
 	// IssuerEndpoints are issuers whose keys are somewhere else: issuer_endpoints in the configuration
 	// file.
 	IssuerEndpoints []IssuerEndpoint
+
+	// PublicURL is the URL that services know copse by: the issuer of signed contexts, byte for byte.
+	// Empty: gateways get no signed contexts.
+	PublicURL string
+	// RoutesFile says what the requests at gateways ask; it is read again when it changes. Empty: nothing
+	// passes a gateway.
+	RoutesFile string
+	// ContextKeyRotation is how long a key of signed contexts signs, about.
+	ContextKeyRotation time.Duration
 
 	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
 	SnapshotCacheBytes int64
@@ -111,6 +121,7 @@ func DefaultConfig() Config {
 		SnapshotCacheBytes: 256 << 20,
 		AccountID:          "000000000000",
 		DefaultPlan:        policystore.PlanDefault,
+		ContextKeyRotation: 24 * time.Hour,
 		ReadHeaderTimeout:  5 * time.Second,
 		ReadTimeout:        30 * time.Second,
 		WriteTimeout:       60 * time.Second,
@@ -180,6 +191,9 @@ func Settings() []Setting {
 		{Key: "account-id", Usage: "the account that ARNs name: twelve digits", field: func(c *Config) any { return &c.AccountID }},
 		{Key: "allow-private-issuers", Usage: "fetch issuer keys from private and loopback addresses too", Bool: true, field: func(c *Config) any { return &c.AllowPrivateIssuers }},
 		{Key: "allow-http-issuers", Usage: "fetch issuer keys over http from loopback, with --allow-private-issuers", Bool: true, field: func(c *Config) any { return &c.AllowHTTPIssuers }},
+		{Key: "public-url", Usage: "URL that services know copse by: the issuer of signed contexts; empty for none", field: func(c *Config) any { return &c.PublicURL }},
+		{Key: "routes-file", Usage: "YAML file that says what requests at gateways ask; read again when it changes", field: func(c *Config) any { return &c.RoutesFile }},
+		{Key: "context-key-rotation", Usage: "how long a key of signed contexts signs", field: func(c *Config) any { return &c.ContextKeyRotation }},
 		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
 		{Key: "default-plan", Usage: "plan of new policy stores: default, avp, unmetered, or one of your own", field: func(c *Config) any { return &c.DefaultPlan }},
 		{Key: "read-header-timeout", Usage: "longest wait for a request's headers", field: func(c *Config) any { return &c.ReadHeaderTimeout }},
@@ -245,6 +259,9 @@ func (c *Config) Validate() error {
 	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
 		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)
 	}
+	if err := c.validatePublicURL(); err != nil {
+		return err
+	}
 	if c.AllowHTTPIssuers && !c.AllowPrivateIssuers {
 		return copse.Errorf(copse.Invalid, "--allow-http-issuers is for loopback issuers: it needs --allow-private-issuers as well")
 	}
@@ -260,6 +277,19 @@ func (c *Config) Validate() error {
 		if d.value <= 0 {
 			return copse.Errorf(copse.Invalid, "--%s must be greater than zero", d.key)
 		}
+	}
+	return nil
+}
+
+// validatePublicURL keeps anything out that a service could configure in a second spelling.
+func (c *Config) validatePublicURL() error {
+	if c.PublicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil ||
+		u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+		return copse.Errorf(copse.Invalid, "--public-url %q must be https and a host (http for loopback), without a path or a slash at the end", c.PublicURL)
 	}
 	return nil
 }

@@ -35,16 +35,22 @@ func (s *Server) route() error {
 	if err != nil {
 		return err
 	}
+	authorize := authorizer.Config{
+		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
+		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
+		Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
+	}
+	gateways, err := s.gatewayRoutes(authorize)
+	if err != nil {
+		return err
+	}
 	s.routes = []Route{
-		{Pattern: "POST /v1/authorize", Handler: authorizer.New(authorizer.Config{
-			Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
-			Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
-			Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
-		})},
+		{Pattern: "POST /v1/authorize", Handler: authorizer.New(authorize)},
 		{Pattern: "POST /{$}", Handler: amazon},
 		// What none of the control API's own routes takes is for it to refuse.
 		{Pattern: "/v1/", Handler: control},
 	}
+	s.routes = append(s.routes, gateways...)
 	for _, r := range control.Routes() {
 		s.routes = append(s.routes, Route{Pattern: r.Method + " " + r.Path, Open: r.Open, Handler: control})
 	}

@@ -37,6 +37,8 @@ type Server struct {
 	Tenants      *tenant.Service
 	Verifier     *token.Verifier
 
+	contexts *token.ContextSigner // nil: no contexts are signed
+
 	cfg      Config
 	log      *slog.Logger
 	registry *prometheus.Registry
@@ -135,7 +137,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	verifier.Store(s.Verifier)
 	s.closers = append(s.closers, s.Verifier.Close)
-	return nil
+	return s.openContexts(ctx)
 }
 
 func (s *Server) openBackend() (storage.Backend, error) {

@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/authorizer"
+	"github.com/copse-authz/copse/internal/token"
+)
+
+// routeFile is a route table on disk that may be replaced under a running server.
+type routeFile struct {
+	file string
+	log  *slog.Logger
+
+	mu        sync.Mutex
+	table     *authorizer.RouteTable
+	changed   time.Time // of the file, as loaded or as refused
+	lookAgain time.Time
+}
+
+// routesCheck is how long a replaced route table may go unnoticed.
+const routesCheck = time.Second
+
+func newRouteFile(file string, log *slog.Logger) (*routeFile, error) {
+	f := &routeFile{file: file, log: log}
+	if file == "" {
+		return f, nil
+	}
+	if err := f.load(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// routes is the table of now; nil without a file. A file that can't be used leaves the table as it was,
+// and says so once for each change.
+func (f *routeFile) routes() *authorizer.RouteTable {
+	if f.file == "" {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Before(f.lookAgain) {
+		return f.table
+	}
+	f.lookAgain = now.Add(routesCheck)
+	info, err := os.Stat(f.file)
+	switch {
+	case err != nil:
+		f.log.Warn("the route table can't be read again; the former one stays in use", "error", err)
+	case info.ModTime() != f.changed:
+		if err := f.load(); err != nil {
+			f.changed = info.ModTime()
+			f.log.Error("the new route table can't be used; the former one stays in use", "error", err)
+		} else {
+			f.log.Info("route table replaced", "file", f.file, "routes", f.table.Len())
+		}
+	}
+	return f.table
+}
+
+func (f *routeFile) load() error {
+	info, err := os.Stat(f.file)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "route table: %w", err)
+	}
+	text, err := os.ReadFile(f.file)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "route table: %w", err)
+	}
+	table, err := authorizer.ParseRoutes(f.file, text)
+	if err != nil {
+		return err
+	}
+	f.table, f.changed = table, info.ModTime()
+	return nil
+}
+
+// contextKeys is what keys of signed contexts are kept for.
+const contextKeys = "context-key"
+
+// contextKeyStore keeps the keys among the server's secrets.
+func contextKeyStore(a *access.Service) token.ContextKeyStore {
+	return token.ContextKeyStore{
+		Load: func(ctx context.Context) ([]token.ContextKey, error) {
+			secrets, err := a.Secrets(ctx, contextKeys)
+			if err != nil {
+				return nil, err
+			}
+			keys := make([]token.ContextKey, len(secrets))
+			for i, s := range secrets {
+				keys[i] = token.ContextKey{ID: s.Name, Private: []byte(s.Value), CreatedAt: s.CreatedAt}
+			}
+			return keys, nil
+		},
+		Add: func(ctx context.Context, k token.ContextKey) error {
+			return a.PutSecret(ctx, access.ServerSecret{Purpose: contextKeys, Name: k.ID, Value: access.Secret(k.Private), CreatedAt: k.CreatedAt})
+		},
+		Remove: func(ctx context.Context, id string) error { return a.DeleteSecret(ctx, contextKeys, id) },
+	}
+}
+
+// openContexts makes the signer, if the server has a public URL to sign as.
+func (s *Server) openContexts(ctx context.Context) error {
+	if s.cfg.PublicURL == "" {
+		return nil
+	}
+	var err error
+	s.contexts, err = token.NewContextSigner(ctx, s.cfg.PublicURL, s.cfg.ContextKeyRotation, contextKeyStore(s.Access), s.log)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.contexts.Close)
+	return nil
+}
+
+// gatewayRoutes are the endpoints of gateways, and the keys of what they are given to pass on.
+func (s *Server) gatewayRoutes(cfg authorizer.Config) ([]Route, error) {
+	file, err := newRouteFile(s.cfg.RoutesFile, s.log)
+	if err != nil {
+		return nil, err
+	}
+	gateway := authorizer.GatewayConfig{Config: cfg, Routes: file.routes}
+	if s.contexts != nil {
+		gateway.Sign = s.contexts.Sign
+	}
+	g := authorizer.NewGateway(gateway)
+	routes := []Route{
+		{Pattern: "POST /v1/authorize/request", Handler: g.Request()},
+		// Whatever the method of the subrequest is.
+		{Pattern: "/v1/forward-auth/nginx", Handler: g.Nginx()},
+		{Pattern: "/v1/forward-auth/forwarded", Handler: g.Forwarded()},
+	}
+	if s.contexts != nil {
+		routes = append(routes, Route{Pattern: "GET " + token.ContextKeysPath, Open: true, Handler: http.HandlerFunc(s.serveContextKeys)})
+	}
+	return routes, nil
+}
+
+func (s *Server) serveContextKeys(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	_, _ = w.Write(s.contexts.KeySet())
+}
