@@ -37,9 +37,10 @@ var imports = map[string]string{
 	"internal/token":                             ". cedar-types prometheus json jwt jwks otter sync",
 	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync rate",
 	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
+	"internal/member":                            ". internal/access internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/policystore internal/token prometheus json", // tokens: two of its operations take them
-	"internal/api":                               ". cedar-types internal/access internal/policystore internal/tenant prometheus json huma",
-	"internal/authorizer":                        ". cedar-types internal/access internal/token prometheus json yaml", // yaml: the route table
+	"internal/api":                               ". cedar-types internal/access internal/member internal/policystore internal/tenant prometheus json huma",
+	"internal/authorizer":                        ". cedar-types internal/access internal/member internal/token prometheus json yaml", // members: who may choose their tenant; yaml: the route table
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml",
 	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
@@ -70,6 +71,7 @@ var testImports = map[string]string{
 	"internal/storage/sqlite": "internal/storage/storagetest internal/storage/memory",
 	"internal/avp":            "aws internal/*",
 	"internal/access":         "aws internal/storage/memory",
+	"internal/member":         "internal/storage/memory lambda", // whose sample events they are
 	"internal/policystore":    "internal/storage/memory internal/storage/sqlite internal/tenant",
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
 	"internal/api":            "aws internal/*",
@@ -107,6 +109,7 @@ var external = map[string][]string{
 	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"yaml":        {"go.yaml.in/yaml/v3"},
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
+	"lambda":      {"github.com/aws/aws-lambda-go"},
 	"chi":         {"github.com/go-chi/chi/v5"},
 	"echo":        {"github.com/labstack/echo/v4"},
 	"rapid":       {"pgregory.net/rapid"},

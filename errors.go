@@ -51,7 +51,7 @@ func (k Kind) String() string {
 // ResourceType names what an error is about, in AVP's words.
 type ResourceType string
 
-// The resources errors speak of. Tenant, issuer, access key and plan are copse's own.
+// The resources errors speak of. Tenant, issuer, access key, plan and member are copse's own.
 const (
 	ResourcePolicyStore    ResourceType = "POLICY_STORE"
 	ResourceAlias          ResourceType = "POLICY_STORE_ALIAS"
@@ -63,6 +63,7 @@ const (
 	ResourceIssuer         ResourceType = "ISSUER"
 	ResourceAccessKey      ResourceType = "ACCESS_KEY"
 	ResourcePlan           ResourceType = "PLAN"
+	ResourceMember         ResourceType = "MEMBER"
 )
 
 // Field is one finding about a request: where and what.

@@ -53,6 +53,12 @@ func (c Caller) May(v Verb, id copse.PolicyStoreID, tenant copse.TenantID) bool 
 	return false
 }
 
+// MayForTenant reports whether the caller may use a verb on what is a tenant's and is in no policy store. A
+// key of a policy store may not, whosever that is.
+func (c Caller) MayForTenant(v Verb, tenant copse.TenantID) bool {
+	return c.Verbs&v == v && (c.Scope.All || c.Scope.Tenant != "" && c.Scope.Tenant == tenant)
+}
+
 // MayEverywhere reports whether the caller may use a verb without naming a policy store: creating and
 // listing them, tenants, issuers, keys.
 func (c Caller) MayEverywhere(v Verb) bool { return c.Scope.All && c.Verbs&v == v }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/tenant"
 )
@@ -20,6 +21,7 @@ type Config struct {
 	Tenants      *tenant.Service
 	PolicyStores *policystore.Service
 	Access       *access.Service
+	Members      *member.Service
 	Version      string       // of copse, for the document
 	Log          *slog.Logger // nil: nothing is logged
 }
@@ -30,6 +32,7 @@ type API struct {
 	tenants      *tenant.Service
 	policyStores *policystore.Service
 	access       *access.Service
+	members      *member.Service
 	log          *slog.Logger
 
 	mux      *http.ServeMux
@@ -47,11 +50,11 @@ type Route struct {
 
 // New makes the API.
 func New(cfg Config) (*API, error) {
-	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil {
-		return nil, errors.New("api: Tenants, PolicyStores and Access are required")
+	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil || cfg.Members == nil {
+		return nil, errors.New("api: Tenants, PolicyStores, Access and Members are required")
 	}
 	a := &API{
-		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, log: cfg.Log,
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, log: cfg.Log,
 		mux: http.NewServeMux(),
 	}
 	if a.log == nil {
@@ -64,6 +67,7 @@ func New(cfg Config) (*API, error) {
 	registerPolicyStores(a, h)
 	registerPlans(a, h)
 	registerKeys(a, h)
+	registerMembers(a, h)
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error

@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (28+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (28+3)*5)
+	if asked != (28+7+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (28+7+3)*5)
 	}
 }
 

@@ -16,6 +16,10 @@ type need struct {
 	admin string
 	// policyStore is the verb on the policy store that the path names. None: any key may ask.
 	policyStore access.Verb
+	// members is the verb for the tenant that the path names.
+	members access.Verb
+	// hook: to answer for identity providers, which say who is whose member.
+	hook bool
 }
 
 var (
@@ -32,6 +36,12 @@ const needsKey = "copse.needs"
 func (n need) check(c access.Caller, r *http.Request) error {
 	if n.admin != "" && !c.MayEverywhere(access.Admin) {
 		return &copse.Error{Kind: copse.Denied, Detail: n.admin}
+	}
+	if n.hook && !c.MayEverywhere(access.Decide) {
+		return copse.Errorf(copse.Denied, "this key may not answer for identity providers: that needs decide, everywhere")
+	}
+	if tenant := copse.TenantID(r.PathValue("tenant")); n.members != 0 && !c.MayEverywhere(access.Admin) && !c.MayForTenant(n.members, tenant) {
+		return copse.NotFoundError(copse.ResourceTenant, string(tenant))
 	}
 	if n.policyStore == 0 {
 		return nil

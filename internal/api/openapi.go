@@ -59,6 +59,7 @@ const (
 	tagPolicyStores = "policy stores"
 	tagPlans        = "plans"
 	tagKeys         = "keys"
+	tagMembers      = "members"
 	tagDecisions    = "decisions"
 
 	securityBearer = "accessKey"

@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/tenant"
 )
@@ -14,7 +15,7 @@ import (
 // undressed is an API over services that are never called.
 func undressed(t *testing.T) *API {
 	t.Helper()
-	a, err := New(Config{Tenants: new(tenant.Service), PolicyStores: new(policystore.Service), Access: new(access.Service), Version: "v1.2.3"})
+	a, err := New(Config{Tenants: new(tenant.Service), PolicyStores: new(policystore.Service), Access: new(access.Service), Members: new(member.Service), Version: "v1.2.3"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +50,8 @@ func TestDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
 			routes[r.Method+" "+r.Path] = true
 		}
 	}
-	if len(routes) != 30 {
-		t.Errorf("%d routes, want 30", len(routes))
+	if len(routes) != 37 {
+		t.Errorf("%d routes, want 37", len(routes))
 	}
 	described := 0
 	for path, methods := range doc.Paths {

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage/memory"
 	"github.com/copse-authz/copse/internal/tenant"
@@ -47,7 +48,11 @@ func start(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api, err = New(Config{Tenants: tenants, PolicyStores: s.policyStores, Access: s.access, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	members, err := member.New(member.Config{Backend: s.backend, Directory: tenants, Issuer: tenants.Issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.api, err = New(Config{Tenants: tenants, PolicyStores: s.policyStores, Access: s.access, Members: members, Log: slog.New(slog.NewTextHandler(s.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +60,7 @@ func start(t *testing.T) *server {
 	s.url = web.URL
 	t.Cleanup(func() {
 		web.Close()
-		for _, c := range []io.Closer{s.access, tenants, s.policyStores, s.backend} {
+		for _, c := range []io.Closer{members, s.access, tenants, s.policyStores, s.backend} {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}

@@ -114,9 +114,15 @@ func TestKeysAreHeldAgainstTheRouteBeforeTheBodyIsRead(t *testing.T) {
 			continue
 		}
 		for name, credential := range keys {
+			if strings.HasPrefix(route.Path, "/v1/hooks/") && name == "of everything" {
+				continue // may do that
+			}
 			w, allocated, reads := s.direct(t, credential, route.Method, path, hostile)
 			want := http.StatusForbidden
 			if ofPolicyStore && route.Method != http.MethodPatch { // settings are the operator's
+				want = http.StatusNotFound
+			}
+			if strings.HasPrefix(route.Path, "/v1/tenants/{tenant}/member") {
 				want = http.StatusNotFound
 			}
 			if w.status != want || reads != 0 || allocated > 1<<20 {
@@ -125,7 +131,7 @@ func TestKeysAreHeldAgainstTheRouteBeforeTheBodyIsRead(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (4+3+3+8+2)*len(keys) {
+	if asked != (4+3+3+8+2+5)*len(keys)-2 {
 		t.Errorf("%d requests", asked)
 	}
 }

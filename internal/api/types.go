@@ -317,6 +317,76 @@ type ErrorField struct {
 	Column  int    `json:"column,omitzero" doc:"From 1, in bytes."`
 }
 
+// MemberRef names a member: a subject or a client of an issuer, or an invited address.
+type MemberRef struct {
+	Issuer   string `json:"issuer,omitempty" maxLength:"2048" doc:"The URL of the issuer whose subject or client it is, byte for byte." example:"https://idp.example.com"`
+	Subject  string `json:"subject,omitempty" maxLength:"1024" doc:"The token's sub." example:"alice"`
+	ClientID string `json:"clientId,omitempty" maxLength:"1024" doc:"Of a machine that asks in its own name, instead of a subject."`
+	Email    string `json:"email,omitempty" maxLength:"254" doc:"An invitation, instead of issuer and subject: whoever signs in with this address, verified, at an issuer that is registered for its domain becomes the member."`
+}
+
+// MemberInput is what a tenant says of a member.
+type MemberInput struct {
+	MemberRef
+	Roles      []string          `json:"roles,omitempty" nullable:"false" maxItems:"100" doc:"What the token's group claim says."`
+	Attributes map[string]string `json:"attributes,omitempty" doc:"Further claims. Those of the protocol and of the provider can't be set."`
+}
+
+// PutMembersRequest is the body of putMembers.
+type PutMembersRequest struct {
+	Members []MemberInput `json:"members" nullable:"false" minItems:"1" maxItems:"500"`
+}
+
+// PutMembersAnswer says what was written.
+type PutMembersAnswer struct {
+	Written int           `json:"written"`
+	Errors  []MemberError `json:"errors" nullable:"false"`
+}
+
+// MemberError is a member that was not written.
+type MemberError struct {
+	Index int       `json:"index" doc:"In the request, from 0."`
+	Error ErrorInfo `json:"error"`
+}
+
+// Member is a member of a tenant, or an invitation.
+type Member struct {
+	MemberRef
+	Roles      []string          `json:"roles" nullable:"false"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Since      time.Time         `json:"since"`
+}
+
+// MemberList is a page.
+type MemberList struct {
+	Members   []Member `json:"members" nullable:"false"`
+	NextToken string   `json:"nextToken,omitempty" doc:"Of the next page; absent on the last one."`
+}
+
+// SetActiveRequest says which tenant a member's tokens are for.
+type SetActiveRequest struct {
+	MemberRef
+	Client string `json:"client,omitempty" maxLength:"1024" doc:"At this client only. Left out: at all for which nothing else was chosen."`
+	Tenant string `json:"tenant" maxLength:"128" example:"acme"`
+}
+
+// TokenHookRequest says who a token is about to be issued for.
+type TokenHookRequest struct {
+	Issuer        string   `json:"issuer" minLength:"1" maxLength:"2048" doc:"The provider's issuer URL, as it will be in the token."`
+	Subject       string   `json:"subject,omitempty" maxLength:"1024" doc:"Left out where a machine asks in its own name."`
+	ClientID      string   `json:"clientId,omitempty" maxLength:"1024"`
+	Email         string   `json:"email,omitempty" maxLength:"254"`
+	EmailVerified bool     `json:"emailVerified,omitempty" doc:"By the provider. An invitation is redeemed by a verified address only."`
+	Claims        []string `json:"claims,omitempty" nullable:"false" maxItems:"1000" doc:"Names of the claims that the token would have."`
+}
+
+// TokenHookAnswer is what the token must say.
+type TokenHookAnswer struct {
+	Tenant   string         `json:"tenant"`
+	Claims   map[string]any `json:"claims" doc:"To set, in place of what the token would have said."`
+	Suppress []string       `json:"suppress" nullable:"false" doc:"To leave out: those of the request's claims that could be taken for one of copse's."`
+}
+
 // GatewayRequest is the body of POST /v1/authorize/request.
 type GatewayRequest struct {
 	Method  string            `json:"method" example:"GET"`

@@ -62,7 +62,7 @@ func TestLaw8NothingIsLeftAfterOffboarding(t *testing.T) {
 	dir := t.TempDir()
 	s, p := start(t, dataIn(dir)), newIDP(t)
 	words := []string{"gone-tenant-7f3a", "canary-first-text", "canary-later-text", "canary-name", "CanaryType", "canary-description",
-		"canary-user", "canary-loose-text", "canary-key"}
+		"canary-user", "canary-loose-text", "canary-key", "canary-member", "canary-role", "canary-invited"}
 	const name = "gone-tenant-7f3a"
 	neighbour := s.onboard("stays", map[string]string{"view": aliceViews})
 
@@ -80,6 +80,12 @@ func TestLaw8NothingIsLeftAfterOffboarding(t *testing.T) {
 	wantStatus(t, loose, 200)
 	key := decode[api.CreatedKey](t, s.must(201, "POST", "/v1/keys", api.CreateKeyRequest{
 		Description: "canary-key", Scope: api.KeyScope{Tenant: name}, Verbs: []string{"read", "decide"}}))
+	for _, tenant := range []string{name, "stays"} {
+		s.must(200, "PUT", "/v1/tenants/"+tenant+"/members", api.PutMembersRequest{Members: []api.MemberInput{
+			{MemberRef: api.MemberRef{Issuer: p.URL, Subject: "in-both"}, Roles: []string{map[bool]string{true: "canary-role", false: "clerk"}[tenant == name]}}}})
+	}
+	s.must(200, "PUT", "/v1/tenants/"+name+"/members", api.PutMembersRequest{Members: []api.MemberInput{
+		{MemberRef: api.MemberRef{Issuer: p.URL, Subject: "canary-member"}}, {MemberRef: api.MemberRef{Email: "canary-invited@example.com"}}}})
 	s.must(200, "POST", "/v1/tenants/"+name+"/suspend", nil)
 	s.must(200, "POST", "/v1/tenants/"+name+"/resume", nil)
 	user := p.token(name, "canary-user")
@@ -100,6 +106,9 @@ func TestLaw8NothingIsLeftAfterOffboarding(t *testing.T) {
 	}
 	s.must(404, "GET", "/v1/policy-stores/"+tenant.PolicyStoreID, nil)
 	s.must(404, "GET", "/v1/tenants/"+name, nil)
+	if list := decode[api.MemberList](t, s.must(200, "GET", "/v1/tenants/stays/members", nil)); len(list.Members) != 1 || list.Members[0].Subject != "in-both" {
+		t.Errorf("the neighbour's members are %+v", list.Members)
+	}
 	s.must(404, "DELETE", "/v1/tenants/"+name, nil)
 	if r := s.amazon(s.root, "GetPolicyStore", fmt.Sprintf(`{"policyStoreId":%q}`, tenant.PolicyStoreID)); !strings.Contains(r.body, "ResourceNotFoundException") {
 		t.Errorf("GetPolicyStore: %v", r)

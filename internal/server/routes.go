@@ -23,7 +23,7 @@ func (s *Server) route() error {
 		quiet = slog.New(slog.DiscardHandler)
 	}
 	control, err := api.New(api.Config{
-		Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Version: s.cfg.Version, Log: s.log,
+		Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Version: s.cfg.Version, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -51,6 +51,8 @@ func (s *Server) route() error {
 		{Pattern: "/v1/", Handler: control},
 	}
 	s.routes = append(s.routes, gateways...)
+	list, choose := authorizer.NewMe(authorize, s.Members)
+	s.routes = append(s.routes, Route{Pattern: "GET /v1/me/tenant", Handler: list}, Route{Pattern: "PUT /v1/me/tenant", Handler: choose})
 	for _, r := range control.Routes() {
 		s.routes = append(s.routes, Route{Pattern: r.Method + " " + r.Path, Open: r.Open, Handler: control})
 	}

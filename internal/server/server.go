@@ -22,6 +22,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/memory"
@@ -36,6 +37,8 @@ type Server struct {
 	PolicyStores *policystore.Service
 	Tenants      *tenant.Service
 	Verifier     *token.Verifier
+
+	Members *member.Service
 
 	contexts *token.ContextSigner // nil: no contexts are signed
 
@@ -125,12 +128,20 @@ func (s *Server) open(ctx context.Context) error {
 				v.ForgetTenant(id)
 			}
 		},
-		Log: s.log, Metrics: s.registry,
+		Leaving: member.Leaving,
+		Left:    func(ctx context.Context, id copse.TenantID, i copse.Incarnation) { s.Members.Left(ctx, id, i) },
+		Log:     s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.Tenants.Close)
+	s.Members, err = member.New(member.Config{Backend: s.backend, Directory: s.Tenants, Issuer: s.Tenants.Issuer, Log: s.log, Metrics: s.registry})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.Members.Close)
+	s.Members.Resume()
 	s.Verifier, err = token.New(token.Config{Issuer: s.Tenants.Issuer, Fetch: fetch, Metrics: s.registry})
 	if err != nil {
 		return err

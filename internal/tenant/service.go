@@ -32,6 +32,10 @@ type Config struct {
 	// Changed is told that a tenant was made, suspended, resumed or deleted, before that is
 	// acknowledged. It must neither block nor call the service. nil: nobody.
 	Changed func(id copse.TenantID)
+	// Leaving gives what else is written in the commit that deletes a tenant, and Left is called after it.
+	// nil: nothing.
+	Leaving func(id copse.TenantID, incarnation copse.Incarnation) (storage.Write, error)
+	Left    func(ctx context.Context, id copse.TenantID, incarnation copse.Incarnation)
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -43,6 +47,8 @@ type Service struct {
 	policyStores *policystore.Service
 	checkURL     func(url string) error
 	changed      func(id copse.TenantID)
+	leaving      func(id copse.TenantID, incarnation copse.Incarnation) (storage.Write, error)
+	left         func(ctx context.Context, id copse.TenantID, incarnation copse.Incarnation)
 	log          *slog.Logger
 
 	entries  *storage.Cache[copse.TenantID, copse.DirectoryEntry]
@@ -74,7 +80,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: head.Incarnation, policyStores: cfg.PolicyStores,
-		checkURL: cfg.CheckIssuerURL, changed: cfg.Changed, log: cfg.Log,
+		checkURL: cfg.CheckIssuerURL, changed: cfg.Changed, leaving: cfg.Leaving, left: cfg.Left, log: cfg.Log,
 	}
 	if s.changed == nil {
 		s.changed = func(copse.TenantID) {}

@@ -261,7 +261,7 @@ func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.Tenant
 }
 
 // Delete offboards: directory row, then policy store, then the history rows that name the tenant,
-// and the tenant from every issuer that listed it. NotFound when absent. Access keys of the tenant go
+// and the tenant from every issuer that listed it. NotFound when absent. Access keys and members of the tenant go
 // too, and so does an issuer whose every token was of this tenant.
 func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID) error {
 	if err := requireAdmin(c); err != nil {
@@ -277,6 +277,9 @@ func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID
 			return err
 		}
 		err = s.policyStores.Release(ctx, c, r.PolicyStore, u)
+		if err == nil && s.left != nil {
+			s.left(ctx, id, r.Incarnation)
+		}
 		if !errors.Is(err, storage.ErrConflict) {
 			return err
 		}
@@ -294,6 +297,13 @@ func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policys
 	u := policystore.Unbind{
 		Require: []storage.Requirement{{Key: rulesKey, Expect: version}},
 		Writes:  []storage.Write{{Key: tenantKey(id), Expect: storage.Version(r.version)}},
+	}
+	if s.leaving != nil {
+		note, err := s.leaving(id, r.Incarnation)
+		if err != nil {
+			return policystore.Unbind{}, err
+		}
+		u.Writes = append(u.Writes, note)
 	}
 	for _, issuer := range listing {
 		reg, err := s.readIssuer(ctx, issuer)

@@ -206,3 +206,17 @@ func claimPath(claim string) []string {
 	}
 	return names
 }
+
+// subject is whose token it is and which client's, as far as it says so.
+func (o object) subject(kind copse.TokenType) (subject, client string) {
+	subject, _ = o.text("sub")
+	for _, name := range []string{"client_id", "azp", "cid"} {
+		if client, _ = o.text(name); client != "" {
+			return subject, client
+		}
+	}
+	if kind == copse.TokenID {
+		client, _ = o.text("aud")
+	}
+	return subject, client
+}

@@ -36,6 +36,9 @@ type Verified struct {
 	Tenant    copse.TenantID // the issuer may speak for it; empty where none is asked for
 	TokenType copse.TokenType
 	Principal types.EntityUID
+	// Subject and ClientID are who and through what, in the provider's words: sub, and client_id, azp or
+	// the one audience of an ID token. Empty where the token does not say.
+	Subject, ClientID string
 	// Entities: the principal with its attributes and groups; Context: {"token": {...}} for an access
 	// token. Both Cedar JSON.
 	Entities, Context copse.Data
@@ -211,6 +214,7 @@ func (v *Verifier) prove(ctx context.Context, u *unverified, r *rules) (*entry, 
 	}
 	now := time.Now()
 	verified := &Verified{Issuer: u.issuer, TokenType: r.tokenType}
+	verified.Subject, verified.ClientID = u.claims.subject(r.tokenType)
 	if verified.Expires, err = u.checkClaims(r, now); err != nil {
 		return nil, err
 	}

@@ -35,8 +35,9 @@
 // # Erasing
 //
 // secure_delete overwrites what is deleted, and after the last step of an erasure the write-ahead log is
-// checkpointed and truncated; what is forgotten leaves the file in the next quiet moment. Older backups
-// still hold what they held. The file does not shrink.
+// checkpointed and truncated; what is forgotten leaves the file in the next quiet moment. Then a file
+// of up to 64 MB is rewritten as well, because unused parts of pages hold copies of rows that SQLite moved; a larger one
+// keeps those until it is compacted. Older backups still hold what they held.
 //
 // # Opening
 //

@@ -55,6 +55,7 @@ type writer struct {
 	trimming   bool  // feed rows may be past their retention
 	truncating bool  // the log is to be emptied
 	untidy     bool  // the log is to be emptied in a quiet moment
+	remnants   bool  // unused parts of pages may hold what was erased
 }
 
 // counters of the file-wide sequences.
@@ -69,7 +70,7 @@ type writeStmts struct {
 	head, version, counters                                         *stmt
 	upsertHead, upsertItem, deleteItem, history, feed, audit, count *stmt
 	eraseItems, eraseHistory, eraseFeed, eraseHead                  *stmt
-	forget, trim, checkpoint                                        *stmt
+	forget, trim, checkpoint, vacuum                                *stmt
 }
 
 func openWriter(b *Backend, path string) (*writer, error) {
@@ -101,7 +102,7 @@ func (w *writer) prepare() error {
 		{&s.upsertHead, upsertHead}, {&s.upsertItem, upsertItem}, {&s.deleteItem, deleteItem},
 		{&s.history, insertHistory}, {&s.feed, insertFeed}, {&s.audit, insertAudit}, {&s.count, updateCounter},
 		{&s.eraseItems, eraseItems}, {&s.eraseHistory, eraseHistory}, {&s.eraseFeed, eraseFeed}, {&s.eraseHead, eraseHead},
-		{&s.forget, forgetRows}, {&s.trim, trimFeed}, {&s.checkpoint, "PRAGMA wal_checkpoint(TRUNCATE)"},
+		{&s.forget, forgetRows}, {&s.trim, trimFeed}, {&s.checkpoint, "PRAGMA wal_checkpoint(TRUNCATE)"}, {&s.vacuum, "VACUUM"},
 	} {
 		var err error
 		if *p.to, err = w.conn.prepare(p.text); err != nil {
@@ -171,7 +172,7 @@ func (w *writer) run() {
 			continue
 		}
 		var quiet <-chan time.Time
-		if w.untidy {
+		if w.untidy || w.truncating || w.remnants { // truncating: a reader was in the way
 			quiet = time.After(tidyAfter)
 		}
 		select {
@@ -181,10 +182,11 @@ func (w *writer) run() {
 			}
 			w.group(j)
 		case <-quiet:
+			w.sweep()
 			w.empty()
 		case <-tick.C:
 			w.trimming = true
-			if w.truncating || w.untidy {
+			if w.truncating || w.untidy { // no moment was quiet
 				w.empty()
 			}
 		}
@@ -230,6 +232,7 @@ func (w *writer) group(first *job) {
 func (w *writer) finish(jobs []*job) {
 	for _, j := range jobs {
 		w.untidy = w.untidy || j.tidy
+		w.remnants = w.remnants || j.tidy || j.truncate
 		if w.truncating = w.truncating || j.truncate; !j.truncate {
 			close(j.done)
 		}
@@ -326,7 +329,26 @@ func (w *writer) trim() {
 	w.trimming = err == nil && removed == w.trimRows
 }
 
-// empty truncates the log. A reader may be in the way: the next group tries again, or the next tick.
+// sweepPages bounds what is rewritten in a quiet moment: 64 MB, a quarter of a second.
+const sweepPages = 16 << 10
+
+// sweep rewrites the file, when it is small. secure_delete overwrites the rows that are deleted, but SQLite
+// moves rows between pages as they fill and leaves copies in the unused parts of pages, which nothing
+// overwrites until they are used again. A larger file keeps those until it is compacted.
+func (w *writer) sweep() {
+	if !w.remnants {
+		return
+	}
+	w.remnants = false
+	if pages, err := w.conn.value("PRAGMA page_count"); err != nil || pages.(int64) > sweepPages {
+		return
+	}
+	// A failure, a full disk for instance, leaves the file as it is; the next erasure tries again.
+	_, _ = w.stmts.vacuum.exec()
+	w.untidy = true
+}
+
+// empty truncates the log. A reader may be in the way: the next group tries again, or the next quiet moment.
 func (w *writer) empty() {
 	busy := true
 	_, err := w.stmts.checkpoint.one(func(r *row) error {
