@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +26,12 @@ func leavingKey(tenant copse.TenantID, incarnation copse.Incarnation) storage.Ke
 
 // How much is erased before a deletion is acknowledged; the rest goes in the background.
 const (
-	eraseBatch  = 200
-	syncBatches = 20
-	retryEvery  = 10 * time.Second
+	eraseBatch = 200
+	syncRows   = 20 * eraseBatch
+	retryEvery = 10 * time.Second
 )
 
-// eraser erases what deleted tenants left, one batch after the other.
+// eraser erases what deleted tenants and former members left.
 type eraser struct {
 	s    *Service
 	ctx  context.Context
@@ -78,17 +79,13 @@ func (e *eraser) run() {
 // Left erases the members of a tenant that was just deleted: before it returns or, when there are many, in
 // the background. What is not erased yet is of an incarnation that is gone, and means nothing.
 func (s *Service) Left(ctx context.Context, tenant copse.TenantID, incarnation copse.Incarnation) {
-	for range syncBatches {
-		done, err := s.eraseSome(context.WithoutCancel(ctx), tenant, incarnation)
-		if err != nil {
-			s.log.Warn("erasing the members of a deleted tenant goes on in the background", "error", err)
-			break
-		}
-		if done {
-			return
-		}
+	done, err := s.eraseLife(context.WithoutCancel(ctx), tenant, incarnation, syncRows)
+	if err != nil {
+		s.log.Warn("erasing the members of a deleted tenant goes on in the background", "error", err)
 	}
-	s.Resume()
+	if !done {
+		s.Resume()
+	}
 }
 
 // Resume has the background erase what notes speak of, those of a former process included.
@@ -99,9 +96,20 @@ func (s *Service) Resume() {
 	}
 }
 
-// eraseNotes erases a batch for the first note; done when there is none.
+// eraseNotes does what one note says; done when there is none.
 func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
-	items, err := s.backend.Scan(ctx, storage.Directory(), kindLeaving, "", 1)
+	items, err := s.backend.Scan(ctx, storage.Directory(), kindFormer, "", 1)
+	if err != nil {
+		return false, err
+	}
+	if len(items) > 0 {
+		var note formerBody
+		if err := decode(items[0], &note); err != nil {
+			return false, err
+		}
+		return false, s.forgetNoted(ctx, items[0].Key, note)
+	}
+	items, err = s.backend.Scan(ctx, storage.Directory(), kindLeaving, "", 1)
 	if err != nil || len(items) == 0 {
 		return err == nil, err
 	}
@@ -110,15 +118,17 @@ func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
 	if err := incarnation.UnmarshalText([]byte(text)); err != nil {
 		return false, err
 	}
-	_, err = s.eraseSome(ctx, copse.TenantID(tenant), incarnation)
+	_, err = s.eraseLife(ctx, copse.TenantID(tenant), incarnation, math.MaxInt)
 	return false, err
 }
 
-// eraseSome erases a batch of one tenant's rows, their history included, and at the end the note.
-func (s *Service) eraseSome(ctx context.Context, tenant copse.TenantID, incarnation copse.Incarnation) (done bool, err error) {
+// eraseLife erases the rows of one life of a tenant, their history included, and at the end the note; done is
+// false after it looked at most rows. It goes once over all that the name has: those of a successor, which
+// stay, may be many, and none of this life is added any more, as what makes members requires the tenant's row.
+func (s *Service) eraseLife(ctx context.Context, tenant copse.TenantID, incarnation copse.Incarnation, most int) (done bool, err error) {
 	prefix := string(tenant) + "/"
-	after, erased := prefix, 0
-	for erased < eraseBatch {
+	after := prefix
+	for seen := 0; seen < most; {
 		items, err := s.backend.Scan(ctx, storage.Directory(), kindMembership, after, eraseBatch)
 		if err != nil {
 			return false, err
@@ -128,11 +138,11 @@ func (s *Service) eraseSome(ctx context.Context, tenant copse.TenantID, incarnat
 			if !ok {
 				return true, s.finishErasing(ctx, tenant, incarnation)
 			}
-			after = item.ID
 			if err := s.eraseRow(ctx, item, tenant, incarnation, id); err != nil {
 				return false, err
 			}
-			erased++
+			after = item.ID
+			seen++
 		}
 		if len(items) < eraseBatch {
 			return true, s.finishErasing(ctx, tenant, incarnation)
@@ -141,34 +151,43 @@ func (s *Service) eraseSome(ctx context.Context, tenant copse.TenantID, incarnat
 	return false, nil
 }
 
-// eraseRow takes one membership or invitation of a former life away, and leaves those of a present one.
+// eraseRow takes one membership or invitation of a former life away, and leaves those of a present one. What
+// history has of it goes in either case: a successor's row may have been written over one of the former life.
 func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.TenantID, incarnation copse.Incarnation, id string) error {
-	var index membershipBody
-	if err := decode(item, &index); err != nil {
-		return err
+	var err error
+	for range maxAttempts {
+		var index membershipBody
+		if err := decode(item, &index); err != nil {
+			return err
+		}
+		var writes []storage.Write
+		if index.Incarnation == incarnation {
+			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
+		}
+		row, key, rowErr := s.withoutLife(ctx, &index, tenant, incarnation, id)
+		if rowErr != nil {
+			return rowErr
+		}
+		if row != nil {
+			writes = append(writes, *row)
+		}
+		if len(writes) > 0 {
+			err = s.commit(ctx, storage.ActorSystem, "EraseMember", nil, writes)
+		}
+		if err == nil {
+			return s.forget(ctx, key, item.Key)
+		}
+		if !errors.Is(err, storage.ErrConflict) {
+			return err
+		}
+		if item, err = s.backend.Get(ctx, storage.Directory(), item.Key); err != nil {
+			if errors.Is(err, storage.ErrNotFound) {
+				return s.forget(ctx, key, storage.Key{Kind: kindMembership, ID: string(tenant) + "/" + id})
+			}
+			return err
+		}
 	}
-	var writes []storage.Write
-	if index.Incarnation == incarnation {
-		writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
-	}
-	row, forget, err := s.withoutLife(ctx, &index, tenant, incarnation, id)
-	if err != nil {
-		return err
-	}
-	if row != nil {
-		writes = append(writes, *row)
-	}
-	if len(writes) == 0 {
-		return nil
-	}
-	if err := s.commit(ctx, storage.ActorSystem, "EraseMember", nil, writes); err != nil {
-		return err // a conflict too: the next batch looks again
-	}
-	keys := []storage.Key{forget}
-	if index.Incarnation == incarnation {
-		keys = append(keys, item.Key)
-	}
-	return s.forget(ctx, keys...)
+	return storage.ErrConflict
 }
 
 // withoutLife is the write that takes an incarnation out of a member or an invitation away; nil where it is
@@ -231,4 +250,34 @@ func (s *Service) forget(ctx context.Context, keys ...storage.Key) error {
 		}
 	}
 	return nil
+}
+
+// A membership that ended, or an invitation that was redeemed, has no row any more that would lead to it when
+// the tenant is deleted: so its history is erased when it ends. former is the note of it, in the same commit.
+func former(tenant copse.TenantID, id string, row storage.Key) (storage.Write, formerBody, error) {
+	body := formerBody{V: bodyVersion, Keys: []formerKey{{row.Kind, row.ID}, {kindMembership, string(tenant) + "/" + id}}}
+	note, err := put(storage.Key{Kind: kindFormer, ID: string(tenant) + "/" + id}, body, storage.Any())
+	return note, body, err
+}
+
+// forgetFormer does what a note says, here or, where that fails, in the background.
+func (s *Service) forgetFormer(ctx context.Context, note storage.Key, body formerBody) {
+	if err := s.forgetNoted(context.WithoutCancel(ctx), note, body); err != nil {
+		s.log.Warn("erasing what history has of a former member goes on in the background", "error", err)
+		s.Resume()
+	}
+}
+
+func (s *Service) forgetNoted(ctx context.Context, note storage.Key, body formerBody) error {
+	keys := []storage.Key{note}
+	for _, k := range body.Keys {
+		keys = append(keys, storage.Key(k))
+	}
+	if err := s.forget(ctx, keys[1:]...); err != nil {
+		return err
+	}
+	if err := s.commit(ctx, storage.ActorSystem, "EraseFormerMember", nil, []storage.Write{{Key: note, Expect: storage.Any()}}); err != nil {
+		return err
+	}
+	return s.forget(ctx, note)
 }

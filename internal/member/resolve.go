@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/storage"
 )
 
@@ -167,8 +168,8 @@ func (s *Service) tryRedeem(ctx context.Context, in *inviteBody, inviteID string
 	if err != nil || !found {
 		return err
 	}
-	entry, err := s.directory.Lookup(ctx, in.Tenant)
-	if err != nil && copse.KindOf(err) == copse.NotFound || err == nil && entry.Incarnation != still.Incarnation {
+	at, err := s.placeOf(ctx, access.System(), access.Write, in.Tenant)
+	if err != nil && copse.KindOf(err) == copse.NotFound || err == nil && at.entry.Incarnation != still.Incarnation {
 		return nil
 	}
 	if err != nil {
@@ -196,13 +197,22 @@ func (s *Service) tryRedeem(ctx context.Context, in *inviteBody, inviteID string
 		}
 		writes = append(writes, row, index) // the tenant's count stays: one row for another
 	} else {
-		counted, err := s.counted(ctx, entry, -1)
+		counted, err := s.counted(ctx, at.entry, -1)
 		if err != nil {
 			return err
 		}
 		writes = append(writes, counted)
 	}
-	return s.commit(ctx, storage.ActorSystem, "RedeemInvitation", nil, writes)
+	note, ended, err := former(in.Tenant, inviteID, key)
+	if err != nil {
+		return err
+	}
+	// The tenant's row is required, or a deletion under way could miss the member.
+	if err := s.commit(ctx, storage.ActorSystem, "RedeemInvitation", []storage.Requirement{at.row}, append(writes, note)); err != nil {
+		return err
+	}
+	s.forgetFormer(ctx, note.Key, ended)
+	return nil
 }
 
 // Choice is a tenant that somebody could act for.

@@ -20,6 +20,7 @@ const (
 	kindInvite     storage.Kind = "member-invite" // id = Who.id/tenant
 	kindCount      storage.Kind = "members-of"    // id = tenant
 	kindLeaving    storage.Kind = "members-leave" // id = tenant/incarnation: rows of a deleted tenant to erase
+	kindFormer     storage.Kind = "member-former" // id = tenant/Who.id: history of a membership that ended, to erase
 )
 
 type memberBody struct {
@@ -77,6 +78,17 @@ type inviteBody struct {
 	tenantOf
 }
 
+// formerBody names the rows whose history is to be erased.
+type formerBody struct {
+	V    int         `json:"v"`
+	Keys []formerKey `json:"keys"`
+}
+
+type formerKey struct {
+	Kind storage.Kind `json:"kind"`
+	ID   string       `json:"id"`
+}
+
 type countBody struct {
 	V           int               `json:"v"`
 	Incarnation copse.Incarnation `json:"incarnation"`
@@ -122,6 +134,8 @@ func decode(item storage.Item, into any) error {
 	case *inviteBody:
 		version = b.V
 	case *countBody:
+		version = b.V
+	case *formerBody:
 		version = b.V
 	}
 	if err == nil && version != bodyVersion {

@@ -346,8 +346,17 @@ func (s *Service) Remove(ctx context.Context, c access.Caller, tenant copse.Tena
 		if counted, err = s.counted(ctx, at.entry, -1); err != nil {
 			break
 		}
+		var note storage.Write
+		var body formerBody
+		if note, body, err = former(tenant, who.id(), row.Key); err != nil {
+			break
+		}
 		index := storage.Write{Key: membershipKey(tenant, who.id()), Expect: storage.Any()}
-		if err = s.commit(ctx, c.KeyID, "RemoveMember", []storage.Requirement{at.row}, []storage.Write{row, counted, index}); !errors.Is(err, storage.ErrConflict) {
+		err = s.commit(ctx, c.KeyID, "RemoveMember", []storage.Requirement{at.row}, []storage.Write{row, counted, index, note})
+		if err == nil {
+			s.forgetFormer(ctx, note.Key, body)
+		}
+		if !errors.Is(err, storage.ErrConflict) {
 			break
 		}
 	}
