@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, golangci-lint
 	$(LINT) run ./...
 
 bench: ## the figures of docs/performance.md, as ratios in one run
-	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./bench/ ./internal/engine/
+	$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./bench/ ./internal/engine/ ./cmd/copse-lambda/
 
 bench-rust: ## the engine against Cedar's own crate; needs cargo
 	cd bench/rust && cargo build --release --locked

@@ -48,9 +48,11 @@ var imports = map[string]string{
 	"internal/policyfiles": ". cedar-types json internal/policystore internal/engine",
 	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	// AWS's SDK speaks to policy stores elsewhere; cmd reaches it through here.
-	"remote":            ". json aws",
-	"copsetest":         ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse":         ". internal/access internal/api internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	"remote":    ". json aws",
+	"copsetest": ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
+	"cmd/copse": ". internal/access internal/api internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	// Runs in AWS's Lambda, beside no storage: a test there holds what it links against this row's spirit.
+	"cmd/copse-lambda":  "lambda",
 	"examples/payments": "",
 
 	// The check inside a service. It verifies tokens by the same code as the server, and counts as it does.
@@ -86,6 +88,7 @@ var testImports = map[string]string{
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/*",
 	"cmd/copse":               "internal/pgtest",
+	"cmd/copse-lambda":        "copsetest",
 	"remote":                  "copsetest",
 	"rls":                     "internal/pgtest",
 	"pep":                     "embedded internal/* json jwt chi echo",

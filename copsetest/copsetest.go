@@ -68,6 +68,12 @@ func Log(log *slog.Logger) Option { return func(c *dev.Config) { c.Server.Log = 
 // fail because its machine is fast.
 func Plan(name string) Option { return func(c *dev.Config) { c.Server.DefaultPlan = name } }
 
+// Routes gives the server the route table of a file, for requests at gateways, and has it sign contexts as
+// https://copse.test.
+func Routes(file string) Option {
+	return func(c *dev.Config) { c.Server.RoutesFile, c.Server.PublicURL = file, "https://copse.test" }
+}
+
 // IssuerKeys has the keys of an issuer fetched from an address on this machine, so that a test can sign
 // as an issuer whose name is somebody else's to answer for.
 func IssuerKeys(issuer, keysURL string) Option {

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
+)
+
+// errUnauthorized has the one text that a REST API answers with 401.
+var errUnauthorized = errors.New("Unauthorized") //nolint:staticcheck // API Gateway compares it byte by byte
+
+// errRefused: copse says that the request must not pass, without having decided.
+var errRefused = errors.New("refused")
+
+// passing is a request at the gateway.
+type passing struct {
+	authorization string
+	method        string
+	target        string // path and query
+	headers       map[string]string
+}
+
+func (f *function) restToken(ctx context.Context, event json.RawMessage) (any, error) {
+	var in events.APIGatewayCustomAuthorizerRequest
+	if err := json.Unmarshal(event, &in); err != nil {
+		return nil, fmt.Errorf("the event can't be read")
+	}
+	method, path, err := ofARN(in.MethodArn)
+	if err != nil {
+		return nil, err
+	}
+	return f.iam(ctx, in.MethodArn, &passing{authorization: in.AuthorizationToken, method: method, target: path})
+}
+
+// restRequest answers REST APIs, and HTTP APIs with payloads of version 1.0.
+func (f *function) restRequest(ctx context.Context, event json.RawMessage) (any, error) {
+	var in events.APIGatewayCustomAuthorizerRequestTypeRequest
+	if err := json.Unmarshal(event, &in); err != nil {
+		return nil, fmt.Errorf("the event can't be read")
+	}
+	p := &passing{method: in.HTTPMethod, target: in.Path}
+	if query := url.Values(in.MultiValueQueryStringParameters); len(query) > 0 {
+		p.target += "?" + query.Encode()
+	}
+	header := http.Header{}
+	for name, value := range in.Headers {
+		header[http.CanonicalHeaderKey(name)] = []string{value}
+	}
+	for name, values := range in.MultiValueHeaders { // they say more: a header that stands twice
+		header[http.CanonicalHeaderKey(name)] = values
+	}
+	if err := f.take(p, header); err != nil {
+		return f.denyARN(in.MethodArn), nil
+	}
+	return f.iam(ctx, in.MethodArn, p)
+}
+
+func (f *function) httpAPI(ctx context.Context, event json.RawMessage) (any, error) {
+	var in events.APIGatewayV2CustomAuthorizerV2Request
+	if err := json.Unmarshal(event, &in); err != nil {
+		return nil, fmt.Errorf("the event can't be read")
+	}
+	path := in.RawPath
+	if stage := in.RequestContext.Stage; stage != "" && stage != "$default" {
+		path = strings.TrimPrefix(path, "/"+stage)
+	}
+	p := &passing{method: in.RequestContext.HTTP.Method, target: path}
+	if in.RawQueryString != "" {
+		p.target += "?" + in.RawQueryString
+	}
+	header := http.Header{}
+	for name, value := range in.Headers { // a header that stands twice is joined with a comma, which no token has
+		header[http.CanonicalHeaderKey(name)] = []string{value}
+	}
+	err := f.take(p, header)
+	if !f.simple {
+		if err != nil {
+			return f.denyARN(in.RouteArn), nil
+		}
+		return f.iam(ctx, in.RouteArn, p)
+	}
+	denied := events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: false, Context: map[string]any{}}
+	if err != nil {
+		return denied, nil
+	}
+	passed, err := f.ask(ctx, p)
+	switch {
+	case errors.Is(err, errUnauthorized), errors.Is(err, errRefused):
+		return denied, nil // an HTTP API has no 401 for this
+	case err != nil:
+		return nil, err
+	case passed.Decision != "ALLOW":
+		return denied, nil
+	}
+	return events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: true, Context: passed.context()}, nil
+}
+
+// take fills in what headers say.
+func (f *function) take(p *passing, header http.Header) error {
+	values := header["Authorization"]
+	if len(values) > 1 {
+		return errRefused
+	}
+	if len(values) == 1 {
+		p.authorization = values[0]
+	}
+	for _, name := range f.headers {
+		switch values := header[http.CanonicalHeaderKey(name)]; {
+		case len(values) > 1:
+			return errRefused
+		case len(values) == 1:
+			if p.headers == nil {
+				p.headers = map[string]string{}
+			}
+			p.headers[name] = values[0]
+		}
+	}
+	return nil
+}
+
+// iam answers with a policy for exactly the request's resource: docs/decisions/012 says why, and why that
+// needs a TTL of 0 to be right for every route.
+func (f *function) iam(ctx context.Context, arn string, p *passing) (any, error) {
+	passed, err := f.ask(ctx, p)
+	switch {
+	case errors.Is(err, errUnauthorized):
+		return nil, errUnauthorized
+	case errors.Is(err, errRefused):
+		return f.denyARN(arn), nil
+	case err != nil:
+		return nil, err
+	case passed.Decision != "ALLOW", !literalARN(arn):
+		return f.denyARN(arn), nil
+	}
+	return policy(passed.Tenant+"/"+passed.Principal.Type+"/"+passed.Principal.ID, "Allow", arn, passed.context()), nil
+}
+
+func (f *function) denyARN(arn string) any { return policy("nobody", "Deny", arn, nil) }
+
+func policy(principal, effect, arn string, values map[string]any) events.APIGatewayCustomAuthorizerResponse {
+	return events.APIGatewayCustomAuthorizerResponse{
+		PrincipalID: principal,
+		PolicyDocument: events.APIGatewayCustomAuthorizerPolicy{Version: "2012-10-17", Statement: []events.IAMPolicyStatement{
+			{Action: []string{"execute-api:Invoke"}, Effect: effect, Resource: []string{arn}},
+		}},
+		Context: values,
+	}
+}
+
+// maxResource is the longest resource that API Gateway takes in a policy.
+const maxResource = 512
+
+// literalARN refuses what a policy would read as a pattern: a request for /invoices/* must not make a policy
+// for all invoices.
+func literalARN(arn string) bool {
+	return len(arn) <= maxResource && !strings.ContainsAny(arn, "*?$")
+}
+
+// ofARN takes method and path out of arn:aws:execute-api:region:account:api/stage/METHOD/path.
+func ofARN(arn string) (method, path string, err error) {
+	parts := strings.SplitN(arn, "/", 4)
+	if len(parts) < 3 || !strings.HasPrefix(arn, "arn:") {
+		return "", "", fmt.Errorf("the event's methodArn can't be read")
+	}
+	if len(parts) == 4 {
+		path = parts[3]
+	}
+	return parts[2], "/" + path, nil
+}
+
+// context is what the integration may pass on: flat, as REST APIs want it.
+func (a *answer) context() map[string]any {
+	out := map[string]any{"tenant": a.Tenant, "principal": a.Principal.Type + "::" + a.Principal.ID, "decisionId": a.DecisionID}
+	if signed := a.Headers["X-Copse-Context"]; signed != "" {
+		out["copseContext"] = signed
+	}
+	return out
+}
