@@ -146,9 +146,16 @@ func startProgram(t *testing.T, address, name string, args ...string) (stop func
 		path = "/usr/sbin/" + name
 	}
 	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir())
+	return startCommand(t, address, cmd)
+}
+
+// startCommand runs a command until the test ends, and waits until it takes connections.
+func startCommand(t *testing.T, address string, cmd *exec.Cmd) (stop func()) {
+	t.Helper()
+	name := filepath.Base(cmd.Path)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir())
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v: `make deps` installs it", err)
 	}
