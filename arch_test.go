@@ -28,7 +28,7 @@ var imports = map[string]string{
 	"internal/engine": ". cedar-types cedar json",
 
 	// Persistence knows bytes and versions. The cache follows its feed.
-	"internal/storage":                           ". otter",
+	"internal/storage":                           ". otter prometheus", // its cache counts hits
 	"internal/storage/memory":                    ". internal/storage",
 	"internal/storage/sqlite":                    ". internal/storage sqlite sys",
 	"internal/storage/sqlite/testdata/killchild": ". internal/storage internal/storage/sqlite",
@@ -42,7 +42,7 @@ var imports = map[string]string{
 	"internal/api":                               ". cedar-types internal/access internal/member internal/policystore internal/tenant prometheus json huma",
 	"internal/authorizer":                        ". cedar-types internal/access internal/member internal/token prometheus json yaml", // members: who may choose their tenant; yaml: the route table
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
-	"internal/server":                            ". internal/* prometheus yaml",
+	"internal/server":                            ". internal/* prometheus yaml otel", // traces, which none of the parts knows of
 	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
 	// which may know the engine. Links are JSON, and name entities.
 	"internal/policyfiles": ". cedar-types json internal/policystore internal/engine",
@@ -110,6 +110,7 @@ var external = map[string][]string{
 	"huma":        {"github.com/danielgtaylor/huma/v2"},
 	"pgx":         {"github.com/jackc/pgx/v5"},
 	"cobra":       {"github.com/spf13/cobra", "github.com/spf13/pflag"},
+	"otel":        {"go.opentelemetry.io/otel", "go.opentelemetry.io/proto/otlp", "google.golang.org/protobuf"},
 	"yaml":        {"go.yaml.in/yaml/v3"},
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
 	"lambda":      {"github.com/aws/aws-lambda-go"},

@@ -73,6 +73,13 @@ func New(cfg Config) (*Service, error) {
 	s.keys = storage.NewCache(storage.CacheConfig[string, *record]{
 		Load: s.load, MaxWeight: maxCachedKeys, NegativeTTL: unknownTTL,
 	})
+	if cfg.Metrics != nil {
+		for _, c := range s.keys.Collectors("access_key", "access keys", false) {
+			if err := cfg.Metrics.Register(c); err != nil {
+				return nil, fmt.Errorf("access: %w", err)
+			}
+		}
+	}
 	s.stop = cfg.Backend.Follow(s.follow)
 	if err := s.checkMasterKey(); err != nil {
 		s.stop()

@@ -15,7 +15,8 @@ type metrics struct {
 	seconds     prometheus.Histogram
 }
 
-// newMetrics counts what comes to an endpoint, under copse_<name>_total and copse_<name>_seconds.
+// newMetrics counts what comes to an endpoint, under copse_<name>_total and, as everything that
+// decides, by path under copse_decision_seconds.
 func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_" + name + "_total",
@@ -25,9 +26,9 @@ func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 		allow: total.WithLabelValues("allow"),
 		deny:  total.WithLabelValues("deny"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "copse_" + name + "_seconds",
-			Help:    "Time from the request's headers to the written answer.",
-			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 500e-3, 1},
+			Name: "copse_decision_seconds", Help: "Time from a decision request's headers to the written answer, by path.",
+			ConstLabels: prometheus.Labels{"path": name},
+			Buckets:     []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 500e-3, 1},
 		}),
 	}
 	for kind, out := range outcomes {

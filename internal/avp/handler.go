@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -42,7 +43,7 @@ type handler struct {
 	decisionLog  *slog.Logger
 	operations   map[string]operation
 	answered     *prometheus.CounterVec
-	decided      *prometheus.CounterVec
+	deciding     deciding
 	cutters      sync.Pool // of *cutter
 }
 
@@ -66,16 +67,13 @@ func New(cfg Config) (http.Handler, error) {
 			Name: "copse_avp_requests_total",
 			Help: "Requests to the AVP API by operation and exception; no exception is a success.",
 		}, []string{"operation", "exception"}),
-		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "copse_avp_decisions_total",
-			Help: "Decisions of IsAuthorized and its three relatives, each request of a batch counted.",
-		}, []string{"decision"}),
+		deciding: newDeciding(),
 	}
 	for _, op := range operations {
 		h.operations[op.name] = op
 	}
 	if cfg.Metrics != nil {
-		if err := errors.Join(cfg.Metrics.Register(h.answered), cfg.Metrics.Register(h.decided)); err != nil {
+		if err := errors.Join(cfg.Metrics.Register(h.answered), h.deciding.register(cfg.Metrics)); err != nil {
 			return nil, err
 		}
 	}
@@ -91,6 +89,7 @@ const (
 var contentTypes = []string{contentType}
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
 	header := w.Header()
 	requestID := header.Get("X-Request-Id")
 	if requestID == "" {
@@ -121,6 +120,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) // a client that went away needs no answer
+	h.deciding.took(name, time.Since(start))
 }
 
 // serve returns the operation's name (empty until it is known to be one) and its answer.

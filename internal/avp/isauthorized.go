@@ -30,7 +30,7 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 }
 
 func (h *handler) logDecision(ctx context.Context, c *call, q *question, resp *copse.Response) {
-	h.decided.WithLabelValues(resp.Decision.String()).Inc()
+	h.deciding.decided(q, resp.Decision)
 	if h.decisionLog.Enabled(ctx, slog.LevelInfo) {
 		h.decisionLog.LogAttrs(ctx, slog.LevelInfo, "decision",
 			slog.String("requestId", c.requestID), slog.String("key", c.caller.KeyID),

@@ -144,7 +144,7 @@ func (s *Service) CreateAlias(ctx context.Context, c access.Caller, name string,
 			return nil, err
 		}
 		if have := len(body.Aliases); have >= quotas.Quotas.Aliases {
-			return nil, quota(copse.ResourceAlias, "aliases, deleted ones whose names are still reserved included,", have+1, quotas.Quotas.Aliases)
+			return nil, s.metrics.refused(quota(copse.ResourceAlias, "aliases, deleted ones whose names are still reserved included,", have+1, quotas.Quotas.Aliases))
 		}
 		body.Aliases = append(body.Aliases, name)
 		slices.Sort(body.Aliases)

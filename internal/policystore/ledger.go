@@ -370,7 +370,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 			continue
 		}
 		if err != nil {
-			return 0, fromStorage(err, id)
+			return 0, s.metrics.refused(fromStorage(err, id))
 		}
 		l := c.base
 		if len(c.writes) == 0 {

@@ -48,13 +48,14 @@ func (s *Service) charge(ctx context.Context, id copse.PolicyStoreID, r row, ver
 	if limiter.AllowN(time.Now(), min(n, limiter.Burst())) {
 		return nil
 	}
-	what := "writes"
+	rate, what := rateWrites, "writes"
 	switch {
 	case single:
-		what = operation + " calls"
+		rate, what = rateOperation, operation+" calls"
 	case verb == access.Decide:
-		what = "decisions"
+		rate, what = rateDecisions, "decisions"
 	}
+	s.metrics.rates[rate].Inc()
 	return &copse.Error{Kind: copse.Throttled, Resource: copse.ResourcePolicyStore, ID: string(id),
 		Detail: fmt.Sprintf("too many %s: the plan %q allows %d per second of this policy store; try again in a moment",
 			what, plan.Name, limiter.Burst())}

@@ -1,6 +1,8 @@
 package policystore
 
 import (
+	"errors"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/copse-authz/copse"
@@ -14,9 +16,11 @@ type metrics struct {
 	evaluation   prometheus.Counter
 	forbidErrors prometheus.Counter
 	overBudget   prometheus.Counter
+	rates        map[string]prometheus.Counter             // by what was too much
+	quotas       map[copse.ResourceType]prometheus.Counter // by what there was too much of
 }
 
-func newMetrics(r prometheus.Registerer, cache func() (hits, misses uint64, weight int64, entries int)) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -26,7 +30,14 @@ func newMetrics(r prometheus.Registerer, cache func() (hits, misses uint64, weig
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_decision_errors_total", Help: "Decision requests that got no verdict, by kind of error.",
 	}, []string{"kind"})
+	rates := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "copse_rate_refusals_total", Help: "Calls that came faster than the policy store's plan allows: decisions, writes, or those of an operation with a rate of its own.",
+	}, []string{"rate"})
+	quotas := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "copse_quota_refusals_total", Help: "Changes that would have gone beyond a size or count of the policy store's plan, by what there would be too much of.",
+	}, []string{"resource"})
 	m := &metrics{
+		rates: map[string]prometheus.Counter{}, quotas: map[copse.ResourceType]prometheus.Counter{},
 		evaluation:   counter("copse_evaluation_errors_total", "Policies that failed to evaluate and were skipped."),
 		forbidErrors: counter("copse_forbid_errors_total", "Of these, policies that forbid: what they would have forbidden may have been allowed."),
 		overBudget:   counter("copse_over_budget_total", "Decisions that were cut short by their budget, and denied."),
@@ -37,11 +48,17 @@ func newMetrics(r prometheus.Registerer, cache func() (hits, misses uint64, weig
 	for _, k := range copse.Kinds() {
 		m.errors = append(m.errors, failures.WithLabelValues(k.String()))
 	}
+	for _, rate := range []string{rateDecisions, rateWrites, rateOperation} {
+		m.rates[rate] = rates.WithLabelValues(rate)
+	}
+	for _, resource := range quotaResources {
+		m.quotas[resource] = quotas.WithLabelValues(string(resource))
+	}
 	if r == nil {
 		return m, nil
 	}
-	all := []prometheus.Collector{decisions, failures, m.evaluation, m.forbidErrors, m.overBudget}
-	for _, c := range append(all, cacheMetrics(cache)...) {
+	all := []prometheus.Collector{decisions, failures, rates, quotas, m.evaluation, m.forbidErrors, m.overBudget}
+	for _, c := range append(all, snapshots...) {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -49,21 +66,25 @@ func newMetrics(r prometheus.Registerer, cache func() (hits, misses uint64, weig
 	return m, nil
 }
 
-func cacheMetrics(stats func() (hits, misses uint64, weight int64, entries int)) []prometheus.Collector {
-	return []prometheus.Collector{
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "copse_snapshot_cache_hits_total", Help: "Decisions whose policy store was compiled already.",
-		}, func() float64 { hits, _, _, _ := stats(); return float64(hits) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "copse_snapshot_cache_misses_total", Help: "Decisions that waited for their policy store to be loaded.",
-		}, func() float64 { _, misses, _, _ := stats(); return float64(misses) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "copse_snapshot_cache_bytes", Help: "Weight of the policy stores kept compiled.",
-		}, func() float64 { _, _, weight, _ := stats(); return float64(weight) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "copse_snapshot_cache_entries", Help: "Policy stores kept compiled.",
-		}, func() float64 { _, _, _, entries := stats(); return float64(entries) }),
+// What the rates are of.
+const (
+	rateDecisions = "decisions"
+	rateWrites    = "writes"
+	rateOperation = "operation"
+)
+
+// quotaResources are what quotas are of. Any other is not counted: the values of a label are fixed.
+var quotaResources = []copse.ResourceType{copse.ResourcePolicyStore, copse.ResourcePolicy, copse.ResourceTemplate, copse.ResourceSchema,
+	copse.ResourceAlias, copse.ResourceIdentitySource, copse.ResourcePlan}
+
+// refused counts err if a quota is the reason, and passes it on.
+func (m *metrics) refused(err error) error {
+	if e, ok := errors.AsType[*copse.Error](err); ok && e.Kind == copse.QuotaExceeded {
+		if c, ok := m.quotas[e.Resource]; ok {
+			c.Inc()
+		}
 	}
+	return err
 }
 
 func (m *metrics) failed(err error) { m.errors[copse.KindOf(err)].Inc() }

@@ -130,7 +130,7 @@ func New(cfg Config) (*Service, error) {
 	if err := s.knownPlan(context.Background(), "default-plan", s.defaultPlan); err != nil {
 		return nil, err
 	}
-	if s.metrics, err = newMetrics(cfg.Metrics, s.snapshots.Stats); err != nil {
+	if s.metrics, err = newMetrics(cfg.Metrics, s.snapshots.Collectors("snapshot", "compiled policy stores", true)); err != nil {
 		return nil, err
 	}
 	s.eraser = newEraser(s)

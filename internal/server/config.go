@@ -90,6 +90,17 @@ type Config struct {
 	// LogDecisions writes one line per decision of /v1/authorize.
 	LogDecisions bool
 
+	// TraceEndpoint is the URL that spans are sent to, as OTLP over HTTP. Empty: there are no traces, and no
+	// cost. Variables named OTEL_ are not read.
+	TraceEndpoint string
+	// TraceRatio is the share of requests that are traced, between 0 and 1.
+	TraceRatio float64
+	// TraceParents takes trace ids, and whether to trace, from the traceparent header of callers. Only
+	// for servers that none but trusted callers reach: any caller can then have itself traced.
+	TraceParents bool
+	// TraceTenants puts the tenant's id into spans.
+	TraceTenants bool
+
 	// Version of copse, for the OpenAPI document.
 	Version string
 	// LogLevel and LogFormat are for the program that makes Log: debug, info, warn or error, and text
@@ -129,6 +140,7 @@ func DefaultConfig() Config {
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
 		LogDecisions:       true,
+		TraceRatio:         0.01,
 		LogLevel:           "info",
 		LogFormat:          "text",
 	}
@@ -168,6 +180,8 @@ func (s Setting) Default() string {
 		return strconv.Itoa(*p)
 	case *int64:
 		return strconv.FormatInt(*p, 10)
+	case *float64:
+		return strconv.FormatFloat(*p, 'g', -1, 64)
 	case *time.Duration:
 		return p.String()
 	default:
@@ -203,6 +217,10 @@ func Settings() []Setting {
 		{Key: "shutdown-timeout", Usage: "how long requests under way may take when the server is told to end", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
 		{Key: "log-decisions", Usage: "log one line per decision", Bool: true, field: func(c *Config) any { return &c.LogDecisions }},
+		{Key: "trace-endpoint", Usage: "URL of an OTLP/HTTP receiver of traces, such as http://127.0.0.1:4318/v1/traces; empty for no traces", field: func(c *Config) any { return &c.TraceEndpoint }},
+		{Key: "trace-ratio", Usage: "share of requests that are traced, 0 to 1", field: func(c *Config) any { return &c.TraceRatio }},
+		{Key: "trace-parents", Usage: "believe the traceparent header of callers", Bool: true, field: func(c *Config) any { return &c.TraceParents }},
+		{Key: "trace-tenants", Usage: "put the tenant's id into spans", Bool: true, field: func(c *Config) any { return &c.TraceTenants }},
 		{Key: "log-level", Usage: "least important lines to log: debug, info, warn or error", field: func(c *Config) any { return &c.LogLevel }},
 		{Key: "log-format", Usage: "form of the log on standard error: text or json", field: func(c *Config) any { return &c.LogFormat }},
 	}
@@ -235,6 +253,9 @@ func (s Setting) set(c *Config, value string) error {
 	case *int64:
 		*p, err = strconv.ParseInt(value, 10, 64)
 		want = "a whole number"
+	case *float64:
+		*p, err = strconv.ParseFloat(value, 64)
+		want = "a number such as 0.01"
 	case *time.Duration:
 		*p, err = time.ParseDuration(value)
 		want = "a duration such as 30s or 2m"
@@ -264,6 +285,12 @@ func (c *Config) Validate() error {
 	}
 	if c.AllowHTTPIssuers && !c.AllowPrivateIssuers {
 		return copse.Errorf(copse.Invalid, "--allow-http-issuers is for loopback issuers: it needs --allow-private-issuers as well")
+	}
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) {
+		return copse.Errorf(copse.Invalid, "--trace-ratio %v is not between 0 and 1", c.TraceRatio)
+	}
+	if u, err := url.Parse(c.TraceEndpoint); c.TraceEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		return copse.Errorf(copse.Invalid, "--trace-endpoint is not an http or https URL; an example is http://127.0.0.1:4318/v1/traces")
 	}
 	for _, d := range []struct {
 		key   string

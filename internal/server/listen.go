@@ -101,6 +101,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	main := s.httpServer(s.handler)
+	main.ConnState = newConnections(s.registry).state
 	if s.cfg.TLSCert != "" {
 		cert, err := newCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,18 +26,22 @@ const maxBodyBytes = 2*copse.MaxContentsBytes + 1<<20
 type middleware struct {
 	next   http.Handler
 	log    *slog.Logger
+	tracer *tracer // nil: traces are off
 	panics prometheus.Counter
+	flying atomic.Int64
 	byCode [6]prometheus.Counter // by hundreds
 }
 
-func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer) *middleware {
-	m := &middleware{next: next, log: log,
+func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer) *middleware {
+	m := &middleware{next: next, log: log, tracer: t,
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http_panics_total", Help: "Requests that a defect ended."})}
 	codes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_http_requests_total", Help: "Answers of the API's listener by status."}, []string{"code"})
 	for i := 1; i < len(m.byCode); i++ {
 		m.byCode[i] = codes.WithLabelValues(strconv.Itoa(i) + "xx")
 	}
-	reg.MustRegister(m.panics, codes)
+	reg.MustRegister(m.panics, codes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "copse_http_requests_in_flight", Help: "Requests of the API's listener that are being answered.",
+	}, func() float64 { return float64(m.flying.Load()) }))
 	return m
 }
 
@@ -52,11 +57,17 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	}
 	out := &response{ResponseWriter: w}
+	m.flying.Add(1)
 	defer m.finish(out, r, id[0])
+	if m.tracer != nil {
+		m.tracer.serve(m.next, out, r)
+		return
+	}
 	m.next.ServeHTTP(out, r)
 }
 
 func (m *middleware) finish(out *response, r *http.Request, id string) {
+	defer m.flying.Add(-1)
 	if cause := recover(); cause != nil {
 		if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(cause)

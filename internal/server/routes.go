@@ -29,17 +29,17 @@ func (s *Server) route() error {
 		return err
 	}
 	amazon, err := avp.New(avp.Config{
-		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.Verifier.VerifyBy,
+		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.tracer.verifyBy(s.Verifier.VerifyBy),
 		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
 	}
-	authorize := authorizer.Config{
+	authorize := s.tracer.around(authorizer.Config{
 		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
 		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
 		Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
-	}
+	})
 	gateways, err := s.gatewayRoutes(authorize)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (s *Server) route() error {
 	if s.cfg.ExtraRoutes != nil {
 		s.routes = append(s.routes, s.cfg.ExtraRoutes(s.URL())...)
 	}
-	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry)
+	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry, s.tracer)
 	return nil
 }
 
@@ -67,28 +67,29 @@ func (s *Server) route() error {
 // rest is net/http's. A path that is not in its shortest form is nowhere: redirecting it, or cleaning
 // it in silence, would let a proxy in front and this server disagree about what was asked.
 type router struct {
-	fixed map[methodPath]http.Handler
+	fixed map[methodPath]Route
 	mux   *http.ServeMux
 }
 
 type methodPath struct{ method, path string }
 
 func newRouter(routes []Route) *router {
-	rt := &router{fixed: map[methodPath]http.Handler{}, mux: http.NewServeMux()}
+	rt := &router{fixed: map[methodPath]Route{}, mux: http.NewServeMux()}
 	for _, r := range routes {
 		rt.mux.Handle(r.Pattern, r.Handler)
 		method, pattern, ok := strings.Cut(r.Pattern, " ")
 		pattern = strings.TrimSuffix(pattern, "{$}")
 		if ok && method == http.MethodPost && !strings.Contains(pattern, "{") {
-			rt.fixed[methodPath{method, pattern}] = r.Handler
+			rt.fixed[methodPath{method, pattern}] = r
 		}
 	}
 	return rt
 }
 
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h, ok := rt.fixed[methodPath{r.Method, r.URL.Path}]; ok {
-		h.ServeHTTP(w, r)
+	if fixed, ok := rt.fixed[methodPath{r.Method, r.URL.Path}]; ok {
+		r.Pattern = fixed.Pattern // as net/http sets it
+		fixed.Handler.ServeHTTP(w, r)
 		return
 	}
 	if !cleanPath(r.URL.Path) {

@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -45,7 +44,8 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	registry *prometheus.Registry
-	backend  storage.Backend
+	backend  storage.Backend // as the services see it: timed
+	tracer   *tracer         // nil: traces are off
 	root     rootKey
 
 	listener, opsListener net.Listener
@@ -68,7 +68,10 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerProcess(s.registry, cfg.Version)
+	if s.tracer = newTracer(&cfg); s.tracer != nil {
+		s.closers = append(s.closers, s.tracer.close)
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -77,10 +80,11 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 
 // open takes the data directory first: its lock keeps a second process from making a second set of keys.
 func (s *Server) open(ctx context.Context) error {
-	var err error
-	if s.backend, err = s.openBackend(); err != nil {
+	backend, err := s.openBackend()
+	if err != nil {
 		return err
 	}
+	s.backend = newTimedBackend(backend, s.registry, s.tracer)
 	s.closers = append(s.closers, s.backend.Close)
 	masterKey, err := s.loadMasterKey()
 	if err != nil {
@@ -155,7 +159,12 @@ func (s *Server) openBackend() (storage.Backend, error) {
 	if s.cfg.InMemory {
 		return memory.New(), nil
 	}
-	return sqlite.Open(s.cfg.DataDir)
+	b, err := sqlite.Open(s.cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	registerGroups(s.registry, b)
+	return b, nil
 }
 
 // Close ends the services and the backend, last made first. It is idempotent.

@@ -88,7 +88,7 @@ type metrics struct {
 	fetches      *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, kept *remembered) (*metrics, error) {
 	m := &metrics{
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "copse_token_failures_total", Help: "User tokens that were refused, by reason.",
@@ -112,7 +112,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.failures), r.Register(m.hits), r.Register(m.misses), r.Register(m.fetches))
+	return m, errors.Join(r.Register(m.failures), r.Register(m.hits), r.Register(m.misses), r.Register(m.fetches),
+		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "copse_token_cache_entries", Help: "Verified user tokens kept in memory.",
+		}, func() float64 { n, _ := kept.size(); return float64(n) })),
+		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "copse_token_cache_bytes", Help: "What the verified user tokens kept in memory weigh.",
+		}, func() float64 { _, bytes := kept.size(); return float64(bytes) })))
 }
 
 const (

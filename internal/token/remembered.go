@@ -116,6 +116,17 @@ func (r *remembered) put(d *digest, e *entry, now time.Time) {
 	s.bytes += e.bytes
 }
 
+// size counts what is kept, shard by shard.
+func (r *remembered) size() (entries, bytes int) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.RLock()
+		entries, bytes = entries+len(s.entries), bytes+s.bytes
+		s.mu.RUnlock()
+	}
+	return entries, bytes
+}
+
 // sweepLocked looks at a few entries each time one is added, which keeps pace with any rate.
 func (s *shard) sweepLocked(now time.Time) {
 	const look = 8

@@ -70,13 +70,13 @@ const maxSources = 16_384
 
 // New makes a Verifier.
 func New(cfg Config) (*Verifier, error) {
-	m, err := newMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("token: %w", err)
-	}
 	v := &Verifier{
-		issuer: cfg.Issuer, fetcher: newFetcher(cfg), metrics: m, work: newWorkers(),
+		issuer: cfg.Issuer, fetcher: newFetcher(cfg), work: newWorkers(),
 		sources: make(map[string]*keySource),
+	}
+	var err error
+	if v.metrics, err = newMetrics(cfg.Metrics, &v.remembered); err != nil {
+		return nil, fmt.Errorf("token: %w", err)
 	}
 	v.work.start(v.remembered.sweepUntil, func() {})
 	return v, nil

@@ -212,7 +212,7 @@ func TestMetricsNameNobody(t *testing.T) {
 	for _, reason := range Reasons() {
 		allowed["reason"][string(reason)] = true
 	}
-	if len(families) != 4 {
+	if len(families) != 6 {
 		t.Errorf("%d metrics", len(families))
 	}
 	for _, family := range families {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/copse-authz/copse/internal/storage"
@@ -29,6 +30,8 @@ type Backend struct {
 	followers storage.Followers
 	writer    *writer
 	readers   chan *reader // holds the idle ones
+
+	groups, changes atomic.Uint64 // transactions committed, and jobs in them
 
 	mu     sync.RWMutex
 	closed bool
@@ -211,6 +214,10 @@ func (b *Backend) leave() { b.calls.Done() }
 
 // Follow implements [storage.Backend].
 func (b *Backend) Follow(f func(storage.Change)) (stop func()) { return b.followers.Add(f) }
+
+// Groups says how many transactions were committed since Open, each with one fsync, and how many changes
+// they held together.
+func (b *Backend) Groups() (groups, changes uint64) { return b.groups.Load(), b.changes.Load() }
 
 // Close implements [storage.Backend].
 func (b *Backend) Close() error {

@@ -289,6 +289,8 @@ func (w *writer) transact(jobs []*job) (err error) {
 		return err
 	}
 	w.counters = w.next
+	w.backend.groups.Add(1)
+	w.backend.changes.Add(uint64(len(jobs)))
 	for _, j := range jobs {
 		for _, change := range j.changes {
 			w.backend.followers.Tell(change)

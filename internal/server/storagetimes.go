@@ -1,0 +1,122 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// timedBackend is the backend as the services see it: each call that a decision or a write waits for is
+// timed, counted when storage failed, and, when traces are on, a span. The calls of a cold policy store
+// and of writes come here; a decision from memory does not.
+type timedBackend struct {
+	storage.Backend
+	tracer *tracer // nil: traces are off
+	times  map[storageCall]prometheus.Observer
+	failed map[storageCall]prometheus.Counter
+}
+
+// storageCall names a call, as a label and in a span.
+type storageCall string
+
+const (
+	callHead   storageCall = "head"
+	callGet    storageCall = "get"
+	callScan   storageCall = "scan"
+	callLoad   storageCall = "load"
+	callCommit storageCall = "commit"
+	callErase  storageCall = "erase"
+)
+
+func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *timedBackend {
+	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "copse_storage_seconds", Help: "Time that calls of the storage took, by call; a commit is durable at its end.",
+		Buckets: []float64{50e-6, 250e-6, 1e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1, 5},
+	}, []string{"call"})
+	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "copse_storage_failures_total", Help: "Calls of the storage that failed: disk full, unreadable, closed. Refusals, such as a lost race, are none.",
+	}, []string{"call"})
+	reg.MustRegister(times, failed)
+	out := &timedBackend{Backend: b, tracer: t, times: map[storageCall]prometheus.Observer{}, failed: map[storageCall]prometheus.Counter{}}
+	for _, call := range []storageCall{callHead, callGet, callScan, callLoad, callCommit, callErase} {
+		out.times[call], out.failed[call] = times.WithLabelValues(string(call)), failed.WithLabelValues(string(call))
+	}
+	return out
+}
+
+// begin starts the clock; what it returns ends it.
+func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Context, func(error)) {
+	ctx, end := b.tracer.start(ctx, "storage "+string(call))
+	start := time.Now()
+	return ctx, func(err error) {
+		b.times[call].Observe(time.Since(start).Seconds())
+		if storageFailed(err) {
+			b.failed[call].Inc()
+			end(copse.Unavailable.String())
+			return
+		}
+		end("")
+	}
+}
+
+// storageFailed tells a failure from an answer: that something is absent or has changed is one, and so
+// is the end of a caller's patience.
+func storageFailed(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, answer := range []error{storage.ErrNotFound, storage.ErrNoHead, storage.ErrExists, storage.ErrConflict, storage.ErrTooLarge, storage.ErrInvalid,
+		context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, answer) {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *timedBackend) Head(ctx context.Context, p storage.Partition) (storage.Head, error) {
+	ctx, end := b.begin(ctx, callHead)
+	head, err := b.Backend.Head(ctx, p)
+	end(err)
+	return head, err
+}
+
+func (b *timedBackend) Get(ctx context.Context, p storage.Partition, k storage.Key) (storage.Item, error) {
+	ctx, end := b.begin(ctx, callGet)
+	item, err := b.Backend.Get(ctx, p, k)
+	end(err)
+	return item, err
+}
+
+func (b *timedBackend) Scan(ctx context.Context, p storage.Partition, kind storage.Kind, after string, limit int) ([]storage.Item, error) {
+	ctx, end := b.begin(ctx, callScan)
+	items, err := b.Backend.Scan(ctx, p, kind, after, limit)
+	end(err)
+	return items, err
+}
+
+func (b *timedBackend) Load(ctx context.Context, p storage.Partition) (storage.Snapshot, error) {
+	ctx, end := b.begin(ctx, callLoad)
+	snapshot, err := b.Backend.Load(ctx, p)
+	end(err)
+	return snapshot, err
+}
+
+func (b *timedBackend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
+	ctx, end := b.begin(ctx, callCommit)
+	revision, err := b.Backend.Commit(ctx, c)
+	end(err)
+	return revision, err
+}
+
+func (b *timedBackend) Erase(ctx context.Context, p storage.Partition, i copse.Incarnation, limit int) (bool, error) {
+	ctx, end := b.begin(ctx, callErase)
+	done, err := b.Backend.Erase(ctx, p, i, limit)
+	end(err)
+	return done, err
+}
