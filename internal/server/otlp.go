@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -25,13 +26,14 @@ const exportTimeout = 5 * time.Second
 type spanExporter struct {
 	endpoint string
 	client   *http.Client
+	log      *slog.Logger
 	resource *resourcepb.Resource
 	scope    *commonpb.InstrumentationScope
 }
 
-func newSpanExporter(endpoint, version string) *spanExporter {
+func newSpanExporter(endpoint, version string, log *slog.Logger) *spanExporter {
 	return &spanExporter{
-		endpoint: endpoint,
+		endpoint: endpoint, log: log,
 		client: &http.Client{Timeout: exportTimeout,
 			Transport: &http.Transport{MaxIdleConns: 2, IdleConnTimeout: time.Minute},
 			// A redirect would carry the spans to where nobody configured.
@@ -41,8 +43,16 @@ func newSpanExporter(endpoint, version string) *spanExporter {
 	}
 }
 
-// ExportSpans implements sdktrace.SpanExporter. What can't be sent is lost, and never sent twice.
+// ExportSpans implements sdktrace.SpanExporter. What can't be sent is lost, and never sent twice. An error
+// would go to the library's global handler, and so is logged here.
 func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	if err := e.send(ctx, spans); err != nil {
+		e.log.WarnContext(ctx, "spans are lost", "spans", len(spans), "error", err)
+	}
+	return nil
+}
+
+func (e *spanExporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	out := &tracepb.ScopeSpans{Scope: e.scope}
 	for _, s := range spans {
 		out.Spans = append(out.Spans, wireSpan(s))

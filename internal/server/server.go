@@ -69,7 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	registerProcess(s.registry, cfg.Version)
-	if s.tracer = newTracer(&cfg); s.tracer != nil {
+	if s.tracer = newTracer(&cfg, s.log); s.tracer != nil {
 		s.closers = append(s.closers, s.tracer.close)
 	}
 	if err := s.open(ctx); err != nil {

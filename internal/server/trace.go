@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ const (
 )
 
 // newTracer is nil when no endpoint is configured.
-func newTracer(cfg *Config) *tracer {
+func newTracer(cfg *Config, log *slog.Logger) *tracer {
 	if cfg.TraceEndpoint == "" {
 		return nil
 	}
@@ -47,7 +48,7 @@ func newTracer(cfg *Config) *tracer {
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSampler(sampler(cfg)),
 		sdktrace.WithRawSpanLimits(sdktrace.SpanLimits{AttributeValueLengthLimit: 256, AttributeCountLimit: 16}),
-		sdktrace.WithBatcher(newSpanExporter(cfg.TraceEndpoint, cfg.Version),
+		sdktrace.WithBatcher(newSpanExporter(cfg.TraceEndpoint, cfg.Version, log),
 			sdktrace.WithMaxQueueSize(traceQueue), sdktrace.WithMaxExportBatchSize(traceBatch),
 			sdktrace.WithBatchTimeout(traceEvery), sdktrace.WithExportTimeout(exportTimeout)))
 	return &tracer{provider: provider, spans: provider.Tracer("copse"), parents: cfg.TraceParents, tenants: cfg.TraceTenants}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/copse-authz/copse/internal/authorizer"
@@ -10,7 +11,7 @@ import (
 
 // Traces that are off cost nothing: not an allocation, and nothing stands between the parts.
 func TestNoTracesNoCost(t *testing.T) {
-	off, err := newTracer(&Config{}), errors.New("any")
+	off, err := newTracer(&Config{}, slog.New(slog.DiscardHandler)), errors.New("any")
 	ctx := context.Background()
 	if n := testing.AllocsPerRun(100, func() {
 		within, end := off.start(ctx, "decide")
