@@ -130,6 +130,30 @@ func (c *client) do(ctx context.Context, r request) error {
 	return nil
 }
 
+// open sends a request whose answer is large, and is read as it comes, however long that takes.
+func (c *client) open(ctx context.Context, method, path string) (body io.ReadCloser, size int64, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return nil, 0, failf("%w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.credential)
+	patient := *c.http
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		return nil, 0, c.unreachable(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, resp.ContentLength, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes))
+	if err != nil {
+		return nil, 0, c.unreachable(err)
+	}
+	return nil, 0, newAPIError(c.base, resp, answer, true)
+}
+
 func (c *client) unreachable(err error) error {
 	var reason *url.Error
 	if errors.As(err, &reason) {

@@ -74,9 +74,9 @@ func (x *exchange) SetStatus(code int) {
 	x.humaContext.SetStatus(code)
 }
 
-// SetHeader keeps the one content type of the API; huma calls its own errors problem+json.
+// SetHeader keeps the one content type of the API, backups apart; huma calls its own errors problem+json.
 func (x *exchange) SetHeader(name, value string) {
-	if name == "Content-Type" {
+	if name == "Content-Type" && value != backupType {
 		value = contentType
 	}
 	x.humaContext.SetHeader(name, value)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -22,8 +23,10 @@ type Config struct {
 	PolicyStores *policystore.Service
 	Access       *access.Service
 	Members      *member.Service
-	Version      string       // of copse, for the document
-	Log          *slog.Logger // nil: nothing is logged
+	// Backup begins a backup and tells its size. Nil: there is nothing on a disk to back up.
+	Backup  func(ctx context.Context) (io.ReadCloser, int64, error)
+	Version string       // of copse, for the document
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // API serves the control API: everything under /v1/ that has no handler of its own, and
@@ -34,6 +37,7 @@ type API struct {
 	access       *access.Service
 	members      *member.Service
 	log          *slog.Logger
+	backup       func(ctx context.Context) (io.ReadCloser, int64, error)
 
 	mux      *http.ServeMux
 	routes   []Route
@@ -54,7 +58,7 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("api: Tenants, PolicyStores, Access and Members are required")
 	}
 	a := &API{
-		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, log: cfg.Log,
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, log: cfg.Log, backup: cfg.Backup,
 		mux: http.NewServeMux(),
 	}
 	if a.log == nil {
@@ -68,6 +72,7 @@ func New(cfg Config) (*API, error) {
 	registerPlans(a, h)
 	registerKeys(a, h)
 	registerMembers(a, h)
+	registerBackup(a, h)
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error

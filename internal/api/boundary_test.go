@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (28+7+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (28+7+3)*5)
+	if asked != (29+7+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (29+7+3)*5)
 	}
 }
 
@@ -155,7 +155,7 @@ func TestScopes(t *testing.T) {
 			"POST /v1/tenants/acme/suspend": 403, "DELETE /v1/tenants/acme": 403, "DELETE /v1/tenants/globex": 403, "DELETE /v1/tenants/never-was": 403,
 			"PATCH /v1/policy-stores/" + mine.PolicyStoreID: 403, "PATCH /v1/policy-stores/" + theirs.PolicyStoreID: 403, "PATCH /v1/policy-stores/never-was": 403,
 			"GET /v1/plans": 200, "GET /v1/plans/default": 404, "GET /v1/plans/never-was": 404, "PUT /v1/plans/default": 403, "DELETE /v1/plans/default": 403,
-			"GET /v1/issuers": 403, "GET /v1/issuers/x": 403, "GET /v1/keys": 403, "DELETE /v1/keys/x": 403} {
+			"GET /v1/issuers": 403, "GET /v1/issuers/x": 403, "GET /v1/keys": 403, "DELETE /v1/keys/x": 403, "POST /v1/backup": 403} {
 			method, path, _ := strings.Cut(call, " ")
 			if a := s.call(t, credential, method, path, ""); a.status != want {
 				t.Errorf("key %s, %s: %d %s", name, call, a.status, a.body)

@@ -30,6 +30,9 @@ var (
 	adminOfPlans        = need{admin: "this key may not change plans: that needs admin, everywhere"}
 )
 
+// adminOfBackups has no service behind it: the operation itself asks once more.
+var adminOfBackups = need{admin: "this key may not make backups, which hold everything: that needs admin, everywhere"}
+
 // needsKey is where an operation's need is in its metadata.
 const needsKey = "copse.needs"
 

@@ -67,6 +67,12 @@ type Config struct {
 	// ContextKeyRotation is how long a key of signed contexts signs, about.
 	ContextKeyRotation time.Duration
 
+	// BackupDir is where backups are made on schedule, better on another disk. Empty: none are made.
+	BackupDir string
+	// BackupEvery is how often, BackupKeep how many stay.
+	BackupEvery time.Duration
+	BackupKeep  int
+
 	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
 	SnapshotCacheBytes int64
 
@@ -133,6 +139,8 @@ func DefaultConfig() Config {
 		AccountID:          "000000000000",
 		DefaultPlan:        policystore.PlanDefault,
 		ContextKeyRotation: 24 * time.Hour,
+		BackupEvery:        24 * time.Hour,
+		BackupKeep:         7,
 		ReadHeaderTimeout:  5 * time.Second,
 		ReadTimeout:        30 * time.Second,
 		WriteTimeout:       60 * time.Second,
@@ -208,6 +216,9 @@ func Settings() []Setting {
 		{Key: "public-url", Usage: "URL that services know copse by: the issuer of signed contexts; empty for none", field: func(c *Config) any { return &c.PublicURL }},
 		{Key: "routes-file", Usage: "YAML file that says what requests at gateways ask; read again when it changes", field: func(c *Config) any { return &c.RoutesFile }},
 		{Key: "context-key-rotation", Usage: "how long a key of signed contexts signs", field: func(c *Config) any { return &c.ContextKeyRotation }},
+		{Key: "backup-dir", Usage: "directory for backups on schedule, better on another disk; empty for none", field: func(c *Config) any { return &c.BackupDir }},
+		{Key: "backup-every", Usage: "how often a backup is made there", field: func(c *Config) any { return &c.BackupEvery }},
+		{Key: "backup-keep", Usage: "how many of those backups stay", field: func(c *Config) any { return &c.BackupKeep }},
 		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
 		{Key: "default-plan", Usage: "plan of new policy stores: default, avp, unmetered, or one of your own", field: func(c *Config) any { return &c.DefaultPlan }},
 		{Key: "read-header-timeout", Usage: "longest wait for a request's headers", field: func(c *Config) any { return &c.ReadHeaderTimeout }},
@@ -299,7 +310,7 @@ func (c *Config) Validate() error {
 		{"snapshot-cache-bytes", c.SnapshotCacheBytes}, {"max-header-bytes", int64(c.MaxHeaderBytes)},
 		{"read-header-timeout", int64(c.ReadHeaderTimeout)}, {"read-timeout", int64(c.ReadTimeout)},
 		{"write-timeout", int64(c.WriteTimeout)}, {"idle-timeout", int64(c.IdleTimeout)},
-		{"shutdown-timeout", int64(c.ShutdownTimeout)},
+		{"shutdown-timeout", int64(c.ShutdownTimeout)}, {"backup-every", int64(c.BackupEvery)}, {"backup-keep", int64(c.BackupKeep)},
 	} {
 		if d.value <= 0 {
 			return copse.Errorf(copse.Invalid, "--%s must be greater than zero", d.key)

@@ -22,9 +22,11 @@ func (s *Server) route() error {
 	if !s.cfg.LogDecisions {
 		quiet = slog.New(slog.DiscardHandler)
 	}
-	control, err := api.New(api.Config{
-		Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Version: s.cfg.Version, Log: s.log,
-	})
+	settings := api.Config{Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Version: s.cfg.Version, Log: s.log}
+	if s.sqlite != nil {
+		settings.Backup = s.backup
+	}
+	control, err := api.New(settings)
 	if err != nil {
 		return err
 	}

@@ -46,12 +46,14 @@ type Server struct {
 	registry *prometheus.Registry
 	backend  storage.Backend // as the services see it: timed
 	tracer   *tracer         // nil: traces are off
+	sqlite   *sqlite.Backend // nil in memory
 	root     rootKey
 
 	listener, opsListener net.Listener
 	routes                []Route
 	handler               http.Handler
 	draining              atomic.Bool
+	backingUp             sync.Mutex
 
 	closers   []func() error // in the order of making
 	closeOnce sync.Once
@@ -152,19 +154,40 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	verifier.Store(s.Verifier)
 	s.closers = append(s.closers, s.Verifier.Close)
-	return s.openContexts(ctx)
+	if err := s.openContexts(ctx); err != nil {
+		return err
+	}
+	s.openSchedule()
+	return nil
 }
 
 func (s *Server) openBackend() (storage.Backend, error) {
 	if s.cfg.InMemory {
 		return memory.New(), nil
 	}
-	b, err := sqlite.Open(s.cfg.DataDir)
+	var err error
+	s.sqlite, err = sqlite.Open(s.cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	registerGroups(s.registry, b)
-	return b, nil
+	registerGroups(s.registry, s.sqlite)
+	return s.sqlite, nil
+}
+
+// openSchedule begins the backups on schedule, if there are to be any.
+func (s *Server) openSchedule() {
+	if s.sqlite == nil || s.cfg.BackupDir == "" {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c := newSchedule(s.cfg, s.log, s.registry, s.backupTo)
+	var work sync.WaitGroup
+	work.Go(func() { c.run(ctx) })
+	s.closers = append(s.closers, func() error {
+		stop()
+		work.Wait()
+		return nil
+	})
 }
 
 // Close ends the services and the backend, last made first. It is idempotent.

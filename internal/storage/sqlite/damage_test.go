@@ -112,7 +112,7 @@ func TestDamageByNameIsNoticed(t *testing.T) {
 func TestFlippedBitsAreNeverAnswers(t *testing.T) {
 	const flips = 60
 	dir, whole := written(t)
-	original, err := os.ReadFile(filepath.Join(dir, fileName))
+	original, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestFlippedBitsAreNeverAnswers(t *testing.T) {
 		damaged[at/8] ^= 1 << (at % 8)
 		// A fresh directory, or the log of the former file would be applied to this one.
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, fileName), damaged, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, FileName), damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		b, err := Open(dir)

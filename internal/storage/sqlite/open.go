@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	fileName = "copse.db"
+	// FileName is the database in a data directory.
+	FileName = "copse.db"
 	lockName = "copse.lock"
 
 	readerCount = 4
@@ -30,6 +31,7 @@ type Backend struct {
 	followers storage.Followers
 	writer    *writer
 	readers   chan *reader // holds the idle ones
+	copying   atomic.Int32 // backups that read the file
 
 	groups, changes atomic.Uint64 // transactions committed, and jobs in them
 
@@ -62,7 +64,10 @@ func Open(dir string) (_ *Backend, err error) {
 	if b.lock, err = lockFile(filepath.Join(dir, lockName)); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, fileName)
+	if err := removeScratch(dir); err != nil {
+		return nil, translateOS(err)
+	}
+	path := filepath.Join(dir, FileName)
 	if err := makeFile(path); err != nil {
 		return nil, translateOS(err)
 	}
@@ -78,6 +83,14 @@ func Open(dir string) (_ *Backend, err error) {
 	}
 	go b.writer.run()
 	return b, nil
+}
+
+// OpenExisting is Open for a data directory that must be there: a misspelt name makes no new one.
+func OpenExisting(dir string) (*Backend, error) {
+	if _, err := os.Stat(filepath.Join(dir, FileName)); err != nil {
+		return nil, fmt.Errorf("%s is not a data directory: %w", dir, err)
+	}
+	return Open(dir)
 }
 
 // makeDir makes dir for this user only, and makes sure that the name survives a crash.
@@ -131,7 +144,7 @@ func prepareFile(c *conn) error {
 	switch {
 	case isNew:
 	case id != int64(applicationID):
-		return fmt.Errorf("%w: %s is not a copse database", ErrCorrupt, fileName)
+		return fmt.Errorf("%w: %s is not a copse database", ErrCorrupt, FileName)
 	case version.(int64) > schemaVersion:
 		return fmt.Errorf("%w: its format is %d, this copse knows up to %d; use a copse at least as new as the one that wrote it",
 			ErrNewer, version, schemaVersion)

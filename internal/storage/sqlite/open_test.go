@@ -33,7 +33,7 @@ func wantOpenError(t *testing.T, dir string, want error, words ...string) {
 // raw changes the closed file in dir behind the backend's back.
 func raw(t *testing.T, dir, statements string) {
 	t.Helper()
-	c, err := openConn(filepath.Join(dir, fileName))
+	c, err := openConn(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestOpenWhatIsNotOurs(t *testing.T) {
 	wantOpenError(t, dir, ErrCorrupt)
 
 	dir = t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, fileName), []byte(strings.Repeat("not a database\n", 1000)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(strings.Repeat("not a database\n", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, dir, ErrCorrupt)
@@ -104,7 +104,7 @@ func TestOpenNotWritable(t *testing.T) {
 	wantOpenError(t, filepath.Join(file, "below"), ErrNotWritable)
 	dir := made(t)
 	// Not by permissions, which do not bind root: a directory stands where a file has to be made.
-	for _, name := range []string{lockName, fileName} {
+	for _, name := range []string{lockName, FileName} {
 		if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, "away")); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestOpenMakesPrivateFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b ? # % copse")
 	b := open(t, dir)
 	createOne(t, b, storage.PolicyStore("a"), "x")
-	for _, name := range []string{"", fileName, fileName + "-wal", fileName + "-shm", lockName} {
+	for _, name := range []string{"", FileName, FileName + "-wal", FileName + "-shm", lockName} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -155,7 +155,7 @@ func TestCloseLeavesOneFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
-	if want := []string{filepath.Join(dir, fileName), filepath.Join(dir, lockName)}; err != nil || !slices.Equal(files, want) {
+	if want := []string{filepath.Join(dir, FileName), filepath.Join(dir, lockName)}; err != nil || !slices.Equal(files, want) {
 		t.Errorf("left behind: %v, %v", files, err)
 	}
 }

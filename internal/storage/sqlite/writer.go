@@ -351,7 +351,12 @@ func (w *writer) sweep() {
 }
 
 // empty truncates the log. A reader may be in the way: the next group tries again, or the next quiet moment.
+// A backup surely is, for long, and is not waited for.
 func (w *writer) empty() {
+	if w.backend.copying.Load() > 0 {
+		w.truncating, w.untidy = true, false
+		return
+	}
 	busy := true
 	_, err := w.stmts.checkpoint.one(func(r *row) error {
 		busy = r.number() != 0

@@ -312,7 +312,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 			t.Fatal(names, err)
 		}
 		for _, name := range names {
-			if name == filepath.Join(dir, fileName) {
+			if name == filepath.Join(dir, FileName) {
 				continue // see below
 			}
 			content, err := os.ReadFile(name)
@@ -347,7 +347,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The database itself only now: closing it while SQLite has it open would drop SQLite's locks.
-	content, err := os.ReadFile(filepath.Join(dir, fileName))
+	content, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil || bytes.Contains(content, []byte(secret)) {
 		t.Fatalf("erased, and still in the database (%v)", err)
 	}

@@ -22,7 +22,7 @@ func history(h *harness) {
 		if rows[n].At.Before(before) || rows[n].At.After(time.Now().Add(time.Second)) {
 			h.Fatalf("row %d is of %v", n, rows[n].At)
 		}
-		h.ok(checkRow(rows[n], rows[n].N))
+		h.ok(storage.VerifyHistoryRow(rows[n], rows[n].N))
 		salts[string(rows[n].Salt)] = true
 		rows[n].At, rows[n].Salt, rows[n].Commitment = time.Time{}, nil, [32]byte{}
 	}
@@ -187,7 +187,7 @@ func forgetLong(h *harness) {
 		}
 	}
 	h.equal(forgotten, 3)
-	h.ok(checkHistory(h.Context(), h.b, alpha))
+	h.ok(storage.VerifyHistory(h.Context(), h.b, alpha))
 }
 
 func audit(h *harness) {

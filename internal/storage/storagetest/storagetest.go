@@ -214,9 +214,9 @@ func CheckChains(ctx context.Context, b storage.Backend) error {
 		}
 	}
 	for _, p := range partitions {
-		if err := checkHistory(ctx, b, p); err != nil {
+		if err := storage.VerifyHistory(ctx, b, p); err != nil {
 			return err
 		}
 	}
-	return checkAudit(ctx, b)
+	return storage.VerifyAudit(ctx, b)
 }

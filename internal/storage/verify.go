@@ -1,19 +1,20 @@
-package storagetest
+package storage
 
 import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/copse-authz/copse/internal/storage"
 )
 
-// pageSize is odd and small, so that pages end in all sorts of places.
-const pageSize = 19
+// verifyPage is odd and small, so that pages end in all sorts of places.
+const verifyPage = 19
 
-func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) error {
+// VerifyHistory walks a partition's history and holds every row against its commitment, and all of them
+// against the chain in the head. What a backend verifies by itself while reading is verified again: this
+// is the judge of backends too.
+func VerifyHistory(ctx context.Context, b Backend, p Partition) error {
 	head, err := b.Head(ctx, p)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && head.State == storage.Fenced {
+	if errors.Is(err, ErrNotFound) || err == nil && head.State == Fenced {
 		return nil // nothing, or nothing that is shown
 	}
 	if err != nil {
@@ -22,7 +23,7 @@ func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) e
 	var chain [32]byte
 	revision := uint64(0)
 	for {
-		rows, err := b.History(ctx, p, revision, pageSize)
+		rows, err := b.History(ctx, p, revision, verifyPage)
 		if err != nil {
 			return err
 		}
@@ -34,7 +35,7 @@ func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) e
 			n := 0
 			var commitments [][32]byte
 			for n < len(rows) && rows[n].Revision == revision {
-				if err := checkRow(rows[n], n); err != nil {
+				if err := VerifyHistoryRow(rows[n], n); err != nil {
 					return fmt.Errorf("history of %v at revision %d: %w", p, revision, err)
 				}
 				commitments = append(commitments, rows[n].Commitment)
@@ -43,7 +44,7 @@ func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) e
 			if n == 0 {
 				return fmt.Errorf("history of %v has %d where revision %d should be", p, rows[0].Revision, revision)
 			}
-			chain = storage.ChainNext(chain, revision, commitments)
+			chain = ChainNext(chain, revision, commitments)
 			rows = rows[n:]
 		}
 	}
@@ -53,15 +54,16 @@ func checkHistory(ctx context.Context, b storage.Backend, p storage.Partition) e
 	return nil
 }
 
-func checkRow(row storage.HistoryRow, n int) error {
+// VerifyHistoryRow finds what is wrong with the nth row of a commit, taken by itself.
+func VerifyHistoryRow(row HistoryRow, n int) error {
 	switch {
 	case row.N != n:
 		return fmt.Errorf("row %d is numbered %d", n, row.N)
-	case row.Salt == nil && (row.Key != storage.Key{} || row.Body != nil || row.Deleted):
+	case row.Salt == nil && (row.Key != Key{} || row.Body != nil || row.Deleted):
 		return fmt.Errorf("row %d is half forgotten", n)
 	case row.Salt != nil && row.Deleted != (row.Body == nil):
 		return fmt.Errorf("row %d: deleted is %v, body is %q", n, row.Deleted, row.Body)
-	case row.Salt != nil && row.Commitment != storage.Commitment(row.Salt, row.Key, row.Body, row.Deleted):
+	case row.Salt != nil && row.Commitment != Commitment(row.Salt, row.Key, row.Body, row.Deleted):
 		return fmt.Errorf("row %d does not open its commitment", n)
 	case row.Salt != nil && len(row.Salt) < 16:
 		return fmt.Errorf("row %d: a salt of %d bytes can be guessed", n, len(row.Salt))
@@ -69,10 +71,11 @@ func checkRow(row storage.HistoryRow, n int) error {
 	return nil
 }
 
-func checkAudit(ctx context.Context, b storage.Backend) error {
+// VerifyAudit walks the audit rows along their chain.
+func VerifyAudit(ctx context.Context, b Backend) error {
 	var chain [32]byte
 	for seq := uint64(0); ; {
-		rows, err := b.Audit(ctx, seq, 10*pageSize)
+		rows, err := b.Audit(ctx, seq, 10*verifyPage)
 		if err != nil {
 			return err
 		}
@@ -81,7 +84,7 @@ func checkAudit(ctx context.Context, b storage.Backend) error {
 		}
 		for _, row := range rows {
 			seq++
-			chain = storage.AuditNext(chain, row)
+			chain = AuditNext(chain, row)
 			if row.Seq != seq || row.Chain != chain {
 				return fmt.Errorf("audit row %d, numbered %d, is not what its chain says", seq, row.Seq)
 			}

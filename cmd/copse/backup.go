@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse/internal/server"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Back up everything a server stores into one file",
+		Long: `Back up everything a server stores, as it is at one moment, into a new file. The server goes on
+reading and writing. It needs a key with admin everywhere, and as much free disk as its database for
+the time being. With --data, a data directory that no server has is backed up instead.
+
+The file has its name only when all of it is on the disk and matches its hash. It never holds the
+master key (nor the root key): keep the master key file too, elsewhere, or the access keys in the
+backup can't be used. What was erased is not in it, but what is erased later stays in it.`,
+		Example: `  copse backup copse-monday.backup
+
+  # of a server that does not run
+  copse backup --data /var/lib/copse copse-monday.backup`,
+		Args: args(1, 1, "the file to make"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var m sqlite.Manifest
+			var err error
+			if data != "" {
+				m, err = a.backupOffline(cmd.Context(), data, args[0])
+			} else {
+				m, err = a.backupOnline(cmd.Context(), args[0])
+			}
+			if err != nil {
+				return err
+			}
+			a.say("%s: %d bytes of data, %d partitions, audit row %d; the master key is not in it", args[0], m.Size, m.Partitions, m.AuditSeq)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
+	return cmd
+}
+
+func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Manifest, err error) {
+	b, err := sqlite.OpenExisting(data)
+	if err != nil {
+		return m, startFailure(err)
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	r, err := b.Backup(ctx)
+	if err != nil {
+		return m, startFailure(err)
+	}
+	m, err = sqlite.SaveBackup(file, a.progress(r, r.Size))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return m, startFailure(err)
+	}
+	return m, nil
+}
+
+func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest, err error) {
+	c, err := a.newClient()
+	if err != nil {
+		return m, err
+	}
+	body, size, err := c.open(ctx, http.MethodPost, "/v1/backup")
+	if err != nil {
+		return m, err
+	}
+	m, err = sqlite.SaveBackup(file, a.progress(body, size))
+	if err = errors.Join(err, body.Close()); err != nil {
+		return m, startFailure(err)
+	}
+	return m, nil
+}
+
+// progress tells a person how far reading has come; a log is spared it.
+func (a *app) progress(from io.Reader, size int64) io.Reader {
+	if !isTerminal(a.stderr) || size <= 0 {
+		return from
+	}
+	return &progress{from: from, size: size, to: a.stderr}
+}
+
+type progress struct {
+	from       io.Reader
+	to         io.Writer
+	done, size int64
+	shown      int64
+}
+
+func (p *progress) Read(buffer []byte) (int, error) {
+	n, err := p.from.Read(buffer)
+	p.done += int64(n)
+	if percent := 100 * p.done / p.size; percent > p.shown {
+		p.shown = percent
+		fmt.Fprintf(p.to, "\r%3d %%", percent)
+		if percent >= 100 {
+			fmt.Fprintln(p.to)
+		}
+	}
+	return n, err
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "restore FILE --data DIR",
+		Short: "Make a data directory from a backup",
+		Long: `Make a data directory from a backup. DIR must be absent or empty. Nothing is in it under the
+database's name before the backup's hash, its database and its description have been verified.
+
+The master key is not in a backup: put the file back as DIR/master.key (mode 0600), or name it with
+--master-key-file when the server starts. Tenants that were erased after the backup was made are in
+it: erase them again before the server is used.`,
+		Example: `  copse restore copse-monday.backup --data /var/lib/copse-new
+  copse check --data /var/lib/copse-new --master-key-file /etc/copse/master.key`,
+		Args: args(1, 1, "the backup"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if data == "" {
+				return usagef("say where to: --data DIR, absent or empty")
+			}
+			m, err := sqlite.Restore(args[0], data)
+			if err != nil {
+				return startFailure(err)
+			}
+			a.say("%s holds what was stored at %s, up to audit row %d; put the master key file back before the server starts", data, when(m.MadeAt), m.AuditSeq)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory to make")
+	return cmd
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var data, master string
+	cmd := &cobra.Command{
+		Use:   "check --data DIR | FILE",
+		Short: "Check a data directory or a backup for damage",
+		Long: `Read all of a data directory that no server has, or of a backup, and say what is wrong, where, and
+what to do: the database's pages, each policy store with its history and its row in the directory, the
+audit chain, every policy and schema, and with a master key every access key. A data directory's own
+master.key is used unless another is named. A backup is unpacked beside itself meanwhile.
+
+The exit code is 1 when something is wrong.`,
+		Example: `  copse check --data /var/lib/copse
+
+  copse check copse-monday.backup --master-key-file /etc/copse/master.key`,
+		Args: args(0, 1, "a backup, or --data"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := data
+			if len(args) == 1 {
+				path = args[0]
+			}
+			if (data != "") == (len(args) == 1) {
+				return usagef("what? a data directory (--data DIR), or a backup (FILE)")
+			}
+			return a.checkStored(cmd.Context(), path, master)
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
+	cmd.Flags().StringVar(&master, "master-key-file", "", "master key to open the access keys with")
+	return cmd
+}
+
+func (a *app) checkStored(ctx context.Context, path, master string) error {
+	const step = 10_000
+	report, err := server.Check(ctx, path, master, func(n int) {
+		if n%step == 0 {
+			a.say("%d policy stores read", n)
+		}
+	})
+	if err != nil {
+		return startFailure(err)
+	}
+	if err := a.show(report, func(t *table) {
+		for _, p := range report.Problems {
+			t.line(p.Where + ": " + p.What)
+			t.line("  " + p.Do)
+		}
+		keys := fmt.Sprintf("%s opened", count(report.Keys, "access key"))
+		if report.Keys < 0 {
+			keys = "access keys not opened, for want of a master key"
+		}
+		t.line(fmt.Sprintf("%s read, %s: %s", count(report.PolicyStores, "policy store"), keys, count(len(report.Problems), "problem")))
+	}); err != nil {
+		return err
+	}
+	if len(report.Problems) > 0 {
+		return failf("%s has %s", path, count(len(report.Problems), "problem"))
+	}
+	return nil
+}

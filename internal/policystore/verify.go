@@ -1,0 +1,78 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/engine"
+	"github.com/copse-authz/copse/internal/storage"
+)
+
+// Verify reads every policy store of a backend that nobody else uses, and tells found what is wrong and
+// where: a policy store of the directory without its data or with another's, data that does not add up
+// or has another history than it says, policies and schemas that this copse can't use. What was being
+// made or erased when a server ended is not wrong: its next start sees to that. walked is told of each
+// policy store that was read. The error is a backend that can't be read at all.
+func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked func(copse.PolicyStoreID)) error {
+	for after := ""; ; {
+		items, err := b.Scan(ctx, storage.Directory(), kindPolicyStore, after, maxPage)
+		if err != nil {
+			return fmt.Errorf("the directory of policy stores can't be read: %w", err)
+		}
+		for _, item := range items {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			after = item.ID
+			id := copse.PolicyStoreID(item.ID)
+			if err := verifyOne(ctx, b, id, item); err != nil {
+				found(id, err)
+			}
+			walked(id)
+		}
+		if len(items) < maxPage {
+			return nil
+		}
+	}
+}
+
+func verifyOne(ctx context.Context, b storage.Backend, id copse.PolicyStoreID, item storage.Item) error {
+	r, err := decodeRow(item)
+	if err != nil {
+		return err
+	}
+	loaded, err := b.Load(ctx, storage.PolicyStore(id))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return errors.New("the directory has it, and its data is not there")
+	case err != nil:
+		return err
+	case loaded.Head.Incarnation != r.incarnation:
+		return fmt.Errorf("the directory has incarnation %v, its data %v", r.incarnation, loaded.Head.Incarnation)
+	}
+	if err := storage.VerifyHistory(ctx, b, storage.PolicyStore(id)); err != nil {
+		return err
+	}
+	c, err := decodeContents(loaded)
+	if err != nil {
+		return err
+	}
+	schema, err := c.schema()
+	if err != nil {
+		return err
+	}
+	sources := make([]engine.Source, len(c.policies))
+	parse := c.parser()
+	for i := range c.policies {
+		p := &c.policies[i]
+		parsed, err := parse(p)
+		if err != nil {
+			return fmt.Errorf("policy %s: %w", p.id, err)
+		}
+		sources[i] = engine.Source{Ref: copse.PolicyRef{ID: p.id, Name: p.body.Name}, Policy: parsed, Version: p.changed()}
+	}
+	_, err = engine.Compile(schema, c.settings.settings(), sources)
+	return err
+}

@@ -1,0 +1,200 @@
+package server_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/copse-authz/copse/internal/server"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+// A drill: policies change at random in several policy stores, backups are made in the middle of it, and
+// a server restored from each decides as the former one had recorded for that revision.
+func TestBackupDrill(t *testing.T) {
+	const stores, changes, backups, resources = 3, 60, 3, 6
+	masterKey := func(dir string) []byte {
+		text, err := os.ReadFile(filepath.Join(dir, "master.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	var dir string
+	s := start(t, func(c *server.Config) { dir = c.DataDir })
+	decide := func(at *site, store string) (revision uint64, answers string) {
+		for n := range resources {
+			r := at.amazon(at.root, "IsAuthorized", map[string]any{"policyStoreId": store,
+				"principal": map[string]string{"entityType": "User", "entityId": "u"},
+				"action":    map[string]string{"actionType": "Action", "actionId": "view"},
+				"resource":  map[string]string{"entityType": "R", "entityId": fmt.Sprint(n)}})
+			if r.status != http.StatusOK {
+				at.t.Fatalf("%v", r)
+			}
+			answers += decode[struct {
+				Decision            string `json:"decision"`
+				DeterminingPolicies []any  `json:"determiningPolicies"`
+				Errors              []any  `json:"errors"`
+			}](at.t, r).Decision + " "
+		}
+		return at.contents(store).Revision, answers
+	}
+	ids := make([]string, stores)
+	for n := range ids {
+		ids[n] = s.onboard(fmt.Sprint("t", n), nil).PolicyStoreID
+	}
+	var mu sync.Mutex
+	recorded := map[string]string{} // by policy store and revision
+	var writers sync.WaitGroup
+	begun := make(chan struct{}, stores*changes)
+	for n, id := range ids {
+		random := rand.New(rand.NewPCG(7, uint64(n)))
+		writers.Go(func() {
+			for range changes {
+				policies := map[string]string{}
+				for r := range resources {
+					if effect := []string{"permit", "forbid", ""}[random.IntN(3)]; effect != "" {
+						policies[fmt.Sprint("p", r)] = fmt.Sprintf("%s (principal, action, resource == R::\"%d\");", effect, r)
+					}
+				}
+				r, err := s.try("PUT", "/v1/policy-stores/"+id+"/contents", map[string]any{"policies": named(policies)},
+					"If-Match", "*", "Authorization", "Bearer "+s.root)
+				if err != nil || r.status != http.StatusOK {
+					t.Errorf("%v %v", r, err)
+					return
+				}
+				revision, answers := decide(s, id) // its only writer is this one
+				mu.Lock()
+				recorded[fmt.Sprint(id, revision)] = answers
+				mu.Unlock()
+				begun <- struct{}{}
+			}
+		})
+	}
+	var files []string
+	for n := range backups {
+		for range stores * changes / (backups + 1) {
+			<-begun
+		}
+		r := s.as(s.root, "POST", "/v1/backup", nil)
+		if r.status != http.StatusOK || r.header.Get("Content-Length") != fmt.Sprint(len(r.body)) {
+			t.Fatalf("a backup: %d, %d bytes of %s", r.status, len(r.body), r.header.Get("Content-Length"))
+		}
+		file := filepath.Join(t.TempDir(), fmt.Sprint(n))
+		if _, err := sqlite.SaveBackup(file, strings.NewReader(r.body)); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+		if key := bytes.TrimSpace(masterKey(dir)); strings.Contains(r.body, string(key)) {
+			t.Error("the master key is in the backup")
+		}
+	}
+	writers.Wait()
+	compared, allowed := 0, 0
+	for _, file := range files {
+		restored := filepath.Join(t.TempDir(), "data")
+		if _, err := sqlite.Restore(file, restored); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"master.key", "root.key"} {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err := errors.Join(err, os.WriteFile(filepath.Join(restored, name), text, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		report, err := server.Check(t.Context(), restored, "", nil)
+		if err != nil || len(report.Problems) > 0 || report.PolicyStores != stores {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		again := start(t, func(c *server.Config) { c.DataDir = restored })
+		for _, id := range ids {
+			revision, answers := decide(again, id)
+			want, ok := recorded[fmt.Sprint(id, revision)]
+			if answers != want {
+				t.Errorf("%s at revision %d decides %s, and did %s (known: %v)", id, revision, answers, want, ok)
+			}
+			compared++
+			allowed += strings.Count(answers, "ALLOW")
+		}
+	}
+	if compared != stores*backups || allowed == 0 || allowed == compared*resources {
+		t.Errorf("%d policy stores compared, %d allowed", compared, allowed)
+	}
+}
+
+// A damaged page is found by the check, which says where, and no decision is made from it. What is
+// damaged is the data of one policy store; a check that finds nothing would be as bad as a decision.
+func TestCheckFindsADamagedPage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	var store string
+	t.Run("write", func(t *testing.T) {
+		s := start(t, func(c *server.Config) { c.DataDir = dir })
+		store = s.onboard("acme", map[string]string{"p": `forbid (principal, action, resource) when { "find-me-on-the-page" == "x" };`, "q": "permit (principal, action, resource);"}).PolicyStoreID
+	})
+	file := filepath.Join(dir, "copse.db")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.ReplaceAll(text, []byte("find-me-on-the-page"), []byte("find-me-on-the-pagE"))
+	if bytes.Equal(damaged, text) {
+		t.Fatal("there is nothing to damage")
+	}
+	if err := os.WriteFile(file, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := server.Check(t.Context(), dir, "", nil)
+	if err != nil || !slices.ContainsFunc(report.Problems, func(p server.Problem) bool { return strings.Contains(p.Where, store) && p.Do != "" }) {
+		t.Errorf("the check: %+v, %v", report, err)
+	}
+	s := start(t, func(c *server.Config) { c.DataDir, c.Log = dir, nil })
+	r := s.amazon(s.root, "IsAuthorized", map[string]any{"policyStoreId": store,
+		"principal": map[string]string{"entityType": "User", "entityId": "u"},
+		"action":    map[string]string{"actionType": "Action", "actionId": "view"},
+		"resource":  map[string]string{"entityType": "R", "entityId": "r"}})
+	if r.status == http.StatusOK || strings.Contains(r.body, "ALLOW") {
+		t.Errorf("a decision from a damaged page: %v", r)
+	}
+}
+
+// A client that goes away in the middle leaves no copy behind, and its turn to the next.
+func TestBackupOfAClientThatLeaves(t *testing.T) {
+	var dir string
+	s := start(t, func(c *server.Config) { dir = c.DataDir })
+	for range 5 {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/v1/backup", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+s.root)
+		resp, err := s.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.CopyN(io.Discard, resp.Body, 10)
+		resp.Body.Close()
+	}
+	for {
+		if r := s.as(s.root, "POST", "/v1/backup", nil); r.status == http.StatusOK {
+			break
+		} else if r.status != http.StatusServiceUnavailable {
+			t.Fatalf("%v", r)
+		}
+	}
+	s.http.CloseIdleConnections()
+	if err := s.Close(); err != nil {
+		t.Log(err) // the listener is Serve's
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "copse-scratch-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

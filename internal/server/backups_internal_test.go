@@ -1,0 +1,118 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// scheduleOf is a schedule of a backup a day that keeps three; fail, when true, makes it fail.
+func scheduleOf(dir string, fail *bool) *schedule {
+	return newSchedule(Config{BackupDir: dir, BackupEvery: 24 * time.Hour, BackupKeep: 3}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
+		func(_ context.Context, path string) error {
+			if *fail {
+				return errors.New("no room")
+			}
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				return err
+			}
+			return os.Chtimes(path, time.Now(), time.Now())
+		})
+}
+
+func names(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func TestBackupsOnSchedule(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "backups")
+	synctest.Test(t, func(t *testing.T) {
+		fail := false
+		c := scheduleOf(dir, &fail)
+		ctx, stop := context.WithCancel(t.Context())
+		go c.run(ctx)
+		synctest.Wait()
+		if got := testutil.ToFloat64(c.made); got != 1 {
+			t.Fatalf("%v made at once, want the first", got)
+		}
+		other := filepath.Join(dir, "copse-mine.backup")
+		if err := os.WriteFile(other, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4*24*time.Hour + time.Minute)
+		synctest.Wait()
+		if got := names(t, dir); len(got) != 4 || testutil.ToFloat64(c.made) != 5 || got[0][:14] != "copse-00000003" {
+			t.Errorf("after four days: %v, %v made", got, testutil.ToFloat64(c.made))
+		}
+		// Failures are counted, tried again sooner, and remove nothing.
+		fail = true
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if got := testutil.ToFloat64(c.failed); got < 2 || len(names(t, dir)) != 4 {
+			t.Errorf("%v failures, %v", got, names(t, dir))
+		}
+		fail = false
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if got := testutil.ToFloat64(c.made); got != 6 {
+			t.Errorf("%v made, want another soon after the failures", got)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
+// A clock that was wrong when backups were made: those of the future neither put off the next one nor
+// push it out, and after a restart within the interval none is made before its time.
+func TestBackupsAndAClockThatJumped(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		fail := false
+		future := time.Now().Add(10 * 365 * 24 * time.Hour)
+		for _, name := range []string{"copse-00000001-20300101T000000Z.backup", "copse-00000002-20300102T000000Z.backup", "copse-00000003-20300103T000000Z.backup"} {
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, future, future)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		c := scheduleOf(dir, &fail)
+		go c.run(ctx)
+		synctest.Wait()
+		if got := names(t, dir); len(got) != 3 || got[2][:14] != "copse-00000004" || testutil.ToFloat64(c.made) != 1 {
+			t.Errorf("%v", got)
+		}
+		stop()
+		time.Sleep(23 * time.Hour)
+		ctx, stop = context.WithCancel(t.Context())
+		c = scheduleOf(dir, &fail)
+		go c.run(ctx)
+		synctest.Wait()
+		if got := testutil.ToFloat64(c.made); got != 0 {
+			t.Errorf("%v made an hour too early", got)
+		}
+		time.Sleep(61 * time.Minute)
+		synctest.Wait()
+		if got := testutil.ToFloat64(c.made); got != 1 {
+			t.Errorf("%v made when it was due", got)
+		}
+		stop()
+		synctest.Wait()
+	})
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/storage"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+// Problem is one thing that a check found: what is wrong, where, and what to do.
+type Problem struct {
+	Where string `json:"where"`
+	What  string `json:"what"`
+	Do    string `json:"do"`
+}
+
+// CheckReport is what a check read and what it found.
+type CheckReport struct {
+	PolicyStores int `json:"policyStores"`
+	// Keys is the number of access keys that were opened; -1 when there was no master key to do it with.
+	Keys     int       `json:"keys"`
+	Problems []Problem `json:"problems"`
+}
+
+const (
+	doRestore = "stop the server, keep a copy of this data directory, and restore the newest backup that `copse check` finds whole"
+	doReplace = "put the contents of this policy store again (`copse policy put`), or take them from a backup"
+)
+
+func (r *CheckReport) add(where string, err error, do string) {
+	r.Problems = append(r.Problems, Problem{Where: where, What: err.Error(), Do: do})
+}
+
+// Check reads all of a data directory that no process has, or of a backup: SQLite's own checks, each
+// policy store with its history, the audit chain, and with a master key the access keys. A backup is
+// unpacked for that into a directory beside it, which is removed again. progress may be nil; it is told
+// the number of policy stores read so far. The error is a check that could not be made.
+func Check(ctx context.Context, path, masterKeyFile string, progress func(policyStores int)) (*CheckReport, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "check: %w", err)
+	}
+	dir, keyFile := path, masterKeyFile
+	if !info.IsDir() {
+		scratch, err := os.MkdirTemp(filepath.Dir(path), ".copse-check-*")
+		if err != nil {
+			return nil, copse.Errorf(copse.Invalid, "check: a backup is unpacked beside it: %w", err)
+		}
+		defer func() { _ = os.RemoveAll(scratch) }()
+		dir = filepath.Join(scratch, "data")
+		if _, err := sqlite.Restore(path, dir); err != nil {
+			return nil, err
+		}
+	} else {
+		beside := filepath.Join(dir, access.MasterKeyFile)
+		if _, err := os.Stat(beside); keyFile == "" && err == nil {
+			keyFile = beside
+		}
+	}
+	report := &CheckReport{Keys: -1, Problems: []Problem{}}
+	b, err := sqlite.OpenExisting(dir)
+	if errors.Is(err, sqlite.ErrCorrupt) {
+		report.add(sqlite.FileName, err, doRestore)
+		return report, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = report.check(ctx, b, keyFile, progress)
+	// A damaged file may not close without a complaint that is in the report already.
+	if closeErr := b.Close(); len(report.Problems) == 0 {
+		err = errors.Join(err, closeErr)
+	}
+	return report, err
+}
+
+func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile string, progress func(int)) error {
+	pages, err := b.Integrity(ctx)
+	for _, page := range pages {
+		r.add(sqlite.FileName, errors.New(page), doRestore)
+	}
+	if err := r.unreadable(sqlite.FileName, err); err != nil {
+		return err
+	}
+	err = storage.VerifyHistory(ctx, b, storage.Directory())
+	if err := r.wrong(ctx, "directory", err); err != nil {
+		return err
+	}
+	if err := r.wrong(ctx, "audit", storage.VerifyAudit(ctx, b)); err != nil {
+		return err
+	}
+	err = policystore.Verify(ctx, b, func(id copse.PolicyStoreID, err error) {
+		do := doRestore
+		if copse.KindOf(err) != copse.Internal {
+			do = doReplace
+		}
+		r.add("policy store "+string(id), err, do)
+	}, func(copse.PolicyStoreID) {
+		if r.PolicyStores++; progress != nil {
+			progress(r.PolicyStores)
+		}
+	})
+	if err := r.wrong(ctx, "directory", err); err != nil || keyFile == "" {
+		return err
+	}
+	master, err := access.LoadMasterKey(keyFile)
+	if err != nil {
+		return err
+	}
+	r.Keys, err = access.VerifyKeys(ctx, b, master, func(id string, err error) {
+		r.add("access key "+id, err, fmt.Sprintf("give the master key that belongs to these data (--master-key-file; this was %s), or revoke the key and make another", keyFile))
+	})
+	return r.wrong(ctx, "access keys", err)
+}
+
+// wrong records what is wrong with the data, and hands back only an end of the check itself.
+func (r *CheckReport) wrong(ctx context.Context, where string, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.add(where, err, doRestore)
+	return nil
+}
+
+func (r *CheckReport) unreadable(where string, err error) error {
+	if errors.Is(err, sqlite.ErrCorrupt) {
+		r.add(where, err, doRestore)
+		return nil
+	}
+	return err
+}
