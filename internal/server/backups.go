@@ -24,7 +24,7 @@ import (
 // backup begins one for the API. There is one at a time: each takes as much disk as the database.
 func (s *Server) backup(ctx context.Context) (io.ReadCloser, int64, error) {
 	if !s.backingUp.TryLock() {
-		return nil, 0, copse.Errorf(copse.Unavailable, "another backup is being made; try again when it is done")
+		return nil, 0, copse.Errorf(copse.Conflict, "another backup is being made; try again when it is done")
 	}
 	r, err := s.sqlite.Backup(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (b *apiBackup) Close() error {
 	return b.BackupReader.Close()
 }
 
-// BackupTo makes a backup as a file.
+// backupTo makes a backup as a file.
 func (s *Server) backupTo(ctx context.Context, path string) error {
 	r, _, err := s.backup(ctx)
 	if err != nil {

@@ -39,6 +39,11 @@
 // of up to 64 MB is rewritten as well, because unused parts of pages hold copies of rows that SQLite moved; a larger one
 // keeps those until it is compacted. Older backups still hold what they held.
 //
+// # Backups
+//
+// [Backend.Backup] copies the database beside the writer, in one read transaction, to a file whose first
+// lines describe it; [Restore] verifies such a file before it makes a data directory of it.
+//
 // # Opening
 //
 // [Open] takes an exclusive lock on DIR/copse.lock, refuses network file systems (whose locks and
