@@ -48,7 +48,8 @@ var imports = map[string]string{
 	"internal/policyfiles": ". cedar-types json internal/policystore internal/engine",
 	"embedded":             ". cedar-types internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	// AWS's SDK speaks to policy stores elsewhere; cmd reaches it through here.
-	"remote":    ". json aws",
+	// Its Decider asks a copse server over HTTP, signs with AWS's signer, and counts.
+	"remote":    ". cedar-types json aws prometheus",
 	"copsetest": ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
 	"cmd/copse": ". internal/access internal/api internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
 	// Runs in AWS's Lambda, beside no storage: a test there holds what it links against this row's spirit.
@@ -86,12 +87,12 @@ var testImports = map[string]string{
 	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls pep",
 	"conformance":             ". aws json jwt copsetest", // a client like any other
 	"copsetest":               "aws",
-	"embedded":                "aws json copsetest examples/payments internal/*",
+	"embedded":                "aws json copsetest examples/payments internal/* remote",
 	"cmd/copse":               "internal/pgtest",
 	"cmd/copse-lambda":        "copsetest",
-	"remote":                  "copsetest",
+	"remote":                  "copsetest internal/*",
 	"rls":                     "internal/pgtest",
-	"pep":                     "embedded internal/* json jwt chi echo",
+	"pep":                     "embedded remote internal/* json jwt chi echo",
 }
 
 // external gives the module paths behind a word of the tables.

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 	"github.com/copse-authz/copse/internal/tenant"
 	"github.com/copse-authz/copse/pep"
+	"github.com/copse-authz/copse/remote"
 )
 
 // services are copse's own, in this process, with what embedded.PDP has of them and also what changes
@@ -159,6 +161,7 @@ func newWorld(t *testing.T, adjust ...func(*world, *pep.Config)) *world {
 	t.Helper()
 	cfg := server.DefaultConfig()
 	cfg.InMemory, cfg.NoRates, cfg.AllowPrivateIssuers = true, true, true
+	cfg.Listen, cfg.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
 	s, err := server.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +176,7 @@ func newWorld(t *testing.T, adjust ...func(*world, *pep.Config)) *world {
 	w.createTenant(t, "globex", `permit (principal, action, resource);`)
 	w.trust(t, w.registration("main", "acme"))
 	w.trust(t, w.registration("globex", "globex"))
-	conf := pep.Config{PDP: w.services, AllowPrivateIssuers: true, RootCAs: w.roots(), Metrics: w.registry}
+	conf := pep.Config{PDP: w.pdp(t), AllowPrivateIssuers: true, RootCAs: w.roots(), Metrics: w.registry}
 	for _, f := range adjust {
 		f(w, &conf)
 	}
@@ -186,6 +189,45 @@ func newWorld(t *testing.T, adjust ...func(*world, *pep.Config)) *world {
 	w.service = httptest.NewServer(mux)
 	t.Cleanup(w.service.Close)
 	return w
+}
+
+// remotely is whether the PDPs of worlds are of package remote: every test of this package runs with both.
+var remotely = false
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	remotely = true
+	os.Exit(max(code, m.Run()))
+}
+
+// pdp decides in this process, or by asking a server on a socket with a key that may only do that.
+func (w *world) pdp(t *testing.T) pep.PDP {
+	if !remotely {
+		return w.services
+	}
+	if err := w.services.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- w.services.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	key, secret, err := w.Access.CreateKey(t.Context(), access.System(), access.Key{Scope: access.Scope{All: true}, Verbs: access.Decide})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Read again for every question: these tests are about what is true now.
+	p, err := remote.NewPDP(remote.PDPOptions{URL: w.services.URL(), Key: "copse_" + key.ID + "_" + string(secret), RereadAfter: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
 }
 
 func (w *world) createTenant(t testing.TB, id copse.TenantID, policy string) {

@@ -68,6 +68,7 @@ func New(cfg Config) (*API, error) {
 	a.schemas = h.OpenAPI().Components.Schemas
 	registerTenants(a, h)
 	registerIssuers(a, h)
+	registerDirectory(a, h)
 	registerPolicyStores(a, h)
 	registerPlans(a, h)
 	registerKeys(a, h)

@@ -21,12 +21,19 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 		return nil, err
 	}
 	req := in.request(&in.asked)
+	in.copse.complete(&req)
 	resp, err := h.policyStores.DecideAs(ctx, c.caller, &req)
 	if err != nil {
 		return nil, err
 	}
 	h.logDecision(ctx, c, &in, &resp)
-	return append(appendDecision(make([]byte, 0, 256), &resp), '}'), nil
+	out := appendDecision(make([]byte, 0, 256), &resp)
+	if in.copse.present {
+		if out, err = appendWhole(out, &resp); err != nil {
+			return nil, err
+		}
+	}
+	return append(out, '}'), nil
 }
 
 func (h *handler) logDecision(ctx context.Context, c *call, q *question, resp *copse.Response) {
@@ -60,7 +67,8 @@ type question struct {
 
 	policyStoreID string
 	entities      variant
-	asked         // unless batch
+	copse         verified // unless batch or byToken
+	asked                  // unless batch
 	requests      []asked
 
 	identityToken, accessToken string
@@ -98,6 +106,7 @@ func (q *question) validate(f *findings) {
 	if q.entities.present {
 		f.oneOf("entities", q.entities.members == 1)
 	}
+	q.copse.validate(f)
 }
 
 func (q *asked) validate(f *findings, byToken bool) {
@@ -179,6 +188,8 @@ func (q *question) member(x *cutter, name string) (err error) {
 		q.accessToken, err = x.token(name)
 	case q.batch && name == "requests":
 		err = x.requests(name, q)
+	case name == "copse" && !q.byToken && !q.batch:
+		err = q.copse.read(x, name)
 	case !q.batch:
 		err = q.asked.member(x, name, q.byToken)
 	default:
@@ -252,7 +263,7 @@ func memberName(raw jsontext.Value) (string, error) {
 var memberNames = [...]string{
 	"policyStoreId", "principal", "action", "resource", "context", "entities",
 	"entityType", "entityId", "actionType", "actionId", "contextMap", "entityList", "cedarJson",
-	"identityToken", "accessToken", "requests",
+	"identityToken", "accessToken", "requests", "copse",
 }
 
 // text reads a string member; null counts as absent, as the SDKs treat it.

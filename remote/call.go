@@ -1,0 +1,152 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/copse-authz/copse"
+)
+
+const (
+	maxConnections  = 64
+	maxAnswerBytes  = 4 << 20 // a page of issuers; a decision is some hundred bytes
+	retryPause      = 20 * time.Millisecond
+	signedRegion    = "us-east-1" // copse takes any
+	signedService   = "verifiedpermissions"
+	headerErrorType = "X-Amzn-Errortype"
+)
+
+// message is one call: nothing in it has an effect on the server, so it may be sent twice.
+type message struct {
+	method, path string
+	target       string // of the AVP API
+	body         []byte
+}
+
+// answer is what came back.
+type answer struct {
+	status    int
+	errorType string
+	body      []byte
+}
+
+func newHTTPClient(o *PDPOptions) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: o.Timeout}).DialContext,
+			TLSClientConfig:        o.TLS,
+			ForceAttemptHTTP2:      true,
+			MaxConnsPerHost:        maxConnections,
+			MaxIdleConnsPerHost:    maxConnections,
+			IdleConnTimeout:        30 * time.Second,
+			TLSHandshakeTimeout:    o.Timeout,
+			MaxResponseHeaderBytes: 64 << 10,
+		},
+		// A decision comes from where it was asked of.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// call sends a message, a second time when the first had no answer and budget and deadline allow it. An
+// answer is one that says something of the message; everything else is Unavailable.
+func (p *PDP) call(ctx context.Context, m *message) (answer, error) {
+	a, again, err := p.attempt(ctx, m)
+	if err == nil || !again || !p.breaker.mayRetry() {
+		return a, err
+	}
+	pause := time.NewTimer(retryPause + rand.N(retryPause))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return answer{}, unanswered(ctx.Err())
+	}
+	p.metrics.retries.Inc()
+	a, _, err = p.attempt(ctx, m)
+	return a, err
+}
+
+func unanswered(err error) error {
+	return copse.Errorf(copse.Unavailable, "the copse server gave no answer: %w", err)
+}
+
+// attempt sends a message once; again says that a second time might help.
+func (p *PDP) attempt(ctx context.Context, m *message) (a answer, again bool, err error) {
+	probe, err := p.breaker.enter(time.Now())
+	if err != nil {
+		p.metrics.count("open")
+		return answer{}, false, err
+	}
+	o := failed // also when what follows panics
+	defer func() {
+		if p.breaker.leave(time.Now(), probe, o) {
+			p.metrics.opened.Inc()
+		}
+	}()
+	within, cancel := context.WithTimeout(ctx, p.options.Timeout)
+	defer cancel()
+	a, err = p.send(within, m)
+	switch {
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		o = abandoned
+		p.metrics.count("abandoned")
+		return answer{}, false, unanswered(err)
+	case err != nil:
+		p.metrics.count("failed")
+		return answer{}, within.Err() == nil, unanswered(err)
+	case a.status >= http.StatusInternalServerError || a.status < http.StatusOK || a.status >= 300 && a.status < 400:
+		p.metrics.count("failed")
+		return answer{}, a.status == http.StatusServiceUnavailable || a.status == http.StatusBadGateway,
+			copse.Errorf(copse.Unavailable, "the copse server answered %d", a.status)
+	}
+	o = answered
+	if a.status == http.StatusOK {
+		p.metrics.count("ok")
+	} else {
+		p.metrics.count("refused")
+	}
+	return a, false, nil
+}
+
+func (p *PDP) send(ctx context.Context, m *message) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, m.method, p.base+m.path, bytes.NewReader(m.body))
+	if err != nil {
+		return answer{}, err
+	}
+	if m.target != "" {
+		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
+		r.Header.Set("X-Amz-Target", m.target)
+	}
+	if p.options.Bearer {
+		r.Header.Set("Authorization", "Bearer "+p.options.Key)
+	} else {
+		hash := sha256.Sum256(m.body)
+		key := aws.Credentials{AccessKeyID: p.keyID, SecretAccessKey: p.secret}
+		if err := p.signer.SignHTTP(ctx, key, r, hex.EncodeToString(hash[:]), signedService, signedRegion, time.Now()); err != nil {
+			return answer{}, err
+		}
+	}
+	resp, err := p.http.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err == nil && len(body) > maxAnswerBytes {
+		err = errors.New("the answer is too large to be one")
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{resp.StatusCode, resp.Header.Get(headerErrorType), body}, nil
+}
