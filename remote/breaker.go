@@ -65,6 +65,7 @@ func (b *breaker) leave(now time.Time, probe bool, o outcome) (opened bool) {
 		if probe || b.until.IsZero() {
 			b.failed, b.until = 0, time.Time{}
 		}
+	case abandoned:
 	case failed:
 		if b.failed++; probe || b.until.IsZero() && b.failed >= failuresToOpen {
 			b.until = now.Add(openFor)
