@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	return group("key", "Make, list and revoke access keys",
+	return group("key", "Make, list, rotate and revoke access keys",
 		`An access key is what a service or a person shows to copse. It covers everything, or the policy
 store of one tenant, or one policy store, and says what may be done there: read, write, decide, and
 (for a key that covers everything) admin, which is for tenants, issuers and keys. What a key does not
@@ -25,7 +25,7 @@ One key serves both ways of calling: as a bearer credential copse_<id>_<secret>,
 id and secret for the SDKs.`,
 		`  copse key create --scope tenant:acme --allow read,write --description "acme's CI"
   copse key list`,
-		a.keyCreate(), a.keyList(), a.keyRevoke())
+		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke())
 }
 
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
@@ -117,15 +117,17 @@ func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
 	if err := c.do(ctx, request{method: http.MethodPost, path: "/v1/keys", in: in, out: &out}); err != nil {
 		return err
 	}
-	err = a.show(out, func(t *table) {
-		t.pairs("key", out.ID, "covers", scopeOf(out.Scope), "may", listed(out.Verbs), "expires", firstOf(when(out.ExpiresAt), "never"),
-			"COPSE_KEY", out.Credential, "AWS_ACCESS_KEY_ID", out.ID, "AWS_SECRET_ACCESS_KEY", out.Secret)
-	})
+	err = a.show(out, func(t *table) { t.pairs(createdPairs(&out)...) })
 	if err != nil {
 		return err
 	}
 	a.say("the secret is not shown again")
 	return nil
+}
+
+func createdPairs(k *api.CreatedKey) []string {
+	return []string{"key", k.ID, "covers", scopeOf(k.Scope), "may", listed(k.Verbs), "expires", firstOf(when(k.ExpiresAt), "never"),
+		"COPSE_KEY", k.Credential, "AWS_ACCESS_KEY_ID", k.ID, "AWS_SECRET_ACCESS_KEY", k.Secret}
 }
 
 func scopeOf(s api.KeyScope) string {
@@ -142,7 +144,7 @@ func (a *app) keyList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the access keys, without their secrets",
-		Long:  `List the access keys: what each covers, what it may do, and until when. Secrets can't be listed. The root key is not stored, and not listed.`,
+		Long:  `List the access keys: what each covers, what it may do, until when, and when it last opened anything. Secrets can't be listed. The root key is not stored, and not listed.`,
 		Example: `  copse key list
 
   # those that never expire
@@ -158,9 +160,9 @@ func (a *app) keyList() *cobra.Command {
 				return err
 			}
 			return a.show(all, func(t *table) {
-				t.row("KEY", "COVERS", "MAY", "EXPIRES", "CREATED", "DESCRIPTION")
+				t.row("KEY", "COVERS", "MAY", "EXPIRES", "LAST USED", "CREATED", "DESCRIPTION")
 				for _, k := range all.Keys {
-					t.row(k.ID, scopeOf(k.Scope), listed(k.Verbs), firstOf(when(k.ExpiresAt), "never"), when(k.CreatedAt), k.Description)
+					t.row(k.ID, scopeOf(k.Scope), listed(k.Verbs), firstOf(when(k.ExpiresAt), "never"), firstOf(when(k.LastUsedAt), "never"), when(k.CreatedAt), k.Description)
 				}
 			})
 		},
@@ -177,10 +179,7 @@ func (a *app) keyRevoke() *cobra.Command {
   copse key revoke K7dQ2v9wYixMplbbZQb5fc`,
 		Args: args(1, 1, "the key's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if strings.HasPrefix(args[0], "copse_") {
-				return usagef("give the key's id, the part between copse_ and the secret")
-			}
-			c, err := a.newClient()
+			c, err := a.keyClient(args[0])
 			if err != nil {
 				return err
 			}
@@ -195,5 +194,89 @@ func (a *app) keyRevoke() *cobra.Command {
 		},
 	}
 	yesFlag(cmd, &yes)
+	return cmd
+}
+
+// keyClient keeps a secret that was pasted whole from being sent, and logged, as part of a path.
+func (a *app) keyClient(id string) (*client, error) {
+	if strings.HasPrefix(id, "copse_") {
+		return nil, usagef("give the key's id, the part between copse_ and the secret")
+	}
+	return a.newClient()
+}
+
+func (a *app) keyRotate() *cobra.Command {
+	var overlap time.Duration
+	cmd := &cobra.Command{
+		Use:   "rotate ID",
+		Short: "Replace an access key, with time to change over",
+		Long: `Replace an access key: makes one that covers and may do the same, and lets the old one expire after
+--overlap. The new secret is printed once. A key that was made to expire is replaced by one of the same
+life. The list of keys shows when the old one was last used: nobody uses it any more, revoke it.`,
+		Example: `  copse key rotate CPKAAAAAAAAAAAAAAAAA --overlap 24h`,
+		Args:    args(1, 1, "the key's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if overlap < 0 || overlap%time.Second != 0 {
+				return usagef("--overlap is in whole seconds, such as 24h; 0s ends the old key at once")
+			}
+			c, err := a.keyClient(args[0])
+			if err != nil {
+				return err
+			}
+			in := api.RotateKeyRequest{OverlapSeconds: int64(overlap / time.Second)}
+			var out api.RotatedKey
+			if err := c.do(cmd.Context(), request{method: http.MethodPost, path: "/v1/keys/" + url.PathEscape(args[0]) + "/rotate", in: in, out: &out}); err != nil {
+				return err
+			}
+			err = a.show(out, func(t *table) {
+				t.pairs(append(createdPairs(&out.CreatedKey), "replaces", out.Replaces.ID, "which expires", when(out.Replaces.ExpiresAt))...)
+			})
+			if err != nil {
+				return err
+			}
+			a.say("the secret is not shown again")
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old key stays good, at most 720h")
+	return cmd
+}
+
+func (a *app) keyExpire() *cobra.Command {
+	var in time.Duration
+	var never bool
+	cmd := &cobra.Command{
+		Use:   "expire ID",
+		Short: "Change when an access key expires",
+		Long:  `Change when an access key expires: it is refused from that moment on. A key that has expired stays so; to end one now, revoke it.`,
+		Example: `  # in a week
+  copse key expire CPKAAAAAAAAAAAAAAAAA --in 168h
+
+  # not at all
+  copse key expire CPKAAAAAAAAAAAAAAAAA --never`,
+		Args: args(1, 1, "the key's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if never == (in > 0) {
+				return usagef("when shall it expire? give --in with a duration such as 168h, or --never")
+			}
+			c, err := a.keyClient(args[0])
+			if err != nil {
+				return err
+			}
+			expiry := api.KeyExpiry{Never: never}
+			if !never {
+				expiry.ExpiresAt = time.Now().Add(in).UTC().Truncate(time.Second)
+			}
+			var out api.Key
+			if err := c.do(cmd.Context(), request{method: http.MethodPut, path: "/v1/keys/" + url.PathEscape(args[0]) + "/expiry", in: expiry, out: &out}); err != nil {
+				return err
+			}
+			return a.show(out, func(t *table) {
+				t.pairs("key", out.ID, "covers", scopeOf(out.Scope), "may", listed(out.Verbs), "expires", firstOf(when(out.ExpiresAt), "never"))
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&in, "in", 0, "how long it is good for from now, such as 168h")
+	cmd.Flags().BoolVar(&never, "never", false, "it does not expire")
 	return cmd
 }

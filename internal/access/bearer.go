@@ -35,9 +35,11 @@ func (s *Service) bearer(ctx context.Context, credential string) (Caller, error)
 	if !r.hasSecret(secret) {
 		return Caller{}, errBadCredential()
 	}
-	if r.expired(time.Now()) {
+	now := time.Now()
+	if r.expired(now) {
 		return Caller{}, refuse(ExpiredToken, "this access key has expired")
 	}
+	r.use.touch(now)
 	return r.caller, nil
 }
 

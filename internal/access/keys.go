@@ -21,6 +21,7 @@ type Key struct {
 	Verbs       Verb
 	CreatedAt   time.Time
 	ExpiresAt   time.Time // zero: never
+	LastUsedAt  time.Time // zero: not seen yet; see useInterval
 }
 
 const (
@@ -122,7 +123,7 @@ func validateKey(k Key, now time.Time) error {
 const maxAttempts = 10
 
 // CreateKey makes a key; the secret is returned once and can't be read again. Needs Admin everywhere.
-// Of k, id and creation time are ignored. NotFound when the tenant or policy store of its scope does
+// Of k, id, creation and last use are ignored. NotFound when the tenant or policy store of its scope does
 // not exist, QuotaExceeded when that has too many keys.
 func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, error) {
 	if err := requireAdmin(c); err != nil {
@@ -132,7 +133,7 @@ func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, 
 	if err := validateKey(k, now); err != nil {
 		return Key{}, "", err
 	}
-	k.ID = newKeyID()
+	k.ID, k.LastUsedAt = newKeyID(), time.Time{}
 	k.CreatedAt = now.UTC().Truncate(time.Microsecond)
 	if !k.ExpiresAt.IsZero() {
 		k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Microsecond)
@@ -183,6 +184,9 @@ func (s *Service) ListKeys(ctx context.Context, c Caller, after string, limit in
 		if err != nil {
 			return nil, false, err
 		}
+		if k.LastUsedAt, err = s.lastUse(ctx, k.ID); err != nil {
+			return nil, false, err
+		}
 		keys = append(keys, k)
 	}
 	return keys, more, nil
@@ -192,14 +196,8 @@ func (s *Service) ListKeys(ctx context.Context, c Caller, after string, limit in
 // secret is removed from the history too; should that fail, the key is revoked all the same, and the
 // same call may be repeated.
 func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
-	if err := requireAdmin(c); err != nil {
+	if err := s.requireStored(c, id); err != nil {
 		return err
-	}
-	if s.root != nil && id == s.root.key.ID {
-		return copse.Errorf(copse.InvalidState, "the root access key is configured, not stored: change the configuration and restart")
-	}
-	if !validKeyID(id) {
-		return copse.NotFoundError(copse.ResourceAccessKey, id)
 	}
 	revoked, err := s.remove(ctx, c, id)
 	if err != nil {
@@ -221,8 +219,11 @@ func (s *Service) remove(ctx context.Context, c Caller, id string) (revoked bool
 	if err != nil {
 		return false, err
 	}
-	if err := s.backend.Forget(ctx, storage.Directory(), key, 0); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return revoked, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
+	s.uses.drop(id)
+	for _, gone := range []storage.Key{key, useKey(id)} {
+		if err := s.backend.Forget(ctx, storage.Directory(), gone, 0); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return revoked, storageError(fmt.Errorf("the key is revoked, but its history is not forgotten: %w", err))
+		}
 	}
 	return revoked, nil
 }
@@ -239,7 +240,8 @@ func (s *Service) removeOnce(ctx context.Context, c Caller, key storage.Key) (bo
 	if err != nil {
 		return false, err
 	}
-	writes = append(writes, storage.Write{Key: key, Expect: storage.Version(item.Version)})
+	writes = append(writes, storage.Write{Key: key, Expect: storage.Version(item.Version)},
+		storage.Write{Key: useKey(key.ID), Expect: storage.Any()})
 	if err := s.commit(ctx, c, "RevokeKey", nil, writes...); err != nil {
 		return false, err
 	}

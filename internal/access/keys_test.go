@@ -42,6 +42,10 @@ func TestKeyLifecycle(t *testing.T) {
 	if err != nil || more {
 		t.Fatal(err, more)
 	}
+	if used := listed[0].LastUsedAt; used.IsZero() {
+		t.Error("used, and listed as if it never was")
+	}
+	listed[0].LastUsedAt = time.Time{}
 	if diff := cmp.Diff([]Key{made}, listed); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}

@@ -26,6 +26,7 @@ type record struct {
 	secret  string
 	hash    [sha256.Size]byte // of the secret: equal lengths for a constant-time comparison
 	derived atomic.Pointer[signingKey]
+	use     *use // nil: nobody keeps it
 }
 
 // Format keeps a record that strays into a log line from showing its secret.
@@ -72,7 +73,11 @@ func (s *Service) load(ctx context.Context, id string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.open(item)
+	r, err := s.open(item)
+	if err == nil {
+		r.use = s.uses.of(id)
+	}
+	return r, err
 }
 
 // stored is a key's body in storage.

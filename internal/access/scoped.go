@@ -146,7 +146,8 @@ func RemoveKeysOf(ctx context.Context, backend storage.Backend, scopes ...Scope)
 		}
 		writes = append(writes, storage.Write{Key: of.key, Expect: of.expect})
 		for _, id := range of.ids {
-			writes = append(writes, storage.Write{Key: storage.Key{Kind: keyKind, ID: id}, Expect: storage.Any()})
+			writes = append(writes, storage.Write{Key: storage.Key{Kind: keyKind, ID: id}, Expect: storage.Any()},
+				storage.Write{Key: useKey(id), Expect: storage.Any()})
 		}
 	}
 	return require, writes, nil

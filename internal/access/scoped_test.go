@@ -73,7 +73,7 @@ func TestRemoveKeysOf(t *testing.T) {
 	kept, secretKept := createKey(t, s, Key{Scope: acme2, Verbs: Read})
 	all, _ := createKey(t, s, Key{Scope: Scope{All: true}, Verbs: Read})
 	require, writes, err := RemoveKeysOf(t.Context(), s.backend, acme, ps, Scope{All: true})
-	if err != nil || len(writes) != 5 {
+	if err != nil || len(writes) != 8 {
 		t.Fatalf("%d writes, %v", len(writes), err)
 	}
 	if err := removeAll(t, s, require, writes, acme, ps); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,7 @@ type Service struct {
 	nobody   *record // stands in for a key that does not exist
 	keys     *storage.Cache[string, *record]
 	stop     func()
+	uses     uses
 	failures *prometheus.CounterVec
 
 	unverified intake
@@ -50,7 +52,7 @@ type Service struct {
 // New makes a Service. It follows the backend until Close. A master key that does not open what is
 // stored is refused here, not at the first call.
 func New(cfg Config) (*Service, error) {
-	s := &Service{backend: cfg.Backend, region: cfg.Region}
+	s := &Service{backend: cfg.Backend, region: cfg.Region, uses: uses{byID: map[string]*use{}}}
 	var err error
 	if s.sealer, err = sealerFor(cfg.MasterKey, "access key secret"); err != nil {
 		return nil, err
@@ -80,15 +82,23 @@ func New(cfg Config) (*Service, error) {
 			}
 		}
 	}
-	s.stop = cfg.Backend.Follow(s.follow)
+	unfollow := cfg.Backend.Follow(s.follow)
 	if err := s.checkMasterKey(); err != nil {
-		s.stop()
+		unfollow()
 		return nil, err
 	}
+	stopped := make(chan struct{})
+	var keeper sync.WaitGroup
+	keeper.Go(func() { s.keepUses(stopped) })
+	s.stop = sync.OnceFunc(func() {
+		close(stopped)
+		keeper.Wait()
+		unfollow()
+	})
 	return s, nil
 }
 
-// Close stops following the backend.
+// Close writes down when keys were last used, and stops following the backend.
 func (s *Service) Close() error {
 	s.stop()
 	return nil

@@ -65,6 +65,7 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (Caller, bool, 
 	case !matches:
 		return Caller{}, false, errNoMatch()
 	}
+	rec.use.touch(now)
 	return rec.caller, true, nil
 }
 
@@ -117,6 +118,7 @@ func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (Call
 	case rec.expired(now):
 		return Caller{}, refuse(ExpiredToken, "this access key has expired")
 	}
+	rec.use.touch(now)
 	return rec.caller, nil
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,6 +18,14 @@ func registerKeys(a *API, h huma.API) {
 		errors:      []int{http.StatusConflict}}, (*API).createKey)
 	register(a, h, route{method: http.MethodGet, path: "/v1/keys", id: "listKeys", tag: tagKeys, status: http.StatusOK, needs: adminOfKeys,
 		summary: "List the access keys, without secrets"}, (*API).listKeys)
+	register(a, h, route{method: http.MethodPut, path: "/v1/keys/{id}/expiry", id: "setKeyExpiry", tag: tagKeys, status: http.StatusOK, needs: adminOfKeys,
+		summary:     "Change when an access key expires",
+		description: "In force from the answer on. A key that has expired stays so.",
+		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).setKeyExpiry)
+	register(a, h, route{method: http.MethodPost, path: "/v1/keys/{id}/rotate", id: "rotateKey", tag: tagKeys, status: http.StatusCreated, needs: adminOfKeys,
+		summary:     "Replace an access key",
+		description: "Makes a key that covers and may do the same, and lives as long as the old one was made to. The old one expires after the overlap. The secret is in this answer only.",
+		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).rotateKey)
 	register(a, h, route{method: http.MethodDelete, path: "/v1/keys/{id}", id: "revokeKey", tag: tagKeys, status: http.StatusNoContent, needs: adminOfKeys,
 		summary:     "Revoke an access key",
 		description: "It is refused from the answer on.",
@@ -59,7 +68,7 @@ func keyOf(k *access.Key) Key {
 	return Key{
 		ID: k.ID, Description: k.Description, Verbs: verbsOf(k.Verbs),
 		Scope:     KeyScope{All: k.Scope.All, Tenant: string(k.Scope.Tenant), PolicyStoreID: string(k.Scope.PolicyStore)},
-		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
+		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt,
 	}
 }
 
@@ -76,9 +85,37 @@ func (a *API) createKey(ctx context.Context, c access.Caller, in *struct{ Body C
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body CreatedKey }{Body: CreatedKey{
-		Key: keyOf(&key), Secret: string(secret), Credential: "copse_" + key.ID + "_" + string(secret),
-	}}, nil
+	return &struct{ Body CreatedKey }{Body: createdKey(&key, secret)}, nil
+}
+
+// createdKey shows a secret, once.
+func createdKey(key *access.Key, secret access.Secret) CreatedKey {
+	return CreatedKey{Key: keyOf(key), Secret: string(secret), Credential: string(access.FormatBearer(key.ID, secret))}
+}
+
+func (a *API) setKeyExpiry(ctx context.Context, c access.Caller, in *struct {
+	ID   string `path:"id" maxLength:"200" doc:"The key's id."`
+	Body KeyExpiry
+}) (*struct{ Body Key }, error) {
+	if in.Body.Never == !in.Body.ExpiresAt.IsZero() {
+		return nil, copse.Errorf(copse.Invalid, "give either expiresAt, or never with the value true")
+	}
+	key, err := a.access.SetExpiry(ctx, c, in.ID, in.Body.ExpiresAt)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body Key }{Body: keyOf(&key)}, nil
+}
+
+func (a *API) rotateKey(ctx context.Context, c access.Caller, in *struct {
+	ID   string `path:"id" maxLength:"200" doc:"The key's id."`
+	Body RotateKeyRequest
+}) (*struct{ Body RotatedKey }, error) {
+	made, secret, old, err := a.access.RotateKey(ctx, c, in.ID, time.Duration(in.Body.OverlapSeconds)*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body RotatedKey }{Body: RotatedKey{CreatedKey: createdKey(&made, secret), Replaces: keyOf(&old)}}, nil
 }
 
 func (a *API) listKeys(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body KeyList }, error) {

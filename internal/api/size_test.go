@@ -131,7 +131,7 @@ func TestKeysAreHeldAgainstTheRouteBeforeTheBodyIsRead(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (4+3+3+8+2+5+1)*len(keys)-2 {
+	if asked != (4+3+3+8+2+5+1+2)*len(keys)-2 {
 		t.Errorf("%d requests", asked)
 	}
 }

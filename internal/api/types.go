@@ -279,6 +279,24 @@ type Key struct {
 	Verbs       []string  `json:"verbs" nullable:"false" enum:"read,write,decide,admin"`
 	CreatedAt   time.Time `json:"createdAt"`
 	ExpiresAt   time.Time `json:"expiresAt,omitzero" doc:"Absent: never."`
+	LastUsedAt  time.Time `json:"lastUsedAt,omitzero" doc:"When it last opened anything, to the second; a server that was killed may have lost the last 15 minutes. Absent: it was not used yet."`
+}
+
+// KeyExpiry is when a key ends.
+type KeyExpiry struct {
+	ExpiresAt time.Time `json:"expiresAt,omitzero" doc:"In the future."`
+	Never     bool      `json:"never,omitzero" doc:"Instead of expiresAt."`
+}
+
+// RotateKeyRequest replaces a key.
+type RotateKeyRequest struct {
+	OverlapSeconds int64 `json:"overlapSeconds" minimum:"0" maximum:"2592000" doc:"How long the old key stays good: at most 30 days. Never longer than it would have." example:"86400"`
+}
+
+// RotatedKey is a new key and the one it replaces.
+type RotatedKey struct {
+	CreatedKey
+	Replaces Key `json:"replaces" doc:"The old key, with the time it expires."`
 }
 
 // CreatedKey is a new key with its secret, which can't be read again.

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -87,9 +86,8 @@ func readWithMode(file string) (text []byte, mode fs.FileMode, err error) {
 }
 
 func parseRootKey(file, credential string) (rootKey, error) {
-	rest, ok := strings.CutPrefix(credential, "copse_")
-	id, secret, ok2 := strings.Cut(rest, "_")
-	if !ok || !ok2 || id == "" || secret == "" {
+	id, secret, ok := access.ParseBearer(credential)
+	if !ok {
 		return rootKey{}, copse.Errorf(copse.Invalid, "root key file %s does not hold a credential copse_<id>_<secret>; remove it to have a new one made", file)
 	}
 	return rootKey{ID: id, Secret: access.Secret(secret)}, nil

@@ -184,7 +184,7 @@ func TestLaw5KeysDoWhatTheyWereGivenFor(t *testing.T) {
 			}
 			for _, path := range []string{"POST /v1/tenants", "DELETE /v1/tenants/mine", "POST /v1/tenants/mine/suspend",
 				"PATCH /v1/policy-stores/" + mine.PolicyStoreID, "PUT /v1/plans/default", "DELETE /v1/plans/default",
-				"POST /v1/issuers", "DELETE /v1/issuers/x", "POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x"} {
+				"POST /v1/issuers", "DELETE /v1/issuers/x", "POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x", "PUT /v1/keys/x/expiry", "POST /v1/keys/x/rotate"} {
 				method, path, _ := strings.Cut(path, " ")
 				var body any
 				switch path {
