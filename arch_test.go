@@ -40,9 +40,9 @@ var imports = map[string]string{
 	"internal/member":                            ". internal/access internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/policystore internal/token prometheus json", // tokens: two of its operations take them
 	"internal/api":                               ". cedar-types internal/access internal/member internal/policystore internal/tenant prometheus json huma",
-	"internal/authorizer":                        ". cedar-types internal/access internal/member internal/token prometheus json yaml", // members: who may choose their tenant; yaml: the route table
+	"internal/authorizer":                        ". cedar-types internal/access internal/member internal/token prometheus json yaml envoy", // members: who may choose their tenant; yaml: the route table; envoy: the messages of its external authorization
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
-	"internal/server":                            ". internal/* prometheus yaml otel", // traces, which none of the parts knows of
+	"internal/server":                            ". internal/* prometheus yaml otel envoy grpc", // traces, which none of the parts knows of; gRPC's server, for Envoy
 	// A directory of .cedar files as the contents of a policy store, for those who read files, none of
 	// which may know the engine. Links are JSON, and name entities.
 	"internal/policyfiles": ". cedar-types json internal/policystore internal/engine",
@@ -84,7 +84,7 @@ var testImports = map[string]string{
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
 	"internal/engine":         "",
-	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls pep",
+	"bench":                   ". internal/* copsetest embedded cedar cedar-types aws json jwt internal/pgtest pgx rls pep grpc envoy",
 	"conformance":             ". aws json jwt copsetest", // a client like any other
 	"copsetest":               "aws",
 	"embedded":                "aws json copsetest examples/payments internal/* remote",
@@ -115,6 +115,8 @@ var external = map[string][]string{
 	"yaml":        {"go.yaml.in/yaml/v3"},
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
 	"lambda":      {"github.com/aws/aws-lambda-go"},
+	"grpc":        {"google.golang.org/grpc"},
+	"envoy":       {"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/genproto/googleapis/rpc/status", "google.golang.org/grpc/codes"},
 	"chi":         {"github.com/go-chi/chi/v5"},
 	"echo":        {"github.com/labstack/echo/v4"},
 	"rapid":       {"pgregory.net/rapid"},

@@ -48,6 +48,7 @@ type fixture struct {
 	asked []copse.Request
 	log   bytes.Buffer
 	reg   *prometheus.Registry
+	cfg   Config
 	http.Handler
 }
 
@@ -87,7 +88,7 @@ func newFixture() *fixture {
 		key:    access.Caller{KeyID: "KEY", Scope: access.Scope{Tenant: "acme"}, Verbs: access.Decide},
 		answer: copse.Response{Decision: copse.Allow, Revision: 3, Determining: []copse.PolicyRef{{ID: "p1", Name: "all"}}, Considered: 4}}
 	log := slog.New(slog.NewTextHandler(&f.log, nil))
-	f.Handler = New(Config{
+	f.cfg = Config{
 		Verify: func(context.Context, string) (*token.Verified, error) {
 			if f.verify != nil {
 				return nil, f.verify
@@ -108,7 +109,8 @@ func newFixture() *fixture {
 		Directory: f, Decider: f, Explain: f.explain,
 		Key: func(context.Context, string) (access.Caller, error) { return f.key, f.keyErr },
 		Log: log, Decisions: log, Metrics: f.reg,
-	})
+	}
+	f.Handler = New(f.cfg)
 	return f
 }
 

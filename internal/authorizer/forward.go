@@ -30,7 +30,7 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		noStore(w)
-		in, err := passing(r, names)
+		in, err := passing(r.Header, names)
 		if err != nil {
 			g.refusal("", start).write(w, r, err, nil)
 			return
@@ -55,17 +55,18 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 	})
 }
 
-func passing(r *http.Request, names OriginalHeaders) (*Passing, error) {
-	bearer, err := token.Bearer(r.Header)
+// passing reads the request under way out of the headers that came with the question.
+func passing(header http.Header, names OriginalHeaders) (*Passing, error) {
+	bearer, err := token.Bearer(header)
 	if err != nil {
 		return nil, err
 	}
-	in := &Passing{Token: bearer, Asked: Asked{Header: r.Header}}
+	in := &Passing{Token: bearer, Asked: Asked{Header: header}}
 	for _, part := range []struct {
 		name string
 		into *string
 	}{{names.Method, &in.Method}, {names.Target, &in.Target}} {
-		values := r.Header[part.name]
+		values := header[part.name]
 		if len(values) != 1 {
 			in.Unclear = copse.Errorf(copse.Denied, "there are %d headers %s; the gateway must set one, in place of the client's", len(values), part.name)
 			break

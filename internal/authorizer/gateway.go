@@ -19,6 +19,8 @@ type GatewayConfig struct {
 	Routes func() *RouteTable
 	// Sign signs a tenant context. Nil: none are sent.
 	Sign func(*token.Context) (string, error)
+	// RequestID is the id of a request that does not come over HTTP, given those that it claims.
+	RequestID func(claimed []string) string
 }
 
 // Gateway answers gateways: may this request pass? It is one core behind several shapes, which only say

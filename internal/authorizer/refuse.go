@@ -47,40 +47,63 @@ type refusal struct {
 	start   time.Time
 }
 
-// write answers an error, counts it and logs it. out is a buffer to use, and is returned.
-func (f *refusal) write(w http.ResponseWriter, r *http.Request, err error, buffer []byte) []byte {
+// errorAnswer is how an error is answered, over whatever protocol.
+type errorAnswer struct {
+	status int
+	hint   [2]string // a header that tells the caller what to do: name and value, or empty
+	body   []byte
+}
+
+// answer says how an error is answered. buffer is for the body.
+func (f *refusal) answer(err error, requestID string, buffer []byte) (a errorAnswer) {
 	kind := copse.KindOf(err)
-	out := outcomes[kind]
-	header := w.Header()
-	header["Content-Type"] = jsonType
-	switch out.status {
+	a.status = outcomes[kind].status
+	switch a.status {
 	case http.StatusForbidden:
-		buffer = append(buffer[:0], refused...)
+		a.body = append(buffer[:0], refused...)
 	default:
-		buffer = appendError(buffer[:0], kind, err, requestID(w))
+		a.body = appendError(buffer[:0], kind, err, requestID)
 	}
 	if errors.Is(err, errTooLarge) {
-		out.status = http.StatusRequestEntityTooLarge
+		a.status = http.StatusRequestEntityTooLarge
 	}
-	switch out.status {
+	switch a.status {
 	case http.StatusUnauthorized:
-		header.Set("WWW-Authenticate", `Bearer realm="copse"`)
+		a.hint = [2]string{"WWW-Authenticate", `Bearer realm="copse"`}
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		header.Set("Retry-After", "1")
+		a.hint = [2]string{"Retry-After", "1"}
 	}
-	header.Set("Content-Length", strconv.Itoa(len(buffer)))
-	w.WriteHeader(out.status)
-	_, _ = w.Write(buffer)
+	return a
+}
+
+// write answers an error, counts it and logs it. buffer is one to use, and is returned.
+func (f *refusal) write(w http.ResponseWriter, r *http.Request, err error, buffer []byte) []byte {
+	id := requestID(w)
+	a := f.answer(err, id, buffer)
+	header := w.Header()
+	header["Content-Type"] = jsonType
+	if a.hint[0] != "" {
+		header.Set(a.hint[0], a.hint[1])
+	}
+	header.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+	f.note(r.Context(), id, a.status, err)
+	return a.body
+}
+
+// note counts an error that was answered, and logs it.
+func (f *refusal) note(ctx context.Context, requestID string, status int, err error) {
 	took := time.Since(f.start)
+	kind := copse.KindOf(err)
 	f.metrics.failed(kind, took)
-	f.log.LogAttrs(r.Context(), out.level, f.what,
-		slog.String("requestId", requestID(w)),
+	f.log.LogAttrs(ctx, outcomes[kind].level, f.what,
+		slog.String("requestId", requestID),
 		slog.String("tenant", string(f.tenant)),
-		slog.Int("status", out.status),
-		slog.String("result", out.result),
+		slog.Int("status", status),
+		slog.String("result", outcomes[kind].result),
 		slog.String("reason", reasonText(err)),
 		slog.Int64("micros", took.Microseconds()))
-	return buffer
 }
 
 // reasonText is for the log: the detail, and the cause that no caller is shown.

@@ -30,6 +30,9 @@ type Config struct {
 	// OpsListen is the address of /healthz, /readyz and /metrics, which ask for no credential and are
 	// therefore on a listener of their own, on loopback unless told otherwise. Empty: none.
 	OpsListen string
+	// ExtAuthzListen is the address of Envoy's external authorization, over gRPC and with the same
+	// certificate. Empty: none.
+	ExtAuthzListen string
 	// TLSCert and TLSKey are PEM files. They are read again when they change.
 	TLSCert, TLSKey string
 	// BehindTLSProxy states that something in front speaks TLS. Without it and without a
@@ -203,6 +206,7 @@ func Settings() []Setting {
 		{Key: "data", Usage: "directory of the database and its keys", field: func(c *Config) any { return &c.DataDir }},
 		{Key: "listen", Usage: "address of the API", field: func(c *Config) any { return &c.Listen }},
 		{Key: "ops-listen", Usage: "address of /healthz, /readyz and /metrics; empty for none", field: func(c *Config) any { return &c.OpsListen }},
+		{Key: "ext-authz-listen", Usage: "address of Envoy's external authorization (gRPC); empty for none", field: func(c *Config) any { return &c.ExtAuthzListen }},
 		{Key: "tls-cert", Usage: "PEM file of the certificate chain; read again when it changes", field: func(c *Config) any { return &c.TLSCert }},
 		{Key: "tls-key", Usage: "PEM file of the certificate's key", field: func(c *Config) any { return &c.TLSKey }},
 		{Key: "behind-tls-proxy", Usage: "allow plain HTTP beyond loopback, because a proxy in front speaks TLS", Bool: true, field: func(c *Config) any { return &c.BehindTLSProxy }},
@@ -334,18 +338,31 @@ func (c *Config) validatePublicURL() error {
 
 // validateListen is apart from Validate because a configuration used in process never listens.
 func (c *Config) validateListen() error {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return copse.Errorf(copse.Invalid, "--listen %q is not an address such as 127.0.0.1:8420: %w", c.Listen, err)
+	if err := c.validateAPIAddress("listen", c.Listen, "127.0.0.1:8420"); err != nil {
+		return err
 	}
-	if c.TLSCert == "" && !c.BehindTLSProxy && !isLoopback(host) {
-		return copse.Errorf(copse.Invalid, "--listen %s is reachable from other machines, and tokens and keys would travel in the clear: give --tls-cert and --tls-key, or state --behind-tls-proxy, or listen on 127.0.0.1", c.Listen)
+	if c.ExtAuthzListen != "" {
+		if err := c.validateAPIAddress("ext-authz-listen", c.ExtAuthzListen, "127.0.0.1:8422"); err != nil {
+			return err
+		}
 	}
 	if c.OpsListen == "" {
 		return nil
 	}
 	if _, _, err := net.SplitHostPort(c.OpsListen); err != nil {
 		return copse.Errorf(copse.Invalid, "--ops-listen %q is not an address such as 127.0.0.1:8421: %w", c.OpsListen, err)
+	}
+	return nil
+}
+
+// validateAPIAddress holds for the listeners that tokens come to.
+func (c *Config) validateAPIAddress(setting, address, example string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "--%s %q is not an address such as %s: %w", setting, address, example, err)
+	}
+	if c.TLSCert == "" && !c.BehindTLSProxy && !isLoopback(host) {
+		return copse.Errorf(copse.Invalid, "--%s %s is reachable from other machines, and tokens and keys would travel in the clear: give --tls-cert and --tls-key, or state --behind-tls-proxy, or listen on 127.0.0.1", setting, address)
 	}
 	return nil
 }

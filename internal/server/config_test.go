@@ -179,6 +179,9 @@ func TestConfigRefusesWhatIsNotSafe(t *testing.T) {
 		{"with a certificate", func(c *Config) { c.Listen, c.TLSCert, c.TLSKey = ":8420", "c", "k" }, ""},
 		{"no port", func(c *Config) { c.Listen = "127.0.0.1" }, "is not an address"},
 		{"no port for operations", func(c *Config) { c.OpsListen = "127.0.0.1" }, "--ops-listen"},
+		{"plain gRPC for all", func(c *Config) { c.ExtAuthzListen = ":8422" }, "--ext-authz-listen :8422 is reachable"},
+		{"gRPC behind a proxy", func(c *Config) { c.ExtAuthzListen, c.BehindTLSProxy = ":8422", true }, ""},
+		{"no port for gRPC", func(c *Config) { c.ExtAuthzListen = "127.0.0.1" }, "--ext-authz-listen"},
 		{"no operations", func(c *Config) { c.OpsListen = "" }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -128,11 +128,12 @@ func (s *Server) gatewayRoutes(cfg authorizer.Config) ([]Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	gateway := authorizer.GatewayConfig{Config: cfg, Routes: file.routes}
+	gateway := authorizer.GatewayConfig{Config: cfg, Routes: file.routes, RequestID: requestID}
 	if s.contexts != nil {
 		gateway.Sign = s.contexts.Sign
 	}
 	g := authorizer.NewGateway(gateway)
+	s.extAuthz = g.ExtAuthz()
 	routes := []Route{
 		{Pattern: "POST /v1/authorize/request", Handler: g.Request()},
 		// Whatever the method of the subrequest is.

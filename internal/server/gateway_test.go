@@ -66,6 +66,7 @@ func newChainSite(t *testing.T) *chainSite {
 	c := &chainSite{idp: newIDP(t)}
 	c.site = start(t, func(cfg *server.Config) {
 		cfg.Listen, cfg.PublicURL, cfg.RoutesFile = address, "http://"+address, file
+		cfg.ExtAuthzListen = "127.0.0.1:0"
 	})
 	c.onboard("acme", map[string]string{
 		"view": `permit (principal in Role::"clerk", action == Action::"view", resource);`,
@@ -188,12 +189,12 @@ func startCommand(t *testing.T, address string, cmd *exec.Cmd) (stop func()) {
 	}
 }
 
-func (c *chainSite) nginx(t *testing.T, copse string) (address string) {
+func (c *chainSite) nginx(t *testing.T, copse upstream) (address string) {
 	t.Helper()
 	address = freeAddress(t)
 	dir := t.TempDir()
 	text := configFromDocs(t, "nginx", map[string]string{
-		"copse.internal:8420": copse, "invoices.internal:8080": strings.TrimPrefix(c.service.URL, "http://"), "listen 80;": "listen " + address + ";",
+		"copse.internal:8420": copse.http, "invoices.internal:8080": strings.TrimPrefix(c.service.URL, "http://"), "listen 80;": "listen " + address + ";",
 	})
 	whole := fmt.Sprintf("daemon off;\nmaster_process off;\npid %[1]s/pid;\nerror_log %[1]s/error.log;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/b;\nproxy_temp_path %[1]s/p;\nfastcgi_temp_path %[1]s/f;\nuwsgi_temp_path %[1]s/u;\nscgi_temp_path %[1]s/s;\n%[2]s}\n", dir, text)
 	file := filepath.Join(dir, "nginx.conf")
@@ -204,11 +205,11 @@ func (c *chainSite) nginx(t *testing.T, copse string) (address string) {
 	return address
 }
 
-func (c *chainSite) caddy(t *testing.T, copse string) (address string) {
+func (c *chainSite) caddy(t *testing.T, copse upstream) (address string) {
 	t.Helper()
 	address = freeAddress(t)
 	text := configFromDocs(t, "caddy", map[string]string{
-		"copse.internal:8420": copse, "invoices.internal:8080": strings.TrimPrefix(c.service.URL, "http://"), "http://api.example.com": "http://" + address,
+		"copse.internal:8420": copse.http, "invoices.internal:8080": strings.TrimPrefix(c.service.URL, "http://"), "http://api.example.com": "http://" + address,
 	})
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	if err := os.WriteFile(file, []byte("{\n\tadmin off\n\tauto_https off\n}\n"+text), 0o600); err != nil {
@@ -273,18 +274,23 @@ func handwritten(t *testing.T, address, method, target, token string, headers ..
 	return resp.StatusCode, resp.Header, string(body)
 }
 
-func gateways() map[string]func(c *chainSite, t *testing.T, copse string) (address string) {
-	return map[string]func(c *chainSite, t *testing.T, copse string) (address string){"nginx": (*chainSite).nginx, "caddy": (*chainSite).caddy}
+// upstream is where a gateway finds copse, if it is there.
+type upstream struct{ http, grpc string }
+
+func gateways() map[string]func(c *chainSite, t *testing.T, copse upstream) (address string) {
+	return map[string]func(c *chainSite, t *testing.T, copse upstream) (address string){
+		"nginx": (*chainSite).nginx, "caddy": (*chainSite).caddy, "envoy": (*chainSite).envoy,
+	}
 }
 
 func TestGateways(t *testing.T) {
 	for name, run := range gateways() {
 		t.Run(name, func(t *testing.T) {
 			c := newChainSite(t)
-			address := run(c, t, c.Addr().String())
+			address := run(c, t, upstream{c.Addr().String(), c.ExtAuthzAddr().String()})
 			t.Run("passes", func(t *testing.T) { c.passes(t, address) })
 			t.Run("refuses", func(t *testing.T) { c.refuses(t, address) })
-			t.Run("spoofed headers", func(t *testing.T) { c.spoofed(t, address) })
+			t.Run("spoofed headers", func(t *testing.T) { c.spoofed(t, address, name == "envoy") })
 			t.Run("ambiguous paths", func(t *testing.T) { c.ambiguous(t, address) })
 		})
 	}
@@ -345,11 +351,19 @@ func (c *chainSite) refuses(t *testing.T, address string) {
 }
 
 // Strip, then set: whatever the client says of itself is gone, in any spelling the service could read.
-func (c *chainSite) spoofed(t *testing.T, address string) {
+// Envoy shows copse the client's headers before that: one that names another tenant ends the request.
+func (c *chainSite) spoofed(t *testing.T, address string, shown bool) {
 	clerk := c.idp.token("acme", "alice", "clerk")
-	status, _, body := handwritten(t, address, "GET", "/invoices/17", clerk,
-		"X-Copse-Tenant: globex", "x-copse-principal: User::\"root\"", "X-Copse-Decision: mine", "X-Copse-Context: a.b.c", "X-Copse-Context: d.e.f",
-		"X-Original-Method: GET", "X-Original-URI: /invoices/99", "X-Forwarded-Uri: /invoices/99", "X-Forwarded-Method: HEAD", "X-Copse-Key: copse_a_b")
+	headers := []string{"X-Copse-Tenant: globex"}
+	if shown {
+		if status, _, body := handwritten(t, address, "GET", "/invoices/17", clerk, headers...); status != 403 || len(c.reached()) != 0 {
+			t.Errorf("another tenant: %d %s", status, body)
+		}
+		headers = []string{"X-Copse-Tenant: acme", "X-Copse-Role: root", "X_Copse_Tenant: globex"}
+	}
+	status, _, body := handwritten(t, address, "GET", "/invoices/17", clerk, append(headers,
+		"x-copse-principal: User::\"root\"", "X-Copse-Decision: mine", "X-Copse-Context: a.b.c", "X-Copse-Context: d.e.f",
+		"X-Original-Method: GET", "X-Original-URI: /invoices/99", "X-Forwarded-Uri: /invoices/99", "X-Forwarded-Method: HEAD", "X-Copse-Key: copse_a_b")...)
 	if status != 200 || body != `acme User::"alice" /invoices/17` {
 		t.Errorf("%d %s", status, body)
 	}
@@ -399,7 +413,7 @@ func TestGatewayFailsClosed(t *testing.T) {
 	token := c.idp.token("acme", "alice", "clerk")
 	nothing := freeAddress(t)
 	for name, run := range gateways() {
-		address := run(c, t, nothing)
+		address := run(c, t, upstream{nothing, nothing})
 		status, _, body := handwritten(t, address, "GET", "/invoices/17", token)
 		if status < 500 {
 			t.Errorf("%s: %d %s", name, status, body)

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // ErrAddressInUse is wrapped by [AddressError] when the port is taken.
@@ -17,7 +19,7 @@ var ErrAddressInUse = errors.New("address already in use")
 
 // AddressError says which address could not be listened on.
 type AddressError struct {
-	Setting string // "listen" or "ops-listen"
+	Setting string // the flag that says it: "listen"
 	Address string
 	Err     error
 }
@@ -28,7 +30,7 @@ func (e *AddressError) Error() string {
 
 func (e *AddressError) Unwrap() error { return e.Err }
 
-// Listen binds both listeners without answering yet. An *AddressError wraps ErrAddressInUse when a
+// Listen binds the listeners without answering yet. An *AddressError wraps ErrAddressInUse when a
 // port is taken.
 func (s *Server) Listen() error {
 	if s.listener != nil {
@@ -41,12 +43,16 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.OpsListen != "" {
-		ops, err := listen("ops-listen", s.cfg.OpsListen)
-		if err != nil {
+	for _, other := range []struct {
+		setting, address string
+		into             *net.Listener
+	}{{"ops-listen", s.cfg.OpsListen, &s.opsListener}, {"ext-authz-listen", s.cfg.ExtAuthzListen, &s.extAuthzListener}} {
+		if other.address == "" {
+			continue
+		}
+		if *other.into, err = listen(other.setting, other.address); err != nil {
 			return errors.Join(err, main.Close())
 		}
-		s.opsListener = ops
 	}
 	s.listener = main
 	return s.route()
@@ -79,6 +85,14 @@ func (s *Server) OpsURL() string { return baseURL("http", s.opsListener) }
 // Addr is the address the API listens on, after Listen.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
+// ExtAuthzAddr is the address that Envoy asks, nil when there is none.
+func (s *Server) ExtAuthzAddr() net.Addr {
+	if s.extAuthzListener == nil {
+		return nil
+	}
+	return s.extAuthzListener.Addr()
+}
+
 func baseURL(scheme string, ln net.Listener) string {
 	if ln == nil {
 		return ""
@@ -100,28 +114,39 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return errors.Join(err, s.Close())
 	}
-	main := s.httpServer(s.handler)
+	main, ops := s.httpServer(s.handler), s.httpServer(s.opsHandler())
 	main.ConnState = newConnections(s.registry).state
-	if s.cfg.TLSCert != "" {
-		cert, err := newCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
-		if err != nil {
-			return errors.Join(err, s.Close())
-		}
-		main.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	var err error
+	if main.TLSConfig, err = s.tlsConfig(); err != nil {
+		return errors.Join(err, s.Close())
 	}
-	ops := s.httpServer(s.opsHandler())
-	failed := make(chan error, 2)
+	envoy := s.grpcServer(main.TLSConfig)
+	failed := make(chan error, 3)
 	go func() { failed <- s.serveMain(main) }()
 	if s.opsListener != nil {
 		go func() { failed <- ops.Serve(s.opsListener) }()
 	}
-	s.log.Info("serving", "url", s.URL(), "ops", s.OpsURL())
-	var err error
+	if s.extAuthzListener != nil {
+		go func() { failed <- envoy.Serve(s.extAuthzListener) }()
+	}
+	s.log.Info("serving", "url", s.URL(), "ops", s.OpsURL(), "extAuthz", baseURL("grpc", s.extAuthzListener))
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	return errors.Join(err, s.drain(context.WithoutCancel(ctx), main, ops), s.Close())
+	return errors.Join(err, s.drain(context.WithoutCancel(ctx), main, ops, envoy), s.Close())
+}
+
+// tlsConfig is that of all listeners that tokens come to; nil without a certificate.
+func (s *Server) tlsConfig() (*tls.Config, error) {
+	if s.cfg.TLSCert == "" {
+		return nil, nil
+	}
+	cert, err := newCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}, nil
 }
 
 func (s *Server) serveMain(main *http.Server) error {
@@ -133,12 +158,19 @@ func (s *Server) serveMain(main *http.Server) error {
 
 // drain is not part of the context that ended: requests under way keep theirs. The operations
 // listener goes last, so that /readyz says meanwhile that nothing new should come.
-func (s *Server) drain(ctx context.Context, main, ops *http.Server) error {
+func (s *Server) drain(ctx context.Context, main, ops *http.Server, envoy *grpc.Server) error {
 	s.draining.Store(true)
 	s.log.Info("shutting down")
 	limited, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer context.AfterFunc(limited, envoy.Stop)()
+		envoy.GracefulStop()
+	}()
 	err := main.Shutdown(limited)
+	<-ended
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.log.Warn("requests were still under way at the end of --shutdown-timeout, and were cut off")
 		err = main.Close()

@@ -46,7 +46,7 @@ func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registere
 }
 
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := []string{requestID(r)}
+	id := []string{requestID(r.Header["X-Request-Id"])}
 	// Canonical keys, set without the lookups of Header.Set. Handlers read the id from here.
 	header := w.Header()
 	header["X-Request-Id"] = id
@@ -111,9 +111,9 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // requestID takes the caller's, so that a request can be followed through several services, unless it
 // could be mistaken for something else in a log. Else it draws one in the form of a UUID, as AWS does.
-func requestID(r *http.Request) string {
-	if values := r.Header["X-Request-Id"]; len(values) == 1 && plainID(values[0]) {
-		return values[0]
+func requestID(claimed []string) string {
+	if len(claimed) == 1 && plainID(claimed[0]) {
+		return claimed[0]
 	}
 	// An id is no secret: the fast generator will do.
 	var raw [16]byte

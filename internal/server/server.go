@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/copse-authz/copse"
@@ -50,8 +51,10 @@ type Server struct {
 	root     rootKey
 
 	listener, opsListener net.Listener
+	extAuthzListener      net.Listener
 	routes                []Route
 	handler               http.Handler
+	extAuthz              authv3.AuthorizationServer
 	draining              atomic.Bool
 	backingUp             sync.Mutex
 
@@ -194,7 +197,7 @@ func (s *Server) openSchedule() {
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		var errs []error
-		for _, ln := range []net.Listener{s.listener, s.opsListener} {
+		for _, ln := range []net.Listener{s.listener, s.opsListener, s.extAuthzListener} {
 			if ln == nil {
 				continue
 			}
