@@ -42,9 +42,9 @@ func (s *Server) grpcServer(secure *tls.Config) *grpc.Server {
 }
 
 // boundCheck ends a request that does not come to its end, and the decision with it. gRPC has no such
-// limit of its own but the caller's. What the timer holds is given back when the request's context ends.
+// limit of its own but the caller's.
 func (s *Server) boundCheck(ctx context.Context, _ *tap.Info) (context.Context, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout) //nolint:gosec // the request's context, which gRPC ends, gives back what the timer holds
 	_ = cancel
 	return ctx, nil
 }
