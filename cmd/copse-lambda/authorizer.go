@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// errUnauthorized has the one text that a REST API answers with 401.
-var errUnauthorized = errors.New("Unauthorized") //nolint:staticcheck // API Gateway compares it byte by byte
+// errUnauthorized has the one text that a REST API answers with 401, compared byte by byte.
+var errUnauthorized = errors.New("Unauthorized")
 
 // errRefused: copse says that the request must not pass, without having decided.
 var errRefused = errors.New("refused")
