@@ -55,6 +55,9 @@ var imports = map[string]string{
 	// Runs in AWS's Lambda, beside no storage: a test there holds what it links against this row's spirit.
 	"cmd/copse-lambda":  "lambda",
 	"examples/payments": "",
+	// The sample SaaS on the whole chain, as users of the libraries would write it: nothing internal.
+	"examples/payments/saas":  ". pep rls pgx",
+	"examples/payments/chain": ". examples/payments/saas pep rls remote pgx",
 
 	// The check inside a service. It verifies tokens by the same code as the server, and counts as it does.
 	"pep": ". cedar-types internal/bound internal/token prometheus",
