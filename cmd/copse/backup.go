@@ -140,6 +140,39 @@ it: erase them again before the server is used.`,
 	return cmd
 }
 
+func (a *app) compactCommand() *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "compact --data DIR",
+		Short: "Give space that nothing uses any more back to the disk",
+		Long: `Rewrite the database of a data directory that no server has, without the space that deleted tenants and
+policies left in it. The disk needs room for a copy of what remains. The copy is verified, and takes the
+place of the database at one moment.
+
+What is erased is overwritten at once, and a database of up to 64 MB is rewritten soon after, by the running
+server; in a larger one, unused parts of pages may hold copies of erased rows until it is compacted.`,
+		Example: `  copse compact --data /var/lib/copse`,
+		Args:    args(0, 0, "no arguments but --data"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if data == "" {
+				return usagef("what? a data directory: --data DIR")
+			}
+			before, after, err := sqlite.Compact(cmd.Context(), data)
+			if errors.Is(err, sqlite.ErrFull) {
+				err = fmt.Errorf("%w (there must be room for a copy of what remains)", err)
+			}
+			if err != nil {
+				return startFailure(err)
+			}
+			return a.show(map[string]int64{"before": before, "after": after}, func(t *table) {
+				t.line(fmt.Sprintf("%s: %d bytes before, %d after", data, before, after))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
+	return cmd
+}
+
 func (a *app) checkCommand() *cobra.Command {
 	var data, master string
 	cmd := &cobra.Command{

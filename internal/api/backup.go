@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -69,7 +70,7 @@ func stream(to io.Writer, from io.Reader) error {
 				return err
 			}
 		}
-		if _, err := io.CopyN(to, from, backupChunk); err == io.EOF {
+		if _, err := io.CopyN(to, from, backupChunk); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

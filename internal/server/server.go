@@ -173,6 +173,9 @@ func (s *Server) openBackend() (storage.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	if backup := s.sqlite.Migrated(); backup != "" {
+		s.log.Info("the database was brought to the format of this copse; as it was before, it is in the backup", "backup", backup)
+	}
 	registerGroups(s.registry, s.sqlite)
 	return s.sqlite, nil
 }

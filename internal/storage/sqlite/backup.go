@@ -29,7 +29,7 @@ const (
 	maxManifest = 64 << 10
 )
 
-// ErrNotABackup: the file is not one, or not whole, or not what was written.
+// ErrNotABackup says that a file is no backup, or not whole, or not what was written.
 var ErrNotABackup = errors.New("not a usable backup")
 
 // Manifest describes a backup. The audit chain binds the head of every policy store, and with it each
@@ -64,7 +64,7 @@ func (r *BackupReader) Close() error {
 //
 // It is no part of [storage.Backend]: what a backup is depends on what there is to copy, and a backend
 // in memory has nothing to come back to.
-func (b *Backend) Backup(ctx context.Context) (_ *BackupReader, err error) {
+func (b *Backend) Backup(ctx context.Context) (*BackupReader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -72,20 +72,33 @@ func (b *Backend) Backup(ctx context.Context) (_ *BackupReader, err error) {
 		return nil, err
 	}
 	defer b.leave()
-	file, err := os.CreateTemp(b.dir, scratchName+"*")
+	// Until it is copied, the log can't be truncated: the writer would wait for it after every erasure,
+	// and puts that off instead.
+	b.copying.Add(1)
+	r, err := pack(b.dir)
+	b.copying.Add(-1)
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// pack makes a backup of the database in dir, which others may be writing to.
+func pack(dir string) (_ *BackupReader, err error) {
+	file, err := os.CreateTemp(dir, scratchName+"*")
 	if err != nil {
 		return nil, translateOS(err)
 	}
 	r := &BackupReader{file: file}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("backup: %w", b.translate(err)), r.Close())
+			err = errors.Join(translate(err, func() bool { return diskFull(dir) }), r.Close())
 		}
 	}()
-	if err := b.copyInto(file.Name()); err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := copyDatabase(filepath.Join(dir, FileName), file.Name()); err != nil {
 		return nil, err
 	}
 	if r.Manifest, err = describe(file.Name()); err != nil {
@@ -109,17 +122,15 @@ func (b *Backend) Backup(ctx context.Context) (_ *BackupReader, err error) {
 	return r, nil
 }
 
-// copyInto reads in a transaction of its own, beside the writer. Until it ends, the log can't be
-// truncated: the writer would wait for it after every erasure, and puts that off instead.
-func (b *Backend) copyInto(path string) error {
-	b.copying.Add(1)
-	defer b.copying.Add(-1)
-	c, err := openConn(filepath.Join(b.dir, FileName), "busy_timeout = 5000", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
+// copyDatabase writes what is in use of a database, and nothing of what was erased, into a file that is
+// empty. It reads in a transaction of its own, beside a writer.
+func copyDatabase(from, to string) error {
+	c, err := openConn(from, "busy_timeout = 5000", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
 	if err != nil {
 		return err
 	}
 	return errors.Join(c.once("VACUUM INTO ?", func(s *stmt) error {
-		_, err := s.exec(path)
+		_, err := s.exec(to)
 		return err
 	}), c.close())
 }

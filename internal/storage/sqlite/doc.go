@@ -42,7 +42,13 @@
 // # Backups
 //
 // [Backend.Backup] copies the database beside the writer, in one read transaction, to a file whose first
-// lines describe it; [Restore] verifies such a file before it makes a data directory of it.
+// lines describe it; [Restore] verifies such a file before it makes a data directory of it. [Compact] puts
+// such a copy in the place of the database.
+//
+// # Formats
+//
+// The file says which format its tables have. [Open] brings an older one to the newest, in one transaction,
+// after it has made a backup, which stays; a newer one is refused. See migrate.go.
 //
 // # Opening
 //

@@ -46,3 +46,13 @@ func lockFile(path string) (_ *os.File, err error) {
 func unlockFile(f *os.File) error {
 	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 }
+
+// keepOwner gives a file that replaces another to whom the other belonged: an administrator's hand must
+// not take the database away from the server's user.
+func keepOwner(old os.FileInfo, file *os.File) error {
+	was, ok := old.Sys().(*syscall.Stat_t)
+	if !ok || int(was.Uid) == os.Geteuid() && int(was.Gid) == os.Getegid() {
+		return nil
+	}
+	return file.Chown(int(was.Uid), int(was.Gid))
+}

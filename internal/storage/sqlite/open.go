@@ -32,6 +32,7 @@ type Backend struct {
 	writer    *writer
 	readers   chan *reader // holds the idle ones
 	copying   atomic.Int32 // backups that read the file
+	migrated  string       // see Migrated
 
 	groups, changes atomic.Uint64 // transactions committed, and jobs in them
 
@@ -42,9 +43,11 @@ type Backend struct {
 
 var _ storage.Backend = (*Backend)(nil)
 
-// Open opens the data directory dir, making it if it is not there. Errors to tell apart: [ErrInUse],
-// [ErrNewer], [ErrNotWritable], [ErrFull], [ErrUnsupported], [ErrCorrupt].
-func Open(dir string) (_ *Backend, err error) {
+// Open opens the data directory dir, making it if it is not there, and bringing it to the newest format.
+// Errors to tell apart: [ErrInUse], [ErrNewer], [ErrNotWritable], [ErrFull], [ErrUnsupported], [ErrCorrupt].
+func Open(dir string) (*Backend, error) { return openAs(dir, newest()) }
+
+func openAs(dir string, f format) (_ *Backend, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -71,7 +74,7 @@ func Open(dir string) (_ *Backend, err error) {
 	if err := makeFile(path); err != nil {
 		return nil, translateOS(err)
 	}
-	if b.writer, err = openWriter(b, path); err != nil {
+	if b.writer, err = openWriter(b, path, f); err != nil {
 		return nil, b.translate(err)
 	}
 	for range readerCount {
@@ -122,46 +125,33 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// prepareFile checks that the file on c is ours and not newer, makes the tables of a new one, and
-// proves that it can be written. c is in exclusive possession of it, by the directory's lock.
-func prepareFile(c *conn) error {
+// prepareFile checks that the file on c is ours and not newer, makes the tables of a new one, migrates
+// an older one, and proves that it can be written. c is in exclusive possession of it, by the
+// directory's lock.
+func (b *Backend) prepareFile(c *conn, f format) error {
 	if err := checkVersion(c); err != nil {
 		return err
 	}
-	id, err := c.value("PRAGMA application_id")
+	isNew, version, err := identify(c, f)
 	if err != nil {
 		return err
-	}
-	version, err := c.value("PRAGMA user_version")
-	if err != nil {
-		return err
-	}
-	tables, err := c.value("SELECT count(*) FROM sqlite_schema")
-	if err != nil {
-		return err
-	}
-	isNew := id == int64(0) && version == int64(0) && tables == int64(0)
-	switch {
-	case isNew:
-	case id != int64(applicationID):
-		return fmt.Errorf("%w: %s is not a copse database", ErrCorrupt, FileName)
-	case version.(int64) > schemaVersion:
-		return fmt.Errorf("%w: its format is %d, this copse knows up to %d; use a copse at least as new as the one that wrote it",
-			ErrNewer, version, schemaVersion)
-	case version.(int64) < schemaVersion:
-		return fmt.Errorf("%w: its format is %d", ErrCorrupt, version)
 	}
 	if mode, err := c.value("PRAGMA journal_mode = WAL"); err != nil {
 		return err
 	} else if mode != "wal" {
 		return fmt.Errorf("%w: it can't keep a write-ahead log (journal mode is %v)", ErrUnsupported, mode)
 	}
+	if !isNew && version < f.version() {
+		if b.migrated, err = migrate(c, b.dir, version, f); err != nil {
+			return err
+		}
+	}
 	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	if isNew {
 		// In one transaction with the tables: a crash leaves a new file or a whole one.
-		if err := c.exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema, applicationID, schemaVersion)); err != nil {
+		if err := c.exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", f.tables, applicationID, f.version())); err != nil {
 			return err
 		}
 	}
@@ -176,6 +166,35 @@ func prepareFile(c *conn) error {
 	}
 	// What a crash left in the log of an erasure goes now.
 	return c.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+}
+
+// identify tells a new file from one of ours, and refuses all others.
+func identify(c *conn, f format) (isNew bool, version int64, err error) {
+	id, err := c.value("PRAGMA application_id")
+	if err != nil {
+		return false, 0, err
+	}
+	v, err := c.value("PRAGMA user_version")
+	if err != nil {
+		return false, 0, err
+	}
+	tables, err := c.value("SELECT count(*) FROM sqlite_schema")
+	if err != nil {
+		return false, 0, err
+	}
+	version = v.(int64)
+	switch {
+	case id == int64(0) && version == 0 && tables == int64(0):
+		return true, 0, nil
+	case id != int64(applicationID):
+		return false, 0, fmt.Errorf("%w: %s is not a copse database", ErrCorrupt, FileName)
+	case version > f.version():
+		return false, 0, fmt.Errorf("%w: its format is %d, this copse knows up to %d; use a copse at least as new as the one that wrote it",
+			ErrNewer, version, f.version())
+	case version < oldestFormat:
+		return false, 0, fmt.Errorf("%w: its format is %d", ErrCorrupt, version)
+	}
+	return false, version, nil
 }
 
 func checkVersion(c *conn) error {

@@ -1,6 +1,6 @@
 package sqlite
 
-// The file's identity. A change of the tables raises schemaVersion and brings a migration.
+// The file's identity. A change of the tables raises schemaVersion and brings a step of [format].
 const (
 	applicationID = 0x636f7073 // "cops"
 	schemaVersion = 1

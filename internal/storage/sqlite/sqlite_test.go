@@ -10,7 +10,12 @@ import (
 // open opens dir and closes it with the test.
 func open(t testing.TB, dir string) *Backend {
 	t.Helper()
-	b, err := Open(dir)
+	return openFormat(t, dir, newest())
+}
+
+func openFormat(t testing.TB, dir string, f format) *Backend {
+	t.Helper()
+	b, err := openAs(dir, f)
 	if err != nil {
 		t.Fatal(err)
 	}

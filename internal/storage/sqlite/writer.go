@@ -52,6 +52,7 @@ type writer struct {
 	next     counters // as of the last savepoint kept
 
 	trimRows   int64 // one step of trimming
+	sweepPages int64 // a file of so many is rewritten after an erasure
 	trimming   bool  // feed rows may be past their retention
 	truncating bool  // the log is to be emptied
 	untidy     bool  // the log is to be emptied in a quiet moment
@@ -73,22 +74,22 @@ type writeStmts struct {
 	forget, trim, checkpoint, vacuum                                *stmt
 }
 
-func openWriter(b *Backend, path string) (*writer, error) {
+func openWriter(b *Backend, path string, f format) (*writer, error) {
 	c, err := openConn(path, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
 		"cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -32768",
 		"wal_autocheckpoint = 4000", "journal_size_limit = 67108864")
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{backend: b, conn: c, queue: make(chan *job, groupSize), stopped: make(chan struct{}), trimRows: trimRows}
-	if err := w.prepare(); err != nil {
+	w := &writer{backend: b, conn: c, queue: make(chan *job, groupSize), stopped: make(chan struct{}), trimRows: trimRows, sweepPages: sweepPages}
+	if err := w.prepare(f); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return w, nil
 }
 
-func (w *writer) prepare() error {
-	if err := prepareFile(w.conn); err != nil {
+func (w *writer) prepare(f format) error {
+	if err := w.backend.prepareFile(w.conn, f); err != nil {
 		return err
 	}
 	s := &w.stmts
@@ -342,7 +343,7 @@ func (w *writer) sweep() {
 		return
 	}
 	w.remnants = false
-	if pages, err := w.conn.value("PRAGMA page_count"); err != nil || pages.(int64) > sweepPages {
+	if pages, err := w.conn.value("PRAGMA page_count"); err != nil || pages.(int64) > w.sweepPages {
 		return
 	}
 	// A failure, a full disk for instance, leaves the file as it is; the next erasure tries again.
