@@ -280,6 +280,8 @@ func storageError(err error) error {
 		return &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceAccessKey, Detail: "changed meanwhile; try again", Err: err}
 	case errors.Is(err, storage.ErrFull):
 		return &copse.Error{Kind: copse.Unavailable, Detail: "no space left to store anything; nothing was changed", Err: err}
+	case errors.Is(err, storage.ErrFailing):
+		return &copse.Error{Kind: copse.Unavailable, Detail: "the disk can't be read or written now; read again before you repeat a change, which may have been stored", Err: err}
 	case errors.Is(err, storage.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &copse.Error{Kind: copse.Unavailable, Detail: "the server is stopping or the call ran out of time; try again", Err: err}
 	}

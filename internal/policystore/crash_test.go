@@ -338,6 +338,7 @@ func TestFailingStorage(t *testing.T) {
 		write, decides copse.Kind
 	}{
 		{storage.ErrFull, copse.Unavailable, copse.Unavailable},
+		{storage.ErrFailing, copse.Unavailable, copse.Unavailable},
 		{storage.ErrClosed, copse.Unavailable, copse.Unavailable},
 		{context.DeadlineExceeded, copse.Unavailable, copse.Unavailable},
 		{storage.ErrTooLarge, copse.QuotaExceeded, copse.Unavailable},

@@ -31,6 +31,8 @@ func fromStorage(err error, id copse.PolicyStoreID) error {
 		e.Kind, e.Detail = copse.QuotaExceeded, "the change is too large for one commit: "+err.Error()
 	case errors.Is(err, storage.ErrFull):
 		e.Kind, e.Detail = copse.Unavailable, "storage is full; nothing was written"
+	case errors.Is(err, storage.ErrFailing):
+		e.Kind, e.Detail = copse.Unavailable, "the disk can't be read or written now; read again before you repeat a change, which may have been stored"
 	case errors.Is(err, storage.ErrClosed):
 		e.Kind, e.Detail = copse.Unavailable, "the server is shutting down"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

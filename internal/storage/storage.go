@@ -270,8 +270,11 @@ var (
 	// the zero incarnation on Create.
 	ErrInvalid = errors.New("storage: invalid")
 	// ErrFull: no space left; nothing was written.
-	ErrFull   = errors.New("storage: no space left")
-	ErrClosed = errors.New("storage: closed")
+	ErrFull = errors.New("storage: no space left")
+	// ErrFailing: the disk can't be read or written now, for want of more than space. Of a commit it is not
+	// known whether it was carried out.
+	ErrFailing = errors.New("storage: the disk fails")
+	ErrClosed  = errors.New("storage: closed")
 )
 
 // FeedRetention is how long a backend keeps feed rows; older ones may be gone at any time.

@@ -41,10 +41,11 @@ func translate(err error, full func() bool) error {
 		if full() {
 			return fmt.Errorf("%w: %w", storage.ErrFull, err)
 		}
+		return fmt.Errorf("%w: %w", storage.ErrFailing, err)
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	case lib.SQLITE_READONLY, lib.SQLITE_PERM:
-		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+		return fmt.Errorf("%w: %w: %w", storage.ErrFailing, ErrNotWritable, err)
 	}
 	return err
 }
