@@ -180,7 +180,7 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Check a data directory or a backup for damage",
 		Long: `Read all of a data directory that no server has, or of a backup, and say what is wrong, where, and
 what to do: the database's pages, each policy store with its history and its row in the directory, the
-audit chain, every policy and schema, and with a master key every access key. A data directory's own
+audit chain, every policy and schema, and with a master key every access key and secret of the server. A data directory's own
 master.key is used unless another is named. A backup is unpacked beside itself meanwhile.
 
 The exit code is 1 when something is wrong.`,
@@ -219,9 +219,12 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 			t.line(p.Where + ": " + p.What)
 			t.line("  " + p.Do)
 		}
-		keys := fmt.Sprintf("%s opened", count(report.Keys, "access key"))
+		for _, id := range report.Unlisted {
+			t.line(fmt.Sprintf("policy store %s: was being made or erased when the server ended; the next start erases it", id))
+		}
+		keys := fmt.Sprintf("%s and %s opened", count(report.Keys, "access key"), count(report.Secrets, "server secret"))
 		if report.Keys < 0 {
-			keys = "access keys not opened, for want of a master key"
+			keys = "access keys and server secrets not opened, for want of a master key"
 		}
 		t.line(fmt.Sprintf("%s read, %s: %s", count(report.PolicyStores, "policy store"), keys, count(len(report.Problems), "problem")))
 	}); err != nil {

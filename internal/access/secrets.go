@@ -68,19 +68,27 @@ func (s *Service) Secrets(ctx context.Context, purpose string) ([]ServerSecret, 
 	}
 	var out []ServerSecret
 	for _, item := range items {
-		name, ok := strings.CutPrefix(item.ID, purpose+"/")
-		if !ok {
+		if !strings.HasPrefix(item.ID, purpose+"/") {
 			break
 		}
-		var b storedSecret
-		if err := json.Unmarshal(item.Body, &b); err != nil {
-			return nil, storageError(fmt.Errorf("secret %s: %w", item.ID, err))
-		}
-		value, err := s.secrets.Open(nil, nil, b.Sealed, []byte(item.ID))
+		opened, err := s.openSecret(item)
 		if err != nil {
-			return nil, storageError(fmt.Errorf("secret %s can't be opened: %w", item.ID, err))
+			return nil, storageError(err)
 		}
-		out = append(out, ServerSecret{Purpose: purpose, Name: name, Value: Secret(value), CreatedAt: b.CreatedAt})
+		out = append(out, opened)
 	}
 	return out, nil
+}
+
+func (s *Service) openSecret(item storage.Item) (ServerSecret, error) {
+	var b storedSecret
+	if err := json.Unmarshal(item.Body, &b); err != nil {
+		return ServerSecret{}, fmt.Errorf("secret %s: %w", item.ID, err)
+	}
+	value, err := s.secrets.Open(nil, nil, b.Sealed, []byte(item.ID))
+	if err != nil {
+		return ServerSecret{}, fmt.Errorf("secret %s can't be opened: %w", item.ID, err)
+	}
+	purpose, name, _ := strings.Cut(item.ID, "/")
+	return ServerSecret{Purpose: purpose, Name: name, Value: Secret(value), CreatedAt: b.CreatedAt}, nil
 }

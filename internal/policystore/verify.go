@@ -12,14 +12,39 @@ import (
 
 // Verify reads every policy store of a backend that nobody else uses, and tells found what is wrong and
 // where: a policy store of the directory without its data or with another's, data that does not add up
-// or has another history than it says, policies and schemas that this copse can't use. What was being
-// made or erased when a server ended is not wrong: its next start sees to that. walked is told of each
-// policy store that was read. The error is a backend that can't be read at all.
-func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked func(copse.PolicyStoreID)) error {
+// or has another history than it says, policies and schemas that this copse can't use. walked is told of
+// each policy store that was read, unlisted of data that the directory has no row for: of what was being
+// made or erased when a server ended, which its next start erases. The error is a backend that can't be
+// read at all.
+func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked, unlisted func(copse.PolicyStoreID)) error {
+	if err := verifyRows(ctx, b, found, walked); err != nil {
+		return fmt.Errorf("the directory of policy stores can't be read: %w", err)
+	}
+	for after := ""; ; {
+		heads, err := b.Heads(ctx, after, maxPage)
+		if err != nil {
+			return fmt.Errorf("the list of what is stored can't be read: %w", err)
+		}
+		for _, head := range heads {
+			after = head.Partition.String()
+			id, _ := head.Partition.PolicyStoreID()
+			if _, err := b.Get(ctx, storage.Directory(), rowKey(id)); errors.Is(err, storage.ErrNotFound) {
+				unlisted(id)
+			} else if err != nil {
+				return fmt.Errorf("the directory of policy stores can't be read: %w", err)
+			}
+		}
+		if len(heads) < maxPage {
+			return nil
+		}
+	}
+}
+
+func verifyRows(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked func(copse.PolicyStoreID)) error {
 	for after := ""; ; {
 		items, err := b.Scan(ctx, storage.Directory(), kindPolicyStore, after, maxPage)
 		if err != nil {
-			return fmt.Errorf("the directory of policy stores can't be read: %w", err)
+			return err
 		}
 		for _, item := range items {
 			if err := ctx.Err(); err != nil {

@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/server"
+	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
@@ -164,6 +166,35 @@ func TestCheckFindsADamagedPage(t *testing.T) {
 		"resource":  map[string]string{"entityType": "R", "entityId": "r"}})
 	if r.status == http.StatusOK || strings.Contains(r.body, "ALLOW") {
 		t.Errorf("a decision from a damaged page: %v", r)
+	}
+}
+
+// The check opens the server's own secrets, and finds what no tenant has.
+func TestCheckOpensSecretsAndFindsTheUnlisted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	t.Run("write", func(t *testing.T) {
+		start(t, func(c *server.Config) { c.DataDir, c.PublicURL = dir, "https://copse.example.com" }).onboard("acme", nil)
+	})
+	b, err := sqlite.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Commit(t.Context(), storage.Commit{Partition: storage.PolicyStore("left"), Incarnation: copse.NewIncarnation(), Create: true,
+		Writes: []storage.Write{{Key: storage.Key{Kind: "settings"}, Body: []byte("{}")}}})
+	if err := errors.Join(err, b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	report, err := server.Check(t.Context(), dir, "", nil)
+	if err != nil || len(report.Problems) > 0 || report.Secrets == 0 || !slices.Equal(report.Unlisted, []copse.PolicyStoreID{"left"}) {
+		t.Errorf("%+v, %v", report, err)
+	}
+	other := filepath.Join(t.TempDir(), "other.key")
+	if err := os.WriteFile(other, []byte(strings.Repeat("ab", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := server.Check(t.Context(), dir, other, nil)
+	if err != nil || len(wrong.Problems) != report.Secrets || !strings.HasPrefix(wrong.Problems[0].Where, "server secret ") {
+		t.Errorf("with another master key: %+v, %v", wrong, err)
 	}
 }
 

@@ -25,8 +25,13 @@ type Problem struct {
 type CheckReport struct {
 	PolicyStores int `json:"policyStores"`
 	// Keys is the number of access keys that were opened; -1 when there was no master key to do it with.
-	Keys     int       `json:"keys"`
-	Problems []Problem `json:"problems"`
+	Keys int `json:"keys"`
+	// Secrets is the number of the server's own secrets that were opened beside them.
+	Secrets int `json:"secrets"`
+	// Unlisted are policy stores that have data and no row in the directory: a server ended while it made
+	// or erased them. That is no damage, but the next start erases them.
+	Unlisted []copse.PolicyStoreID `json:"unlisted"`
+	Problems []Problem             `json:"problems"`
 }
 
 const (
@@ -39,7 +44,7 @@ func (r *CheckReport) add(where string, err error, do string) {
 }
 
 // Check reads all of a data directory that no process has, or of a backup: SQLite's own checks, each
-// policy store with its history, the audit chain, and with a master key the access keys. A backup is
+// policy store with its history, the audit chain, and with a master key what is sealed under it. A backup is
 // unpacked for that into a directory beside it, which is removed again. progress may be nil; it is told
 // the number of policy stores read so far. The error is a check that could not be made.
 func Check(ctx context.Context, path, masterKeyFile string, progress func(policyStores int)) (*CheckReport, error) {
@@ -64,7 +69,7 @@ func Check(ctx context.Context, path, masterKeyFile string, progress func(policy
 			keyFile = beside
 		}
 	}
-	report := &CheckReport{Keys: -1, Problems: []Problem{}}
+	report := &CheckReport{Keys: -1, Unlisted: []copse.PolicyStoreID{}, Problems: []Problem{}}
 	b, err := sqlite.OpenExisting(dir)
 	if errors.Is(err, sqlite.ErrCorrupt) {
 		report.add(sqlite.FileName, err, doRestore)
@@ -106,7 +111,7 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 		if r.PolicyStores++; progress != nil {
 			progress(r.PolicyStores)
 		}
-	})
+	}, func(id copse.PolicyStoreID) { r.Unlisted = append(r.Unlisted, id) })
 	if err := r.wrong(ctx, "directory", err); err != nil || keyFile == "" {
 		return err
 	}
@@ -114,10 +119,11 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	if err != nil {
 		return err
 	}
-	r.Keys, err = access.VerifyKeys(ctx, b, master, func(id string, err error) {
-		r.add("access key "+id, err, fmt.Sprintf("give the master key that belongs to these data (--master-key-file; this was %s), or revoke the key and make another", keyFile))
+	opened, err := access.Verify(ctx, b, master, func(what string, err error) {
+		r.add(what, err, fmt.Sprintf("give the master key that belongs to these data (--master-key-file; this was %s); without it, an access key has to be revoked and made again", keyFile))
 	})
-	return r.wrong(ctx, "access keys", err)
+	r.Keys, r.Secrets = opened.Keys, opened.Secrets
+	return r.wrong(ctx, "directory", err)
 }
 
 // wrong records what is wrong with the data, and hands back only an end of the check itself.
