@@ -180,11 +180,19 @@ func (s Setting) Env() string {
 // Default is the value before anything is configured, as text.
 func (s Setting) Default() string {
 	cfg := DefaultConfig()
-	switch p := s.field(&cfg).(type) {
+	return s.Value(&cfg)
+}
+
+// Value is the setting's value in cfg, as text; of a secret no more than whether there is one.
+func (s Setting) Value(cfg *Config) string {
+	switch p := s.field(cfg).(type) {
 	case *string:
 		return *p
 	case *access.Secret:
-		return ""
+		if *p == "" {
+			return ""
+		}
+		return p.String()
 	case *bool:
 		return strconv.FormatBool(*p)
 	case *int:
@@ -248,7 +256,10 @@ func (c *Config) Set(key, value string) error {
 			return s.set(c, value)
 		}
 	}
-	return copse.Errorf(copse.Invalid, "there is no setting %q", key)
+	if near := nearest(key); near != "" {
+		return copse.Errorf(copse.Invalid, "there is no setting %q; did you mean %s?", key, near)
+	}
+	return copse.Errorf(copse.Invalid, "there is no setting %q; docs/configuration.md lists them", key)
 }
 
 func (s Setting) set(c *Config, value string) error {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse/internal/server"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	return group("config", "Check a configuration, and show what is in effect",
+		`A server is configured by a file, by the environment and by flags, the later winning. docs/configuration.md
+describes every setting.`,
+		`  copse config check /etc/copse/copse.yaml
+  copse config show --config /etc/copse/copse.yaml`,
+		a.configCheck(), a.configShow())
+}
+
+func (a *app) configCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a configuration file",
+		Long: `Read a configuration file with the environment, as "copse serve --config FILE" would, and check that
+a server could start with it: that every key and value is one, that what goes together is there, that
+files it names can be read. Mistakes are told with file, line and key; the exit code is then 2.`,
+		Example: `  copse config check /etc/copse/copse.yaml`,
+		Args:    args(1, 1, "the configuration file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, err := server.LoadConfig(args[0], a.environ)
+			if err == nil {
+				err = errors.Join(cfg.Validate(), cfg.ValidateFiles())
+			}
+			if err != nil {
+				return usagef("%v", err)
+			}
+			a.say("%s: a server can start with this", args[0])
+			return nil
+		},
+	}
+}
+
+// settingValue is one line of `config show --output json`.
+type settingValue struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	From  string `json:"from"`
+}
+
+func (a *app) configShow() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show every setting, and where its value comes from",
+		Long: `Show every setting with the value a server would have, and whether that is the default or comes from the
+file or the environment. Secrets are not shown.`,
+		Example: `  copse config show --config /etc/copse/copse.yaml`,
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			file = firstOf(file, a.env("COPSE_CONFIG"))
+			all, err := a.effective(file)
+			if err != nil {
+				return usagef("%v", err)
+			}
+			return a.show(all, func(t *table) {
+				t.row("SETTING", "VALUE", "FROM")
+				for _, s := range all {
+					t.row(s.Key, s.Value, s.From)
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (COPSE_CONFIG)")
+	return cmd
+}
+
+// effective tells where each value comes from by leaving sources out: what the file alone changes is the
+// file's, what the environment changes then is the environment's.
+func (a *app) effective(file string) ([]settingValue, error) {
+	var environ []string
+	for _, entry := range a.environ {
+		if strings.HasPrefix(entry, "COPSE_") {
+			environ = append(environ, entry)
+		}
+	}
+	onlyFile, err := server.LoadConfig(file, nil)
+	if err != nil {
+		return nil, err
+	}
+	both, err := server.LoadConfig(file, environ)
+	if err != nil {
+		return nil, err
+	}
+	var all []settingValue
+	for _, s := range server.Settings() {
+		v := settingValue{Key: s.Key, Value: s.Value(&both), From: "default"}
+		if s.Value(&onlyFile) != s.Default() {
+			v.From = file
+		}
+		if a.env(s.Env()) != "" {
+			v.From = s.Env()
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
