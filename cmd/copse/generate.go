@@ -26,7 +26,7 @@ func (a *app) generateMan() *cobra.Command {
 		Example: `  copse generate man dist/man`,
 		Args:    args(1, 1, "a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
+			if err := os.MkdirAll(args[0], 0o750); err != nil {
 				return failf("%w", err)
 			}
 			root := cmd.Root()
@@ -49,7 +49,7 @@ func (a *app) generateCompletions() *cobra.Command {
 		Example: `  copse generate completions dist/completions`,
 		Args:    args(1, 1, "a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
+			if err := os.MkdirAll(args[0], 0o750); err != nil {
 				return failf("%w", err)
 			}
 			root, in := cmd.Root(), func(name string) string { return filepath.Join(args[0], name) }
