@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,10 +16,10 @@ import (
 )
 
 // scheduleOf is a schedule of a backup a day that keeps three; fail, when true, makes it fail.
-func scheduleOf(dir string, fail *bool) *schedule {
+func scheduleOf(dir string, fail *atomic.Bool) *schedule {
 	return newSchedule(Config{BackupDir: dir, BackupEvery: 24 * time.Hour, BackupKeep: 3}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
 		func(_ context.Context, path string) error {
-			if *fail {
+			if fail.Load() {
 				return errors.New("no room")
 			}
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -52,7 +53,7 @@ func names(t *testing.T, dir string) (out []string) {
 func TestBackupsOnSchedule(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backups")
 	synctest.Test(t, func(t *testing.T) {
-		fail := false
+		var fail atomic.Bool
 		c := scheduleOf(dir, &fail)
 		ctx, stop := context.WithCancel(t.Context())
 		go c.run(ctx)
@@ -70,13 +71,13 @@ func TestBackupsOnSchedule(t *testing.T) {
 			t.Errorf("after four days: %v, %v made", got, counted(t, c.made))
 		}
 		// Failures are counted, tried again sooner, and remove nothing.
-		fail = true
+		fail.Store(true)
 		time.Sleep(27 * time.Hour)
 		synctest.Wait()
 		if got := counted(t, c.failed); got < 2 || len(names(t, dir)) != 4 {
 			t.Errorf("%v failures, %v", got, names(t, dir))
 		}
-		fail = false
+		fail.Store(false)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		if got := counted(t, c.made); got != 6 {
@@ -92,7 +93,7 @@ func TestBackupsOnSchedule(t *testing.T) {
 func TestBackupsAndAClockThatJumped(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		fail := false
+		var fail atomic.Bool
 		future := time.Now().Add(10 * 365 * 24 * time.Hour)
 		for _, name := range []string{"copse-00000001-20300101T000000Z.backup", "copse-00000002-20300102T000000Z.backup", "copse-00000003-20300103T000000Z.backup"} {
 			path := filepath.Join(dir, name)
