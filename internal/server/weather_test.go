@@ -281,6 +281,19 @@ func TestDamagedPage(t *testing.T) {
 		!slices.ContainsFunc(report.Problems, func(p server.Problem) bool { return p.Where == sqlite.FileName && strings.Contains(p.What, "page") }) {
 		t.Errorf("the check: %+v, %v", report, err)
 	}
+	// Now and then it is a page that opening reads as well: then nothing is served at all.
+	cfg := server.DefaultConfig()
+	cfg.DataDir = dir
+	opened, err := server.Open(t.Context(), cfg)
+	if err != nil {
+		if !strings.Contains(err.Error(), "corrupt") {
+			t.Errorf("opening: %v", err)
+		}
+		return
+	}
+	if err := opened.Close(); err != nil {
+		t.Fatal(err)
+	}
 	s := start(t, func(c *server.Config) { c.DataDir, c.Log = dir, nil })
 	refused := 0
 	for n, id := range ids {
