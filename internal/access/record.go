@@ -75,7 +75,7 @@ func (s *Service) load(ctx context.Context, id string) (*record, error) {
 	}
 	r, err := s.open(item)
 	if err == nil {
-		r.use = s.uses.of(id)
+		r.use = s.uses.of(id, time.Now())
 	}
 	return r, err
 }

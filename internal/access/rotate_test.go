@@ -223,3 +223,22 @@ func TestLastUse(t *testing.T) {
 		}
 	})
 }
+
+// TestUseJustMade: a look at the uses between a key's load and its first touch must leave the use
+// alone, or the key's record touches one that no list reads.
+func TestUseJustMade(t *testing.T) {
+	us := uses{byID: map[string]*use{}}
+	now := time.Unix(1_800_000_000, 0)
+	u := us.of("k", now)
+	us.due(now, false, func(id string) { t.Errorf("%s is forgotten", id) })
+	u.touch(now)
+	if at := us.last("k"); !at.Equal(now) {
+		t.Errorf("used at %s, listed as %s", now, at)
+	}
+	forgotten := 0
+	us.of("never shown rightly", now)
+	us.due(now.Add(2*useIdle), false, func(string) { forgotten++ })
+	if forgotten != 1 {
+		t.Errorf("%d idle uses are forgotten", forgotten)
+	}
+}

@@ -39,6 +39,7 @@ func useKey(id string) storage.Key { return storage.Key{Kind: useKind, ID: id} }
 type use struct {
 	last    atomic.Int64
 	written int64 // guarded by uses.mu
+	made    int64 // a use just made, and not yet touched, is not idle
 }
 
 // touch costs one load, and once a second a store: it is on the way of every request.
@@ -54,12 +55,12 @@ type uses struct {
 	byID map[string]*use
 }
 
-func (us *uses) of(id string) *use {
+func (us *uses) of(id string, now time.Time) *use {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	u := us.byID[id]
 	if u == nil {
-		u = &use{}
+		u = &use{made: now.Unix()}
 		us.byID[id] = u
 	}
 	return u
@@ -87,7 +88,7 @@ func (us *uses) due(now time.Time, all bool, forget func(id string)) map[string]
 		switch {
 		case last > u.written && (all || u.written == 0 || now.Unix()-u.written >= int64(useInterval/time.Second)):
 			due[id] = last
-		case last == u.written && now.Unix()-last > int64(useIdle/time.Second):
+		case last == u.written && now.Unix()-max(last, u.made) > int64(useIdle/time.Second):
 			idle = append(idle, id)
 			delete(us.byID, id)
 		}
