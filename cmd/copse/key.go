@@ -12,6 +12,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/server"
 )
 
 func (a *app) keyCommand() *cobra.Command {
@@ -25,7 +26,7 @@ One key serves both ways of calling: as a bearer credential copse_<id>_<secret>,
 id and secret for the SDKs.`,
 		`  copse key create --scope tenant:acme --allow read,write --description "acme's CI"
   copse key list`,
-		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke())
+		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke(), a.keyRotateMaster())
 }
 
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
@@ -278,5 +279,48 @@ func (a *app) keyExpire() *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&in, "in", 0, "how long it is good for from now, such as 168h")
 	cmd.Flags().BoolVar(&never, "never", false, "it does not expire")
+	return cmd
+}
+
+func (a *app) keyRotateMaster() *cobra.Command {
+	var data, file, to string
+	cmd := &cobra.Command{
+		Use:   "rotate-master --data DIR",
+		Short: "Replace the master key of a data directory",
+		Long: `Replace the master key that access keys, and the server's own keys, are sealed under. The server must be
+stopped: it holds the key in memory, and has to start again with the new one anyway. Access keys stay as
+they are for those who use them.
+
+Without --to, DIR/master.key (or the file that --master-key-file names) is replaced by a new key, and the
+former one is kept beside it for backups that were made before. With --to, the new key is read from that
+file, or made there; then name that file to the server.
+
+When it is killed at any point, run it again with the same flags. Until it has finished, the server does
+not start.`,
+		Example: `  copse key rotate-master --data /var/lib/copse
+
+  # keys that are kept elsewhere
+  copse key rotate-master --data /var/lib/copse --master-key-file /etc/copse/master-1 --to /etc/copse/master-2`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if data == "" {
+				return usagef("which data directory? give --data DIR, of a server that does not run")
+			}
+			done, err := server.RotateMasterKey(cmd.Context(), data, file, to)
+			if err != nil {
+				return startFailure(err)
+			}
+			if err := a.show(done, func(t *table) {
+				t.pairs("sealed anew", count(done.Resealed, "row"), "master key", done.File, "former key", done.Former)
+			}); err != nil {
+				return err
+			}
+			a.say("the former key is not needed for this data directory any more, only for backups that were made before")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
+	cmd.Flags().StringVar(&file, "master-key-file", "", "file of the key in use (default DIR/master.key)")
+	cmd.Flags().StringVar(&to, "to", "", "file of the new key, made when it is absent (default: it takes the place of the former)")
 	return cmd
 }

@@ -82,7 +82,8 @@ func (s *Service) load(ctx context.Context, id string) (*record, error) {
 
 // stored is a key's body in storage.
 type stored struct {
-	Sealed      []byte              `json:"sealed"` // the secret under AES-256-GCM, the key id as associated data
+	Sealed      []byte              `json:"sealed"`             // the secret under AES-256-GCM, the key id as associated data
+	MasterKey   string              `json:"masterKey,omitzero"` // generation of the master key it is sealed under
 	All         bool                `json:"all,omitzero"`
 	Tenant      copse.TenantID      `json:"tenant,omitzero"`
 	PolicyStore copse.PolicyStoreID `json:"policyStoreId,omitzero"`
@@ -92,34 +93,42 @@ type stored struct {
 	ExpiresAt   time.Time           `json:"expiresAt,omitzero"`
 }
 
-func (s *Service) seal(k Key, secret string) ([]byte, error) {
+func (s *sealers) seal(k Key, secret string) ([]byte, error) {
 	return json.Marshal(stored{
-		Sealed: seal(s.sealer, secret, k.ID),
-		All:    k.Scope.All, Tenant: k.Scope.Tenant, PolicyStore: k.Scope.PolicyStore,
+		Sealed: seal(s.sealer, secret, k.ID), MasterKey: s.generation,
+		All: k.Scope.All, Tenant: k.Scope.Tenant, PolicyStore: k.Scope.PolicyStore,
 		Verbs: k.Verbs, Description: k.Description, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
 	})
 }
 
-func (s *Service) open(item storage.Item) (*record, error) {
-	k, sealed, err := parseStored(item)
+func (s *sealers) open(item storage.Item) (*record, error) {
+	k, b, err := parseStored(item)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := s.sealer.Open(nil, nil, sealed, []byte(k.ID))
+	secret, err := s.sealer.Open(nil, nil, b.Sealed, []byte(k.ID))
 	if err != nil {
-		return nil, fmt.Errorf("access key %s: its secret can't be opened: %w", k.ID, err)
+		return nil, fmt.Errorf("access key %s: its secret can't be opened%s: %w", k.ID, s.otherThan(b.MasterKey), err)
 	}
 	return newRecord(k, string(secret)), nil
 }
 
-func parseStored(item storage.Item) (Key, []byte, error) {
+// otherThan tells which master key would open what this one does not.
+func (s *sealers) otherThan(generation string) string {
+	if generation == "" || generation == s.generation {
+		return ""
+	}
+	return fmt.Sprintf(", it is sealed under master key %s and this is %s", generation, s.generation)
+}
+
+func parseStored(item storage.Item) (Key, stored, error) {
 	var b stored
 	if err := json.Unmarshal(item.Body, &b); err != nil {
-		return Key{}, nil, fmt.Errorf("access key %s: %w", item.ID, err)
+		return Key{}, b, fmt.Errorf("access key %s: %w", item.ID, err)
 	}
 	return Key{
 		ID: item.ID, Description: b.Description,
 		Scope: Scope{All: b.All, Tenant: b.Tenant, PolicyStore: b.PolicyStore},
 		Verbs: b.Verbs, CreatedAt: b.CreatedAt, ExpiresAt: b.ExpiresAt,
-	}, b.Sealed, nil
+	}, b, nil
 }

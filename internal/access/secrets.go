@@ -29,6 +29,7 @@ func (in *ServerSecret) key() storage.Key {
 
 type storedSecret struct {
 	Sealed    []byte    `json:"sealed"`
+	MasterKey string    `json:"masterKey,omitzero"` // generation
 	CreatedAt time.Time `json:"createdAt"`
 }
 
@@ -38,7 +39,7 @@ func secretSealer(master MasterKey) (cipher.AEAD, error) { return sealerFor(mast
 // PutSecret keeps a secret under a name that is free. Conflict when it is not: of two nodes that make a
 // secret at the same time one is told to read what the other made.
 func (s *Service) PutSecret(ctx context.Context, in ServerSecret) error {
-	body, err := json.Marshal(storedSecret{Sealed: seal(s.secrets, string(in.Value), in.key().ID), CreatedAt: in.CreatedAt})
+	body, err := s.sealSecret(&in, in.key().ID)
 	if err != nil {
 		return storageError(err)
 	}
@@ -80,14 +81,18 @@ func (s *Service) Secrets(ctx context.Context, purpose string) ([]ServerSecret, 
 	return out, nil
 }
 
-func (s *Service) openSecret(item storage.Item) (ServerSecret, error) {
+func (s *sealers) sealSecret(in *ServerSecret, id string) ([]byte, error) {
+	return json.Marshal(storedSecret{Sealed: seal(s.secrets, string(in.Value), id), MasterKey: s.generation, CreatedAt: in.CreatedAt})
+}
+
+func (s *sealers) openSecret(item storage.Item) (ServerSecret, error) {
 	var b storedSecret
 	if err := json.Unmarshal(item.Body, &b); err != nil {
 		return ServerSecret{}, fmt.Errorf("secret %s: %w", item.ID, err)
 	}
 	value, err := s.secrets.Open(nil, nil, b.Sealed, []byte(item.ID))
 	if err != nil {
-		return ServerSecret{}, fmt.Errorf("secret %s can't be opened: %w", item.ID, err)
+		return ServerSecret{}, fmt.Errorf("secret %s can't be opened%s: %w", item.ID, s.otherThan(b.MasterKey), err)
 	}
 	purpose, name, _ := strings.Cut(item.ID, "/")
 	return ServerSecret{Purpose: purpose, Name: name, Value: Secret(value), CreatedAt: b.CreatedAt}, nil

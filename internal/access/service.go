@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/cipher"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -34,11 +35,10 @@ const (
 
 // Service keeps access keys and verifies what is presented.
 type Service struct {
-	backend  storage.Backend
-	region   string
-	sealer   cipher.AEAD
+	backend storage.Backend
+	region  string
+	sealers
 	pages    cipher.AEAD
-	secrets  cipher.AEAD
 	root     *record // nil when there is no root key
 	nobody   *record // stands in for a key that does not exist
 	keys     *storage.Cache[string, *record]
@@ -54,13 +54,10 @@ type Service struct {
 func New(cfg Config) (*Service, error) {
 	s := &Service{backend: cfg.Backend, region: cfg.Region, uses: uses{byID: map[string]*use{}}}
 	var err error
-	if s.sealer, err = sealerFor(cfg.MasterKey, "access key secret"); err != nil {
+	if s.sealers, err = newSealers(cfg.MasterKey); err != nil {
 		return nil, err
 	}
 	if s.pages, err = sealerFor(cfg.MasterKey, "paging token"); err != nil {
-		return nil, err
-	}
-	if s.secrets, err = secretSealer(cfg.MasterKey); err != nil {
 		return nil, err
 	}
 	if s.root, err = rootRecord(cfg); err != nil {
@@ -134,10 +131,19 @@ func rootRecord(cfg Config) (*record, error) {
 	return newRecord(Key{ID: cfg.RootID, Description: "root", Scope: system.Scope, Verbs: system.Verbs}, string(cfg.Root)), nil
 }
 
-// checkMasterKey opens one stored secret, if there is any.
+// checkMasterKey opens one stored secret, if there is any. It stands for all: there is one generation but
+// while the key is rotated.
 func (s *Service) checkMasterKey() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	_, err := s.backend.Get(ctx, storage.Directory(), rotationKey)
+	if err == nil {
+		return copse.Errorf(copse.InvalidState,
+			"a rotation of the master key is not finished: run `copse key rotate-master` again, with the files it was begun with")
+	}
+	if !errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("access: %w", err)
+	}
 	items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, "", 1)
 	if err != nil {
 		return fmt.Errorf("access: %w", err)

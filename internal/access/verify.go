@@ -13,11 +13,8 @@ type Sealed struct{ Keys, Secrets int }
 // Verify opens every stored access key and every secret of the server with the master key, and tells found
 // of those that can't be opened: what they are, and why. The error is a backend that can't be read.
 func Verify(ctx context.Context, b storage.Backend, master MasterKey, found func(what string, err error)) (n Sealed, err error) {
-	s := &Service{}
-	if s.sealer, err = sealerFor(master, "access key secret"); err != nil {
-		return n, err
-	}
-	if s.secrets, err = secretSealer(master); err != nil {
+	s, err := newSealers(master)
+	if err != nil {
 		return n, err
 	}
 	if n.Keys, err = eachSealed(ctx, b, keyKind, func(item storage.Item) {

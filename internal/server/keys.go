@@ -103,11 +103,7 @@ func writeSecret(file, text string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(copse.Errorf(copse.Invalid, "making a key: %w", err), os.Remove(file))
 	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return copse.Errorf(copse.Invalid, "making a key: %w", err)
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+	if err := syncDir(filepath.Dir(file)); err != nil {
 		return copse.Errorf(copse.Invalid, "making a key: %w", err)
 	}
 	return nil

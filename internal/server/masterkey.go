@@ -1,0 +1,105 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+// MasterKeyRotation is what a rotation of the master key did.
+type MasterKeyRotation struct {
+	Resealed int    `json:"resealed"` // access keys and secrets of the server
+	File     string `json:"file"`     // of the master key from now on
+	Former   string `json:"former"`   // file of the former one
+}
+
+// RotateMasterKey gives a data directory that no process has another master key. It may be killed at any
+// point and is then called again, with the same files.
+//
+// The key in file (empty: the data directory's own) is replaced by that in to, which is made when it is
+// absent. With an empty to, the new key takes the former's place, and that is kept beside it, since
+// backups of before need it.
+func RotateMasterKey(ctx context.Context, dataDir, file, to string) (r MasterKeyRotation, err error) {
+	if file == "" {
+		file = filepath.Join(dataDir, access.MasterKeyFile)
+	}
+	former, err := access.LoadMasterKey(file)
+	if err != nil {
+		return r, err
+	}
+	inPlace := to == ""
+	if inPlace {
+		to = file + ".next"
+	}
+	// The directory first: its lock keeps two rotations from making two keys.
+	b, err := sqlite.OpenExisting(dataDir)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	next, err := access.LoadMasterKey(to)
+	if errors.Is(err, fs.ErrNotExist) {
+		next, err = access.GenerateMasterKey(to)
+	}
+	if err != nil {
+		return r, err
+	}
+	r = MasterKeyRotation{File: to, Former: file}
+	if r.Resealed, err = access.Reseal(ctx, b, former, next); err != nil {
+		return r, err
+	}
+	if inPlace {
+		r.File = file
+		r.Former, err = replaceMasterKey(file, to)
+	}
+	return r, err
+}
+
+// replaceMasterKey gives the former key a name that is free before the new one takes its place, so that at
+// no moment there is no key, or a key that has only one name and loses it.
+func replaceMasterKey(file, next string) (former string, err error) {
+	failed := func(err error) (string, error) {
+		return "", copse.Errorf(copse.Invalid, "the data are sealed under %s, which could not take the place of %s; run this again: %w", next, file, err)
+	}
+	mine, err := os.Stat(file)
+	if err != nil {
+		return failed(err)
+	}
+	for n := 1; ; n++ {
+		former = fmt.Sprintf("%s.former-%d", file, n)
+		if err = os.Link(file, former); err == nil {
+			break
+		}
+		if other, statErr := os.Stat(former); statErr == nil && os.SameFile(mine, other) {
+			break // a former run came this far
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return failed(err)
+		}
+	}
+	if err := syncDir(filepath.Dir(file)); err != nil {
+		return failed(err)
+	}
+	if err := os.Rename(next, file); err != nil {
+		return failed(err)
+	}
+	if err := syncDir(filepath.Dir(file)); err != nil {
+		return failed(err)
+	}
+	return former, nil
+}
+
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
