@@ -80,7 +80,9 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	unfollow := cfg.Backend.Follow(s.follow)
-	if err := s.checkMasterKey(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.CheckMasterKey(ctx); err != nil {
 		unfollow()
 		return nil, err
 	}
@@ -131,11 +133,10 @@ func rootRecord(cfg Config) (*record, error) {
 	return newRecord(Key{ID: cfg.RootID, Description: "root", Scope: system.Scope, Verbs: system.Verbs}, string(cfg.Root)), nil
 }
 
-// checkMasterKey opens one stored secret, if there is any. It stands for all: there is one generation but
-// while the key is rotated.
-func (s *Service) checkMasterKey() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+// CheckMasterKey opens one stored access key and one of the server's own secrets, if there are any: a
+// master key that opens neither verifies nobody. Invalid when it is another one.
+// InvalidState while a rotation of the master key is not finished.
+func (s *Service) CheckMasterKey(ctx context.Context) error {
 	_, err := s.backend.Get(ctx, storage.Directory(), rotationKey)
 	if err == nil {
 		return copse.Errorf(copse.InvalidState,
@@ -144,14 +145,21 @@ func (s *Service) checkMasterKey() error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("access: %w", err)
 	}
-	items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, "", 1)
-	if err != nil {
-		return fmt.Errorf("access: %w", err)
-	}
-	for _, item := range items {
-		if _, err := s.open(item); err != nil {
-			return copse.Errorf(copse.Invalid,
-				"the master key is not the one that the stored access keys were sealed with: restore the master key file that belongs to this data directory (%w)", err)
+	for _, kind := range []storage.Kind{keyKind, secretKind} {
+		items, err := s.backend.Scan(ctx, storage.Directory(), kind, "", 1)
+		if err != nil {
+			return fmt.Errorf("access: %w", err)
+		}
+		for _, item := range items {
+			if kind == keyKind {
+				_, err = s.open(item)
+			} else {
+				_, err = s.openSecret(item)
+			}
+			if err != nil {
+				return copse.Errorf(copse.Invalid,
+					"the master key is not the one that the stored %ss were sealed with: restore the master key file that belongs to this data directory (%w)", kind, err)
+			}
 		}
 	}
 	return nil

@@ -76,6 +76,13 @@ type Config struct {
 	BackupEvery time.Duration
 	BackupKeep  int
 
+	// MinFreeBytes is the room on the data directory's disk below which the server does not start, and
+	// says so when it runs: decisions go on, until writes fail.
+	MinFreeBytes int64
+	// AllowClockBehind starts although the newest stored time is later than the clock says. Expired tokens
+	// pass when a clock is behind, so without it the server neither starts nor is ready.
+	AllowClockBehind bool
+
 	// SnapshotCacheBytes bounds the compiled policy stores kept in memory.
 	SnapshotCacheBytes int64
 
@@ -139,6 +146,7 @@ func DefaultConfig() Config {
 		Listen:             "127.0.0.1:8420",
 		OpsListen:          "127.0.0.1:8421",
 		SnapshotCacheBytes: 256 << 20,
+		MinFreeBytes:       64 << 20,
 		AccountID:          "000000000000",
 		DefaultPlan:        policystore.PlanDefault,
 		ContextKeyRotation: 24 * time.Hour,
@@ -231,6 +239,8 @@ func Settings() []Setting {
 		{Key: "backup-dir", Usage: "directory for backups on schedule, better on another disk; empty for none", field: func(c *Config) any { return &c.BackupDir }},
 		{Key: "backup-every", Usage: "how often a backup is made there", field: func(c *Config) any { return &c.BackupEvery }},
 		{Key: "backup-keep", Usage: "how many of those backups stay", field: func(c *Config) any { return &c.BackupKeep }},
+		{Key: "min-free-bytes", Usage: "room on the data directory's disk without which the server does not start; 0 for any", field: func(c *Config) any { return &c.MinFreeBytes }},
+		{Key: "allow-clock-behind", Usage: "start although stored times are later than the clock", Bool: true, field: func(c *Config) any { return &c.AllowClockBehind }},
 		{Key: "snapshot-cache-bytes", Usage: "memory for compiled policy stores", field: func(c *Config) any { return &c.SnapshotCacheBytes }},
 		{Key: "default-plan", Usage: "plan of new policy stores: default, avp, unmetered, or one of your own", field: func(c *Config) any { return &c.DefaultPlan }},
 		{Key: "read-header-timeout", Usage: "longest wait for a request's headers", field: func(c *Config) any { return &c.ReadHeaderTimeout }},
@@ -305,6 +315,9 @@ func (c *Config) Validate() error {
 	}
 	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
 		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)
+	}
+	if c.MinFreeBytes < 0 {
+		return copse.Errorf(copse.Invalid, "--min-free-bytes %d is below zero; 0 asks for no room", c.MinFreeBytes)
 	}
 	if err := c.validatePublicURL(); err != nil {
 		return err

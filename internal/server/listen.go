@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"syscall"
-	"time"
 
 	"google.golang.org/grpc"
 )
@@ -189,6 +188,3 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }
-
-// readyTimeout bounds the read behind /readyz: slower than this is not ready.
-const readyTimeout = 2 * time.Second

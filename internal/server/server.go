@@ -56,6 +56,7 @@ type Server struct {
 	handler               http.Handler
 	extAuthz              authv3.AuthorizationServer
 	draining              atomic.Bool
+	probing               probing
 	backingUp             sync.Mutex
 
 	closers   []func() error // in the order of making
@@ -91,6 +92,9 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.backend = newTimedBackend(backend, s.registry, s.tracer)
 	s.closers = append(s.closers, s.backend.Close)
+	if err := s.selfTest(ctx); err != nil {
+		return err
+	}
 	masterKey, err := s.loadMasterKey()
 	if err != nil {
 		return err

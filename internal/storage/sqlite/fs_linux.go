@@ -34,6 +34,15 @@ func checkFileSystemType(kind uint32) error {
 	return nil
 }
 
+// free is the room that is left for this user.
+func free(dir string) (bytes uint64, ok bool) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, false
+	}
+	return fs.Bavail * uint64(fs.Bsize), true
+}
+
 // diskFull reports whether a write would find no room, so that a failed one can be named for it.
 func diskFull(dir string) bool {
 	var fs syscall.Statfs_t

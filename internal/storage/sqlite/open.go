@@ -129,7 +129,7 @@ func syncDir(dir string) error {
 // an older one, and proves that it can be written. c is in exclusive possession of it, by the
 // directory's lock.
 func (b *Backend) prepareFile(c *conn, f format) error {
-	if err := checkVersion(c); err != nil {
+	if err := checkVersion(c, oldestSQLite); err != nil {
 		return err
 	}
 	isNew, version, err := identify(c, f)
@@ -197,13 +197,13 @@ func identify(c *conn, f format) (isNew bool, version int64, err error) {
 	return false, version, nil
 }
 
-func checkVersion(c *conn) error {
+func checkVersion(c *conn, oldest string) error {
 	v, err := c.value("SELECT sqlite_version()")
 	if err != nil {
 		return err
 	}
-	if text, _ := v.(string); !atLeast(text, oldestSQLite) {
-		return fmt.Errorf("%w: SQLite %s is linked, at least %s is needed", ErrUnsupported, text, oldestSQLite)
+	if text, _ := v.(string); !atLeast(text, oldest) {
+		return fmt.Errorf("%w: SQLite %s is linked, at least %s is needed; use an official build of copse", ErrUnsupported, text, oldest)
 	}
 	return nil
 }

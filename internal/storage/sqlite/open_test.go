@@ -171,6 +171,13 @@ func TestAtLeast(t *testing.T) {
 	}
 }
 
+func TestOldSQLiteIsRefused(t *testing.T) {
+	b := open(t, t.TempDir())
+	if err := checkVersion(b.writer.conn, "999.1"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "at least 999.1 is needed") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	b := open(t, t.TempDir())
 	for setting, want := range map[string]any{

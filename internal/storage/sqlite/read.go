@@ -11,9 +11,9 @@ import (
 
 // reader is a connection that only reads, for one call at a time.
 type reader struct {
-	conn                                                               *conn
-	begin, end                                                         *stmt
-	head, heads, item, kind, items, past, commit, audit, chain, feeder *stmt
+	conn                                                                       *conn
+	begin, end                                                                 *stmt
+	head, heads, item, kind, items, past, commit, audit, chain, newest, feeder *stmt
 }
 
 func openReader(path string) (*reader, error) {
@@ -29,7 +29,7 @@ func openReader(path string) (*reader, error) {
 	}{
 		{&r.begin, "BEGIN"}, {&r.end, "ROLLBACK"}, {&r.head, selectHead}, {&r.heads, selectHeads},
 		{&r.item, selectItem}, {&r.kind, selectKind}, {&r.items, selectItems}, {&r.past, selectPast},
-		{&r.commit, selectCommit}, {&r.audit, selectAudit}, {&r.chain, selectChain}, {&r.feeder, selectFeed},
+		{&r.commit, selectCommit}, {&r.audit, selectAudit}, {&r.chain, selectChain}, {&r.newest, selectNewest}, {&r.feeder, selectFeed},
 	} {
 		if *p.to, err = c.prepare(p.text); err != nil {
 			return nil, errors.Join(err, c.close())

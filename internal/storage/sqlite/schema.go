@@ -90,6 +90,7 @@ const (
 	selectPast   = `SELECT ` + historyCols + ` FROM history WHERE partition = ? AND revision > ? ORDER BY revision, n LIMIT ?`
 	selectCommit = `SELECT ` + historyCols + ` FROM history WHERE partition = ? AND revision = ? ORDER BY n`
 	selectAudit  = `SELECT seq, at, actor, operation, partition, incarnation, revision, writes, head, chain FROM audit WHERE seq > ? ORDER BY seq LIMIT ?`
+	selectNewest = `SELECT at FROM audit ORDER BY seq DESC LIMIT 1`
 	selectChain  = `SELECT chain FROM audit WHERE seq = ?`
 	selectFeed   = `SELECT seq, partition, incarnation, revision, fenced, at, sum FROM feed WHERE seq > ? ORDER BY seq LIMIT ?`
 
