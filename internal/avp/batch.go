@@ -53,7 +53,7 @@ func (h *handler) decideAll(ctx context.Context, c *call, in *question, view pol
 		item := &in.requests[i]
 		req := in.request(item)
 		complete(&req)
-		resp, err := view.Decide(&req)
+		resp, err := view.Decide(ctx, &req)
 		if err != nil {
 			return nil, item.place(err)
 		}

@@ -21,7 +21,7 @@ func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, e
 	}
 	req := in.request(&in.asked)
 	speakFor(verified, &req)
-	resp, err := view.Decide(&req)
+	resp, err := view.Decide(ctx, &req)
 	if err != nil {
 		return nil, err
 	}

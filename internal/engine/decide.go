@@ -8,12 +8,19 @@ import (
 // error, which is a *copse.Error of kind Invalid, the Response is its zero value. The request's bytes
 // must not change meanwhile; the Response does not refer to them.
 func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
+	out, _, err := s.DecideCounted(req)
+	return out, err
+}
+
+// DecideCounted is Decide that also tells what deciding cost, in steps of the budget. What reading the
+// request cost is not among them, unless that alone was over the budget.
+func (s *Snapshot) DecideCounted(req *copse.Request) (out copse.Response, steps int, err error) {
 	c := newCall(s, req)
 	defer c.release()
 	if err := c.answer(); err != nil {
-		return copse.Response{}, err
+		return copse.Response{}, 0, err
 	}
-	return c.response(), nil
+	return c.response(), c.steps, nil
 }
 
 // answer reads the request and decides it.

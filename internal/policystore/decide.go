@@ -21,6 +21,8 @@ type compiled struct {
 	schemaVersion uint64
 	forbids       map[copse.PolicyID]struct{}
 	source        *copse.IdentitySource // nil: none
+	// turn is for decisions that cost much.
+	turn *turn
 	// broken: what is stored can't be compiled. It is kept like a snapshot, because trying again
 	// before the next change costs as much and ends the same.
 	broken error
@@ -67,6 +69,9 @@ func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, for
 	}
 	if former.incarnation != e.incarnation {
 		former = &compiled{}
+	}
+	if e.turn = former.turn; e.turn == nil {
+		e.turn = newTurn()
 	}
 	if loaded.schemaBody != nil && former.schemaVersion == loaded.schemaVersion {
 		loaded.parsed = former.schema
@@ -153,7 +158,7 @@ func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Requ
 	if !req.Incarnation.IsZero() && req.Incarnation != v.e.incarnation {
 		return copse.Response{}, notFound(req.PolicyStoreID)
 	}
-	return v.Decide(req)
+	return v.Decide(ctx, req)
 }
 
 // activeTenant refuses a tenant's policy store unless the directory says that the tenant is active and
@@ -182,7 +187,7 @@ func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Respons
 		s.metrics.failed(err)
 		return copse.Response{}, err
 	}
-	return s.decideOn(e, req)
+	return s.decideOn(ctx, e, req)
 }
 
 // snapshot is the policy store compiled, of this incarnation unless that is zero.
@@ -199,8 +204,16 @@ func (s *Service) snapshot(ctx context.Context, id copse.PolicyStoreID, incarnat
 	return e, nil
 }
 
-func (s *Service) decideOn(e *compiled, req *copse.Request) (copse.Response, error) {
-	out, err := e.snapshot.Decide(req)
+func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request) (copse.Response, error) {
+	read := int64(size(req))
+	taken, err := s.turns.begin(ctx, req.PolicyStoreID, e.turn, read)
+	if err != nil {
+		s.metrics.noTurn(err)
+		return copse.Response{}, err
+	}
+	out, steps, err := e.snapshot.DecideCounted(req)
+	s.turns.end(e.turn, taken)
+	e.turn.spent(read + int64(steps))
 	if err != nil {
 		s.metrics.failed(err)
 		return copse.Response{}, err

@@ -38,9 +38,14 @@ func (s *Service) explain(ctx context.Context, req *copse.Request) (copse.Explan
 		if err != nil {
 			return copse.Explanation{}, err
 		}
+		taken, err := s.turns.begin(ctx, req.PolicyStoreID, e.turn, expensive) // always: parts are evaluated again
+		if err != nil {
+			return copse.Explanation{}, err
+		}
 		out, err := e.snapshot.Explain(req, func(policy copse.PolicyID) (*engine.Policy, error) {
 			return s.asOf(ctx, req.PolicyStoreID, policy, e.revision)
 		})
+		s.turns.end(e.turn, taken)
 		if errors.Is(err, errMoved) {
 			continue
 		}

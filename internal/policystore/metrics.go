@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 		Name: "copse_decision_errors_total", Help: "Decision requests that got no verdict, by kind of error.",
 	}, []string{"kind"})
 	rates := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "copse_rate_refusals_total", Help: "Calls that came faster than the policy store's plan allows: decisions, writes, or those of an operation with a rate of its own.",
+		Name: "copse_rate_refusals_total", Help: "Calls that came faster than the policy store's plan allows: decisions, writes, those of an operation with a rate of its own, or turns: decisions that take long.",
 	}, []string{"rate"})
 	quotas := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_quota_refusals_total", Help: "Changes that would have gone beyond a size or count of the policy store's plan, by what there would be too much of.",
@@ -48,7 +48,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 	for _, k := range copse.Kinds() {
 		m.errors = append(m.errors, failures.WithLabelValues(k.String()))
 	}
-	for _, rate := range []string{rateDecisions, rateWrites, rateOperation} {
+	for _, rate := range []string{rateDecisions, rateWrites, rateOperation, rateTurns} {
 		m.rates[rate] = rates.WithLabelValues(rate)
 	}
 	for _, resource := range quotaResources {
@@ -71,6 +71,7 @@ const (
 	rateDecisions = "decisions"
 	rateWrites    = "writes"
 	rateOperation = "operation"
+	rateTurns     = "turns"
 )
 
 // quotaResources are what quotas are of. Any other is not counted: the values of a label are fixed.
@@ -85,6 +86,14 @@ func (m *metrics) refused(err error) error {
 		}
 	}
 	return err
+}
+
+// noTurn counts a decision that did not get a turn in time, if that is what err says.
+func (m *metrics) noTurn(err error) {
+	if copse.KindOf(err) == copse.Throttled {
+		m.rates[rateTurns].Inc()
+	}
+	m.failed(err)
 }
 
 func (m *metrics) failed(err error) { m.errors[copse.KindOf(err)].Inc() }

@@ -68,6 +68,7 @@ type Service struct {
 	plans     *storage.Cache[string, *Plan]
 	aliases   *storage.Cache[string, alias] // by name
 	meters    meters
+	turns     turns
 	desks     desks
 	tenants   atomic.Pointer[copse.Directory]
 	unfollow  func()
@@ -99,7 +100,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
 		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, checkSteps: engine.MaxCheckSteps,
-		desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
+		turns: newTurns(), desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
 		s.maxWeight = copse.MaxPolicyStoreWeight

@@ -57,7 +57,9 @@ func (s *Service) viewAs(ctx context.Context, c access.Caller, operation string,
 }
 
 // Decide answers by this revision. The request's policy store and incarnation are not looked at.
-func (v View) Decide(req *copse.Request) (copse.Response, error) { return v.s.decideOn(v.e, req) }
+func (v View) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	return v.s.decideOn(ctx, v.e, req)
+}
 
 // IdentitySource is the one by which a policy store reads tokens; nil: none. It asks for no caller: the
 // authorizer's authority is the user's token. The answer is shared and must not be changed.
