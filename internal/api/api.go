@@ -71,6 +71,7 @@ func New(cfg Config) (*API, error) {
 	registerDirectory(a, h)
 	registerPolicyStores(a, h)
 	registerPlans(a, h)
+	registerUsage(a, h)
 	registerKeys(a, h)
 	registerMembers(a, h)
 	registerBackup(a, h)

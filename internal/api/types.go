@@ -534,3 +534,18 @@ type AuthorizeValue struct {
 	Text  string `json:"text" example:"resource.amount"`
 	Value string `json:"value" doc:"As Cedar writes it." example:"90000"`
 }
+
+// Usage is what a policy store was used for lately.
+type Usage struct {
+	PolicyStoreID string `json:"policyStoreId"`
+	Tenant        string `json:"tenant,omitempty" doc:"Whose it is; absent for one of the operator's own."`
+	Decisions     int64  `json:"decisions" doc:"Each request of a batch is one."`
+	Refusals      int64  `json:"refusals" doc:"Calls that came faster than the plan allows, and decisions that got no turn."`
+	CompiledBytes int64  `json:"compiledBytes" doc:"What it weighs in memory, as of its last decision after a change."`
+}
+
+// UsageList has the policy stores that were used most.
+type UsageList struct {
+	Minutes      int     `json:"minutes" doc:"How far back it goes, the minute that has begun besides."`
+	PolicyStores []Usage `json:"policyStores"`
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -22,7 +23,8 @@ type compiled struct {
 	forbids       map[copse.PolicyID]struct{}
 	source        *copse.IdentitySource // nil: none
 	// turn is for decisions that cost much.
-	turn *turn
+	turn  *turn
+	tally atomic.Pointer[tally] // nil: nothing was decided yet
 	// broken: what is stored can't be compiled. It is kept like a snapshot, because trying again
 	// before the next change costs as much and ends the same.
 	broken error
@@ -208,12 +210,13 @@ func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request)
 	read := int64(size(req))
 	taken, err := s.turns.begin(ctx, req.PolicyStoreID, e.turn, read)
 	if err != nil {
-		s.metrics.noTurn(err)
+		s.noTurn(req.PolicyStoreID, err)
 		return copse.Response{}, err
 	}
 	out, steps, err := e.snapshot.DecideCounted(req)
 	s.turns.end(e.turn, taken)
 	e.turn.spent(read + int64(steps))
+	s.tallies.decided(req.PolicyStoreID, e)
 	if err != nil {
 		s.metrics.failed(err)
 		return copse.Response{}, err
@@ -221,4 +224,13 @@ func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request)
 	out.Revision = e.revision
 	s.metrics.decided(e, &out)
 	return out, nil
+}
+
+// noTurn counts a decision that did not get a turn in time, if that is what err says.
+func (s *Service) noTurn(id copse.PolicyStoreID, err error) {
+	if copse.KindOf(err) == copse.Throttled {
+		s.metrics.rates[rateTurns].Inc()
+		s.tallies.refused(id)
+	}
+	s.metrics.failed(err)
 }

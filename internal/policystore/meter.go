@@ -56,6 +56,7 @@ func (s *Service) charge(ctx context.Context, id copse.PolicyStoreID, r row, ver
 		rate, what = rateDecisions, "decisions"
 	}
 	s.metrics.rates[rate].Inc()
+	s.tallies.refused(id)
 	return &copse.Error{Kind: copse.Throttled, Resource: copse.ResourcePolicyStore, ID: string(id),
 		Detail: fmt.Sprintf("too many %s: the plan %q allows %d per second of this policy store; try again in a moment",
 			what, plan.Name, limiter.Burst())}

@@ -88,14 +88,6 @@ func (m *metrics) refused(err error) error {
 	return err
 }
 
-// noTurn counts a decision that did not get a turn in time, if that is what err says.
-func (m *metrics) noTurn(err error) {
-	if copse.KindOf(err) == copse.Throttled {
-		m.rates[rateTurns].Inc()
-	}
-	m.failed(err)
-}
-
 func (m *metrics) failed(err error) { m.errors[copse.KindOf(err)].Inc() }
 
 func (m *metrics) decided(e *compiled, out *copse.Response) {

@@ -69,6 +69,7 @@ type Service struct {
 	aliases   *storage.Cache[string, alias] // by name
 	meters    meters
 	turns     turns
+	tallies   tallies
 	desks     desks
 	tenants   atomic.Pointer[copse.Directory]
 	unfollow  func()
@@ -161,6 +162,7 @@ func (s *Service) follow(c storage.Change) {
 			s.snapshots.Drop(id)
 			s.desks.forget(id)
 			s.meters.drop(id)
+			s.tallies.drop(id)
 		}
 		if c.Fenced || c.Keys == nil || slices.ContainsFunc(c.Keys, func(k storage.Key) bool { return k.Kind == kindIdentitySource }) {
 			s.sourceChanged(id)
