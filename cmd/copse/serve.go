@@ -131,6 +131,7 @@ func (a *app) rootKeyMade(file string, credential access.Secret) {
 }
 
 func (a *app) serve(ctx context.Context, cfg server.Config) error {
+	cfg.Stdout = a.stdout
 	s, err := server.Open(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
 		return nil // told to end before it was up, and so it did

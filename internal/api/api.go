@@ -12,6 +12,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/tenant"
@@ -24,9 +25,10 @@ type Config struct {
 	Access       *access.Service
 	Members      *member.Service
 	// Backup begins a backup and tells its size. Nil: there is nothing on a disk to back up.
-	Backup  func(ctx context.Context) (io.ReadCloser, int64, error)
-	Version string       // of copse, for the document
-	Log     *slog.Logger // nil: nothing is logged
+	Backup    func(ctx context.Context) (io.ReadCloser, int64, error)
+	Decisions *decisionlog.Log // nil: there is none
+	Version   string           // of copse, for the document
+	Log       *slog.Logger     // nil: nothing is logged
 }
 
 // API serves the control API: everything under /v1/ that has no handler of its own, and
@@ -36,6 +38,7 @@ type API struct {
 	policyStores *policystore.Service
 	access       *access.Service
 	members      *member.Service
+	decisions    *decisionlog.Log
 	log          *slog.Logger
 	backup       func(ctx context.Context) (io.ReadCloser, int64, error)
 
@@ -58,7 +61,7 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("api: Tenants, PolicyStores, Access and Members are required")
 	}
 	a := &API{
-		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, log: cfg.Log, backup: cfg.Backup,
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, decisions: cfg.Decisions, log: cfg.Log, backup: cfg.Backup,
 		mux: http.NewServeMux(),
 	}
 	if a.log == nil {
@@ -75,6 +78,7 @@ func New(cfg Config) (*API, error) {
 	registerKeys(a, h)
 	registerMembers(a, h)
 	registerBackup(a, h)
+	registerDecisions(a, h)
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error

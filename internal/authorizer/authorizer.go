@@ -35,6 +35,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/token"
 )
 
@@ -58,9 +59,11 @@ type Config struct {
 	Explain func(ctx context.Context, req *copse.Request) (copse.Explanation, error)
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
-	// Log gets a line per refusal or failure, Decisions one per decision. Nil: none.
-	Log, Decisions *slog.Logger
-	Metrics        prometheus.Registerer
+	// Record keeps a decision before it is answered; an error refuses it. Nil: none are kept.
+	Record func(ctx context.Context, e *decisionlog.Entry) error
+	// Log gets a line per refusal or failure. Nil: none.
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // New makes the handler of POST /v1/authorize. It takes the request id from the X-Request-Id header of
@@ -69,8 +72,8 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Decisions == nil {
-		cfg.Decisions = slog.New(slog.DiscardHandler)
+	if cfg.Record == nil {
+		cfg.Record = recordNothing
 	}
 	return &handler{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics, "authorize", "Requests to /v1/authorize"),
@@ -96,6 +99,7 @@ type exchange struct {
 	detail bool // the caller may see which policies decided
 
 	explanation *copse.Explanation // asked for and allowed
+	record      decisionlog.Entry
 }
 
 // Buffers that one large request grew are not kept.
@@ -121,6 +125,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := h.take()
 	defer h.give(x)
 	resp, err := h.answer(x, r)
+	if err == nil {
+		describe(&x.record, requestID(w), "authorize", &x.entry, &x.req, &resp, start)
+		err = h.cfg.Record(r.Context(), &x.record)
+	}
 	if err != nil {
 		f := refusal{log: h.cfg.Log, metrics: h.metrics, what: "authorize refused", tenant: x.tenant, start: start}
 		x.out = f.write(w, r, err, x.out)
@@ -132,9 +140,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header["Content-Length"] = []string{strconv.Itoa(len(x.out))}
 	// A client that went away is its own problem: the decision stands, and is logged and counted.
 	_, _ = w.Write(x.out)
-	took := time.Since(start)
-	h.metrics.decided(resp.Decision, took)
-	x.out = logDecision(r.Context(), h.cfg.Decisions, requestID(w), &x.entry, &resp, took, x.out)
+	h.metrics.decided(resp.Decision, time.Since(start))
 }
 
 // The slices are shared by all answers, and never changed.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/token"
 )
 
@@ -47,8 +48,12 @@ type fixture struct {
 
 	asked []copse.Request
 	log   bytes.Buffer
-	reg   *prometheus.Registry
-	cfg   Config
+
+	recorded  []decisionlog.Entry
+	recordErr error
+
+	reg *prometheus.Registry
+	cfg Config
 	http.Handler
 }
 
@@ -108,7 +113,11 @@ func newFixture() *fixture {
 		},
 		Directory: f, Decider: f, Explain: f.explain,
 		Key: func(context.Context, string) (access.Caller, error) { return f.key, f.keyErr },
-		Log: log, Decisions: log, Metrics: f.reg,
+		Record: func(_ context.Context, e *decisionlog.Entry) error {
+			f.recorded = append(f.recorded, *e)
+			return f.recordErr
+		},
+		Log: log, Metrics: f.reg,
 	}
 	f.Handler = New(f.cfg)
 	return f
@@ -202,7 +211,7 @@ func TestExplanation(t *testing.T) {
 	if w.Code != 200 || !strings.HasSuffix(w.Body.String(), want) || !strings.HasPrefix(w.Body.String(), `{"decision":"ALLOW"`) {
 		t.Errorf("%d %s\nwant %s", w.Code, w.Body, want)
 	}
-	if log := f.log.String(); strings.Contains(log, "hush") || strings.Contains(log, "amount") || strings.Count(log, "\n") != 1 {
+	if log := f.log.String(); strings.Contains(log, "hush") || strings.Contains(log, "amount") || len(f.recorded) != 1 {
 		t.Errorf("the log has what only the caller may see: %s", log)
 	}
 	// Who does not ask is not told, and the next one isn't told for the one before.
@@ -510,19 +519,36 @@ func TestLogAndMetrics(t *testing.T) {
 	f.post(plainBody)
 	f.answer = copse.Response{Decision: copse.Deny, Determining: []copse.PolicyRef{{ID: "p1"}, {ID: "p2"}}}
 	f.post(plainBody)
-	line := f.log.String()
-	for _, want := range []string{"requestId=request-0001", "tenant=acme", "policyStore=PS1", "revision=3", "decision=ALLOW", "determining=p1", `determining="p1 p2"`, "micros="} {
-		if !strings.Contains(line, want) {
-			t.Errorf("no %s in %s", want, line)
-		}
+	if f.log.Len() > 0 {
+		t.Errorf("decisions are in the server's log: %s", f.log.String())
 	}
-	if strings.Contains(line, "a.b.c") || strings.Contains(line, "alice") {
-		t.Errorf("the log has the token or the person: %s", line)
+	if len(f.recorded) != 2 {
+		t.Fatalf("recorded: %+v", f.recorded)
 	}
-	if strings.Count(line, "\n") != 2 {
-		t.Errorf("two decisions made these lines: %s", line)
+	got := f.recorded[1]
+	if got.Latency <= 0 || time.Since(got.Time) > time.Minute {
+		t.Errorf("recorded: %+v", got)
+	}
+	got.Time, got.Latency = time.Time{}, 0
+	want := decisionlog.Entry{RequestID: "request-0001", Via: "authorize", Tenant: "acme", PolicyStoreID: "PS1", Incarnation: got.Incarnation,
+		Principal: f.asked[1].Principal, Action: f.asked[1].Action, Resource: f.asked[1].Resource, Response: f.answer}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +recorded:\n%s", diff)
 	}
 	if got, want := f.counted(t), map[string]float64{"allow": 1, "deny": 1}; !cmp.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+}
+
+// A decision that could not be recorded is not given.
+func TestNoAnswerWithoutItsRecord(t *testing.T) {
+	f := newFixture()
+	f.recordErr = copse.Errorf(copse.Unavailable, "the log is full")
+	w := f.post(plainBody)
+	if w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "ALLOW") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if got, want := f.counted(t), map[string]float64{"unavailable": 1}; !cmp.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }

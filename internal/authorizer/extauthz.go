@@ -53,6 +53,7 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 	if err != nil {
 		return refuse(err), nil
 	}
+	in.RequestID = requestID
 	var passed *Passed
 	if passed, tenant, err = e.Decide(ctx, in); err != nil {
 		return refuse(err), nil
@@ -62,7 +63,7 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 	} else {
 		answer = denied(&errorAnswer{status: http.StatusForbidden, body: refused}) // as for everything else that is not let through
 	}
-	e.answered(ctx, requestID, passed, start)
+	e.answered(passed, start)
 	return answer, nil
 }
 

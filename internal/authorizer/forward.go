@@ -35,6 +35,7 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 			g.refusal("", start).write(w, r, err, nil)
 			return
 		}
+		in.RequestID = requestID(w)
 		passed, tenant, err := g.Decide(r.Context(), in)
 		if err != nil {
 			g.refusal(tenant, start).write(w, r, err, nil)
@@ -51,7 +52,7 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 			}
 			w.WriteHeader(http.StatusOK)
 		}
-		g.answered(r.Context(), requestID(w), passed, start)
+		g.answered(passed, start)
 	})
 }
 

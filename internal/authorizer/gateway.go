@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/token"
 )
 
@@ -39,8 +40,8 @@ func NewGateway(cfg GatewayConfig) *Gateway {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Decisions == nil {
-		cfg.Decisions = slog.New(slog.DiscardHandler)
+	if cfg.Record == nil {
+		cfg.Record = recordNothing
 	}
 	return &Gateway{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics, "gateway", "Requests of gateways"),
@@ -51,7 +52,8 @@ func NewGateway(cfg GatewayConfig) *Gateway {
 // Passing is a request that stands at a gateway.
 type Passing struct {
 	Asked
-	Token string
+	Token     string
+	RequestID string // for the decision log
 	// Unclear is what was wrong with how the gateway asked: for whoever has a good token to hear.
 	Unclear error
 	// Cached says that the gateway may use the answer again for another request. No context is then signed:
@@ -69,9 +71,10 @@ type Passed struct {
 	Context    string // signed; empty on a DENY, and where the route names no service
 }
 
-// Decide asks what a request at a gateway asks. Denied: no route, an ambiguous request, or law 4's cases;
+// Decide asks what a request at a gateway asks, and records what was decided. Denied: no route, an ambiguous request, or law 4's cases;
 // tenant is then that of the verified token, if there is one, for the log.
 func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant copse.TenantID, err error) {
+	start := time.Now()
 	verified, err := g.cfg.Verify(ctx, in.Token)
 	if err != nil {
 		return nil, "", err
@@ -96,13 +99,18 @@ func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant 
 	if out.Match, err = routes.Match(&in.Asked); err != nil {
 		return nil, tenant, err
 	}
-	out.Response, err = g.cfg.Decider.Decide(ctx, &copse.Request{
+	req := copse.Request{
 		PolicyStoreID: out.Entry.PolicyStoreID, Incarnation: out.Entry.Incarnation,
 		Principal: out.Verified.Principal, Action: out.Match.Route.Action, Resource: out.Match.Resource,
 		Context:       out.Match.Context,
 		ServerContext: out.Verified.Context, ServerEntities: out.Verified.Entities, ReservedTypes: out.Verified.ReservedTypes,
-	})
-	if err != nil {
+	}
+	if out.Response, err = g.cfg.Decider.Decide(ctx, &req); err != nil {
+		return nil, tenant, err
+	}
+	var record decisionlog.Entry
+	describe(&record, in.RequestID, "gateway", &out.Entry, &req, &out.Response, start)
+	if err := g.cfg.Record(ctx, &record); err != nil {
 		return nil, tenant, err
 	}
 	if out.Response.Decision == copse.Allow && g.cfg.Sign != nil && out.Match.Route.Service != "" && !in.Cached {
@@ -145,11 +153,9 @@ func headerText(s string) string {
 	return s
 }
 
-// answered counts and logs a decision, and returns what took its time.
-func (g *Gateway) answered(ctx context.Context, requestID string, p *Passed, start time.Time) {
-	took := time.Since(start)
-	g.metrics.decided(p.Response.Decision, took)
-	logDecision(ctx, g.cfg.Decisions, requestID, &p.Entry, &p.Response, took, nil)
+// answered counts a decision.
+func (g *Gateway) answered(p *Passed, start time.Time) {
+	g.metrics.decided(p.Response.Decision, time.Since(start))
 }
 
 func (g *Gateway) refusal(tenant copse.TenantID, start time.Time) *refusal {

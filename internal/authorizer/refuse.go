@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/decisionlog"
 )
 
 // outcome is how an error of a Kind is answered, and under which label it is counted.
@@ -155,26 +156,14 @@ func appendError(out []byte, kind copse.Kind, err error, requestID string) []byt
 	return append(out, "}}\n"...)
 }
 
-// logDecision writes a decision's line. The answer is on its way; its buffer serves for the line.
-func logDecision(ctx context.Context, log *slog.Logger, requestID string, entry *copse.DirectoryEntry, resp *copse.Response, took time.Duration, buffer []byte) []byte {
-	if !log.Enabled(ctx, slog.LevelInfo) {
-		return buffer
+// describe fills the decision log's entry. The strings of a request are copies of the body's.
+func describe(out *decisionlog.Entry, requestID, via string, entry *copse.DirectoryEntry, req *copse.Request, resp *copse.Response, start time.Time) {
+	*out = decisionlog.Entry{
+		Time: start, RequestID: requestID, Via: via,
+		Tenant: entry.Tenant, PolicyStoreID: entry.PolicyStoreID, Incarnation: entry.Incarnation,
+		Principal: req.Principal, Action: req.Action, Resource: req.Resource,
+		Response: *resp, Latency: time.Since(start),
 	}
-	buffer = buffer[:0]
-	for i, ref := range resp.Determining {
-		if i > 0 {
-			buffer = append(buffer, ' ')
-		}
-		buffer = append(buffer, ref.ID...)
-	}
-	log.LogAttrs(ctx, slog.LevelInfo, "decision",
-		slog.String("requestId", requestID),
-		slog.String("tenant", string(entry.Tenant)),
-		slog.String("policyStore", string(entry.PolicyStoreID)),
-		slog.Uint64("revision", resp.Revision),
-		slog.String("decision", resp.Decision.String()),
-		slog.String("determining", string(buffer)),
-		slog.Int("errors", len(resp.Errors)),
-		slog.Int64("micros", took.Microseconds()))
-	return buffer
 }
+
+func recordNothing(context.Context, *decisionlog.Entry) error { return nil }

@@ -57,6 +57,7 @@ func (g *Gateway) Request() http.Handler {
 			g.refusal("", start).write(w, r, err, nil)
 			return
 		}
+		in.RequestID = requestID(w)
 		passed, tenant, err := g.Decide(r.Context(), in)
 		if err != nil {
 			g.refusal(tenant, start).write(w, r, err, nil)
@@ -83,7 +84,7 @@ func (g *Gateway) Request() http.Handler {
 		}
 		w.Header()["Content-Type"] = jsonType
 		_, _ = w.Write(append(text, '\n'))
-		g.answered(r.Context(), requestID(w), passed, start)
+		g.answered(passed, start)
 	})
 }
 

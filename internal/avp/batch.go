@@ -57,7 +57,9 @@ func (h *handler) decideAll(ctx context.Context, c *call, in *question, view pol
 		if err != nil {
 			return nil, item.place(err)
 		}
-		h.logDecision(ctx, c, in, &resp)
+		if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
+			return nil, err
+		}
 		if i > 0 {
 			out = append(out, ',')
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/token"
 )
@@ -28,9 +29,10 @@ type Config struct {
 	VerifyBy func(ctx context.Context, p token.Presented) (*token.Verified, error)
 	// AccountID and Region are what ARNs say. Empty: all zeros, and us-east-1.
 	AccountID, Region string
-	// Log gets what fails inside copse, Decisions a line per decision. Nil: none.
-	Log, Decisions *slog.Logger
-	Metrics        prometheus.Registerer // nil: not registered
+	// Record keeps a decision before it is answered; an error refuses it. Nil: none are kept.
+	Record  func(ctx context.Context, e *decisionlog.Entry) error
+	Log     *slog.Logger          // gets what fails inside copse. Nil: nothing
+	Metrics prometheus.Registerer // nil: not registered
 }
 
 type handler struct {
@@ -40,7 +42,7 @@ type handler struct {
 	accountID    string
 	region       string
 	log          *slog.Logger
-	decisionLog  *slog.Logger
+	record       func(ctx context.Context, e *decisionlog.Entry) error
 	operations   map[string]operation
 	answered     *prometheus.CounterVec
 	deciding     deciding
@@ -61,13 +63,16 @@ func New(cfg Config) (http.Handler, error) {
 		accountID:    cmp.Or(cfg.AccountID, "000000000000"),
 		region:       cmp.Or(cfg.Region, "us-east-1"),
 		log:          cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		decisionLog:  cmp.Or(cfg.Decisions, slog.New(slog.DiscardHandler)),
+		record:       cfg.Record,
 		operations:   make(map[string]operation, len(operations)),
 		answered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "copse_avp_requests_total",
 			Help: "Requests to the AVP API by operation and exception; no exception is a success.",
 		}, []string{"operation", "exception"}),
 		deciding: newDeciding(),
+	}
+	if h.record == nil {
+		h.record = func(context.Context, *decisionlog.Entry) error { return nil }
 	}
 	for _, op := range operations {
 		h.operations[op.name] = op
@@ -128,7 +133,7 @@ func (h *handler) serve(r *http.Request, requestID string) (string, []byte, erro
 	if r.URL.Path != "/" || r.Method != http.MethodPost {
 		return "", nil, &protocolError{unknownOperation, "the AVP API is POST / only"}
 	}
-	ctx := r.Context()
+	ctx, start := r.Context(), time.Now()
 	caller, body, err := h.authenticate(ctx, r)
 	if err != nil {
 		return "", nil, err
@@ -140,7 +145,7 @@ func (h *handler) serve(r *http.Request, requestID string) (string, []byte, erro
 	if err != nil {
 		return "", nil, err
 	}
-	answer, err := op.run(h, ctx, &call{caller: caller, body: body, requestID: requestID, needs: op.needs})
+	answer, err := op.run(h, ctx, &call{operation: op.name, start: start, caller: caller, body: body, requestID: requestID, needs: op.needs})
 	return op.name, answer, err
 }
 

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/decisionlog"
+	"github.com/copse-authz/copse/internal/policystore"
 )
 
 // isAuthorized is the hot path: the message is cut, not decoded, and the answer is written by hand.
@@ -22,11 +23,17 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	}
 	req := in.request(&in.asked)
 	in.copse.complete(&req)
-	resp, err := h.policyStores.DecideAs(ctx, c.caller, &req)
+	view, err := h.policyStores.ViewAs(ctx, c.caller, "IsAuthorized", req.PolicyStoreID, 1)
 	if err != nil {
 		return nil, err
 	}
-	h.logDecision(ctx, c, &in, &resp)
+	resp, err := view.Decide(ctx, &req)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
+		return nil, err
+	}
 	out := appendDecision(make([]byte, 0, 256), &resp)
 	if in.copse.present {
 		if out, err = appendWhole(out, &resp); err != nil {
@@ -36,26 +43,18 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-func (h *handler) logDecision(ctx context.Context, c *call, q *question, resp *copse.Response) {
-	h.deciding.decided(q, resp.Decision)
-	if h.decisionLog.Enabled(ctx, slog.LevelInfo) {
-		h.decisionLog.LogAttrs(ctx, slog.LevelInfo, "decision",
-			slog.String("requestId", c.requestID), slog.String("key", c.caller.KeyID),
-			slog.String("policyStore", q.policyStoreID), slog.Uint64("revision", resp.Revision),
-			slog.String("decision", resp.Decision.String()), slog.Any("determining", determining(resp.Determining)),
-			slog.Int("errors", len(resp.Errors)))
+// recorded counts a decision and has it recorded, before anybody is told of it.
+func (h *handler) recorded(ctx context.Context, c *call, view *policystore.View, req *copse.Request, resp *copse.Response) error {
+	err := h.record(ctx, &decisionlog.Entry{
+		Time: c.start, RequestID: c.requestID, Via: c.operation, Key: c.caller.KeyID,
+		Tenant: view.Tenant.Tenant, PolicyStoreID: req.PolicyStoreID, Incarnation: view.Incarnation,
+		Principal: req.Principal, Action: req.Action, Resource: req.Resource,
+		Response: *resp, Latency: time.Since(c.start),
+	})
+	if err == nil {
+		h.deciding.decided(c.operation, resp.Decision)
 	}
-}
-
-// determining prints policy ids only when a line is written.
-type determining []copse.PolicyRef
-
-func (d determining) LogValue() slog.Value {
-	ids := make([]string, len(d))
-	for i, ref := range d {
-		ids[i] = string(ref.ID)
-	}
-	return slog.StringValue(strings.Join(ids, " "))
+	return err
 }
 
 // question is the input of the four operations that decide. Identifiers are copies; entities and context

@@ -55,8 +55,8 @@ func (m *deciding) register(r prometheus.Registerer) error {
 	return errors.Join(errs...)
 }
 
-func (m *deciding) decided(q *question, d copse.Decision) {
-	m.byPath[q.operation()].decided[d].Inc()
+func (m *deciding) decided(operation string, d copse.Decision) {
+	m.byPath[operation].decided[d].Inc()
 }
 
 // took is told of every call; those that decide nothing are not timed.
@@ -64,16 +64,4 @@ func (m *deciding) took(operation string, d time.Duration) {
 	if p, ok := m.byPath[operation]; ok {
 		p.seconds.Observe(d.Seconds())
 	}
-}
-
-func (q *question) operation() string {
-	switch {
-	case q.batch && q.byToken:
-		return "BatchIsAuthorizedWithToken"
-	case q.batch:
-		return "BatchIsAuthorized"
-	case q.byToken:
-		return "IsAuthorizedWithToken"
-	}
-	return "IsAuthorized"
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,6 +25,8 @@ type operation struct {
 
 // call is one authenticated request.
 type call struct {
+	operation string
+	start     time.Time
 	caller    access.Caller
 	body      []byte
 	requestID string

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage/memory"
 	"github.com/copse-authz/copse/internal/token"
@@ -36,6 +38,9 @@ type server struct {
 	backend      *memory.Backend
 	metrics      *prometheus.Registry
 	log          *bytes.Buffer
+
+	mu       sync.Mutex
+	recorded []decisionlog.Entry
 }
 
 func start(t testing.TB) *server {
@@ -58,7 +63,13 @@ func start(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy, Metrics: s.metrics, Log: log, Decisions: log})
+	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy, Metrics: s.metrics, Log: log,
+		Record: func(_ context.Context, e *decisionlog.Entry) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.recorded = append(s.recorded, *e)
+			return nil
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,9 @@ func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	h.logDecision(ctx, c, &in, &resp)
+	if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
+		return nil, err
+	}
 	out := appendDecision(make([]byte, 0, 512), &resp)
 	return append(appendPrincipal(out, verified.Principal), '}'), nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
 )
 
 // seed makes a policy store through the wire and returns its id.
@@ -76,8 +78,8 @@ func TestAnswersOnTheWire(t *testing.T) {
 	if got := s.counted(t, "copse_avp_decisions_total"); got != 1 {
 		t.Errorf("%v decisions counted", got)
 	}
-	if !strings.Contains(s.log.String(), "decision=DENY") || !strings.Contains(s.log.String(), ps) {
-		t.Errorf("the decision is not in the log: %s", s.log)
+	if len(s.recorded) != 1 || s.recorded[0].Response.Decision != copse.Deny || string(s.recorded[0].PolicyStoreID) != ps || s.recorded[0].Via != "IsAuthorized" {
+		t.Errorf("recorded: %+v", s.recorded)
 	}
 }
 

@@ -157,9 +157,6 @@ func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Requ
 	if err != nil {
 		return copse.Response{}, err
 	}
-	if !req.Incarnation.IsZero() && req.Incarnation != v.e.incarnation {
-		return copse.Response{}, notFound(req.PolicyStoreID)
-	}
 	return v.Decide(ctx, req)
 }
 

@@ -148,7 +148,9 @@ func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error 
 		done, err = s.eraseSome(ctx, e, syncBatches)
 	}
 	if err == nil && done {
-		err = s.finish(ctx, e)
+		if err = s.eraseElsewhere(ctx, e.policyStore); err == nil {
+			err = s.finish(ctx, e)
+		}
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "erasing is continued in the background", "policy_store", e.policyStore, "err", err)

@@ -161,6 +161,9 @@ func (e *erasure) step(ctx context.Context) (done bool, err error) {
 	if err := e.s.forgetKeys(ctx, e); err != nil {
 		return false, err
 	}
+	if err := e.s.eraseElsewhere(ctx, e.policyStore); err != nil {
+		return false, err
+	}
 	return true, e.s.finish(ctx, e)
 }
 

@@ -46,8 +46,11 @@ type Config struct {
 	// also with the policy store, before that is acknowledged. It must neither block nor call the
 	// service. nil: nobody.
 	SourceChanged func(id copse.PolicyStoreID)
-	Log           *slog.Logger
-	Metrics       prometheus.Registerer
+	// EraseElsewhere takes what is kept of a policy store outside of storage, its lines in the decision
+	// log, once nothing can be decided there any more. It is called again after an error. nil: nothing is.
+	EraseElsewhere func(ctx context.Context, id copse.PolicyStoreID) error
+	Log            *slog.Logger
+	Metrics        prometheus.Registerer
 }
 
 // Service administers policy stores and decides from them.
@@ -59,6 +62,7 @@ type Service struct {
 	noRates        bool
 	checkIssuerURL func(url string) error
 	sourceChanged  func(id copse.PolicyStoreID)
+	eraseElsewhere func(ctx context.Context, id copse.PolicyStoreID) error
 	log            *slog.Logger
 	metrics        *metrics
 
@@ -100,7 +104,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
-		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, checkSteps: engine.MaxCheckSteps,
+		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, eraseElsewhere: cfg.EraseElsewhere, checkSteps: engine.MaxCheckSteps,
 		turns: newTurns(), desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
@@ -108,6 +112,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if s.checkIssuerURL == nil {
 		s.checkIssuerURL = requireHTTPS
+	}
+	if s.eraseElsewhere == nil {
+		s.eraseElsewhere = func(context.Context, copse.PolicyStoreID) error { return nil }
 	}
 	if s.sourceChanged == nil {
 		s.sourceChanged = func(copse.PolicyStoreID) {}

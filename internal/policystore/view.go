@@ -15,6 +15,8 @@ type View struct {
 	// Tenant is the directory's entry of the policy store's tenant, which is active; zero for a policy
 	// store of the operator's own.
 	Tenant copse.DirectoryEntry
+	// Incarnation of the policy store.
+	Incarnation copse.Incarnation
 
 	s *Service
 	e *compiled
@@ -52,12 +54,15 @@ func (s *Service) viewAs(ctx context.Context, c access.Caller, operation string,
 	if v.e, err = s.snapshot(ctx, id, r.incarnation); err != nil {
 		return View{}, err
 	}
-	v.IdentitySource = v.e.source
+	v.IdentitySource, v.Incarnation = v.e.source, v.e.incarnation
 	return v, nil
 }
 
-// Decide answers by this revision. The request's policy store and incarnation are not looked at.
+// Decide answers by this revision. The request's policy store is not looked at; an incarnation that it names must be this one.
 func (v View) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	if !req.Incarnation.IsZero() && req.Incarnation != v.Incarnation {
+		return copse.Response{}, notFound(req.PolicyStoreID)
+	}
 	return v.s.decideOn(ctx, v.e, req)
 }
 

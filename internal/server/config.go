@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
@@ -103,8 +105,24 @@ type Config struct {
 	// MaxHeaderBytes bounds a request's line and headers.
 	MaxHeaderBytes int
 
-	// LogDecisions writes one line per decision of /v1/authorize.
-	LogDecisions bool
+	// DecisionLog keeps a line for every decision in DataDir/decisions.
+	DecisionLog bool
+	// DecisionLogFull is what happens to a decision that the log can't take: "drop" gives it, and counts
+	// it as lost; "wait" has it wait a second at most, and then refuses it.
+	DecisionLogFull string
+	// DecisionLogSegmentBytes and DecisionLogSegmentAge: a file that is larger or older is closed, signed
+	// and compressed.
+	DecisionLogSegmentBytes int64
+	DecisionLogSegmentAge   time.Duration
+	// DecisionLogRetainBytes and DecisionLogRetainAge: closed files go, the oldest first, when all are larger
+	// than this together, or when they were closed longer ago.
+	DecisionLogRetainBytes int64
+	DecisionLogRetainAge   time.Duration
+	// DecisionLogExport has every line of a decision written a second time: to "stdout", to a file
+	// ("file:PATH"), or to an OpenTelemetry collector ("otlp:URL", its /v1/logs). Empty: nowhere.
+	DecisionLogExport string
+	// Stdout is where the export "stdout" writes. Not a setting: the program has it.
+	Stdout io.Writer
 
 	// TraceEndpoint is the URL that spans are sent to, as OTLP over HTTP. Empty: there are no traces, and no
 	// cost. Variables named OTEL_ are not read.
@@ -158,10 +176,17 @@ func DefaultConfig() Config {
 		IdleTimeout:        2 * time.Minute,
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
-		LogDecisions:       true,
-		TraceRatio:         0.01,
-		LogLevel:           "info",
-		LogFormat:          "text",
+		DecisionLog:        true,
+		DecisionLogFull:    fullDrop,
+
+		DecisionLogSegmentBytes: decisionlog.DefaultSegmentBytes,
+		DecisionLogSegmentAge:   decisionlog.DefaultSegmentAge,
+		DecisionLogRetainBytes:  decisionlog.DefaultRetainBytes,
+		DecisionLogRetainAge:    decisionlog.DefaultRetainAge,
+
+		TraceRatio: 0.01,
+		LogLevel:   "info",
+		LogFormat:  "text",
 	}
 }
 
@@ -249,7 +274,13 @@ func Settings() []Setting {
 		{Key: "idle-timeout", Usage: "longest wait for the next request of a connection", field: func(c *Config) any { return &c.IdleTimeout }},
 		{Key: "shutdown-timeout", Usage: "how long requests under way may take when the server is told to end", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
-		{Key: "log-decisions", Usage: "log one line per decision", Bool: true, field: func(c *Config) any { return &c.LogDecisions }},
+		{Key: "decision-log", Usage: "keep a line for every decision in the data directory", Bool: true, field: func(c *Config) any { return &c.DecisionLog }},
+		{Key: "decision-log-full", Usage: "a decision that the log can't take: drop (give it, count it as lost) or wait (then refuse it)", field: func(c *Config) any { return &c.DecisionLogFull }},
+		{Key: "decision-log-segment-bytes", Usage: "size at which a file of the decision log is closed", field: func(c *Config) any { return &c.DecisionLogSegmentBytes }},
+		{Key: "decision-log-segment-age", Usage: "age at which it is closed", field: func(c *Config) any { return &c.DecisionLogSegmentAge }},
+		{Key: "decision-log-retain-bytes", Usage: "size of all its files at which the oldest go", field: func(c *Config) any { return &c.DecisionLogRetainBytes }},
+		{Key: "decision-log-retain-age", Usage: "age at which they go", field: func(c *Config) any { return &c.DecisionLogRetainAge }},
+		{Key: "decision-log-export", Usage: "write decisions also to stdout, file:PATH or otlp:URL", field: func(c *Config) any { return &c.DecisionLogExport }},
 		{Key: "trace-endpoint", Usage: "URL of an OTLP/HTTP receiver of traces, such as http://127.0.0.1:4318/v1/traces; empty for no traces", field: func(c *Config) any { return &c.TraceEndpoint }},
 		{Key: "trace-ratio", Usage: "share of requests that are traced, 0 to 1", field: func(c *Config) any { return &c.TraceRatio }},
 		{Key: "trace-parents", Usage: "believe the traceparent header of callers", Bool: true, field: func(c *Config) any { return &c.TraceParents }},
@@ -322,6 +353,9 @@ func (c *Config) Validate() error {
 	if err := c.validatePublicURL(); err != nil {
 		return err
 	}
+	if err := c.validateDecisionLog(); err != nil {
+		return err
+	}
 	if c.AllowHTTPIssuers && !c.AllowPrivateIssuers {
 		return copse.Errorf(copse.Invalid, "--allow-http-issuers is for loopback issuers: it needs --allow-private-issuers as well")
 	}
@@ -339,6 +373,8 @@ func (c *Config) Validate() error {
 		{"read-header-timeout", int64(c.ReadHeaderTimeout)}, {"read-timeout", int64(c.ReadTimeout)},
 		{"write-timeout", int64(c.WriteTimeout)}, {"idle-timeout", int64(c.IdleTimeout)},
 		{"shutdown-timeout", int64(c.ShutdownTimeout)}, {"backup-every", int64(c.BackupEvery)}, {"backup-keep", int64(c.BackupKeep)},
+		{"decision-log-segment-bytes", c.DecisionLogSegmentBytes}, {"decision-log-segment-age", int64(c.DecisionLogSegmentAge)},
+		{"decision-log-retain-bytes", c.DecisionLogRetainBytes}, {"decision-log-retain-age", int64(c.DecisionLogRetainAge)},
 	} {
 		if d.value <= 0 {
 			return copse.Errorf(copse.Invalid, "--%s must be greater than zero", d.key)

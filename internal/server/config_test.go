@@ -61,7 +61,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 		{"another case", "Data: /d\n", "", `copse.yaml:1: Data: there is no setting`},
 		{"twice", "data: /d\nlisten: a\ndata: /e\n", "", "copse.yaml:3: data is set twice, first in line 1"},
 		{"not a duration", "\nidle-timeout: 7\n", "", `copse.yaml:2: idle-timeout: "7" is not a duration such as 30s or 2m`},
-		{"not a bool", "log-decisions: perhaps\n", "", `copse.yaml:1: log-decisions: "perhaps" is not true or false`},
+		{"not a bool", "decision-log: perhaps\n", "", `copse.yaml:1: decision-log: "perhaps" is not true or false`},
 		{"null", "data:\n", "", "copse.yaml:1: data needs one plain value"},
 		{"list", "data: [a, b]\n", "", "copse.yaml:1: data needs one plain value"},
 		{"no settings", "- data\n", "", "copse.yaml:1: expected settings"},
@@ -111,7 +111,7 @@ func TestLoadConfigWantsASecretKept(t *testing.T) {
 func TestSettingsAreComplete(t *testing.T) {
 	notSettings := map[string]string{
 		"InMemory": "for tests and embedded", "Version": "the program's own",
-		"NoRates": "for embedded", "IssuerEndpoints": "a list, in the file only; TestIssuerEndpoints reads it", "Log": "made by the program", "OnRootKey": "a function", "ExtraRoutes": "a function",
+		"NoRates": "for embedded", "IssuerEndpoints": "a list, in the file only; TestIssuerEndpoints reads it", "Log": "made by the program", "Stdout": "the program's own", "OnRootKey": "a function", "ExtraRoutes": "a function",
 	}
 	covered := map[any]bool{}
 	cfg := DefaultConfig()

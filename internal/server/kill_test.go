@@ -178,7 +178,7 @@ func (v *victim) retire() error {
 
 func (v *victim) start() error {
 	v.cmd = exec.Command(v.binary, "serve", "--data", v.dir, "--listen", "127.0.0.1:0", "--ops-listen", "",
-		"--allow-private-issuers", "--allow-http-issuers", "--log-level", "error", "--log-decisions=false")
+		"--allow-private-issuers", "--allow-http-issuers", "--log-level", "error", "--decision-log=false")
 	v.cmd.Env = []string{"COPSE_ROOT_ACCESS_KEY_ID=" + killRootID, "COPSE_ROOT_SECRET_ACCESS_KEY=" + killRootSecret}
 	v.cmd.Stderr = v.t.Output()
 	stdout, err := v.cmd.StdoutPipe()

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"log/slog"
 	"net/http"
 	"path"
 	"slices"
@@ -18,11 +17,7 @@ func (s *Server) Routes() []Route { return slices.Clone(s.routes) }
 
 // route builds the table. It waits for Listen because extra routes want to know the address.
 func (s *Server) route() error {
-	quiet := s.log
-	if !s.cfg.LogDecisions {
-		quiet = slog.New(slog.DiscardHandler)
-	}
-	settings := api.Config{Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Version: s.cfg.Version, Log: s.log}
+	settings := api.Config{Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Decisions: s.decisions, Version: s.cfg.Version, Log: s.log}
 	if s.sqlite != nil {
 		settings.Backup = s.backup
 	}
@@ -32,7 +27,7 @@ func (s *Server) route() error {
 	}
 	amazon, err := avp.New(avp.Config{
 		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.tracer.verifyBy(s.Verifier.VerifyBy),
-		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Log: s.log, Metrics: s.registry,
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Record: s.record(), Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
@@ -40,7 +35,7 @@ func (s *Server) route() error {
 	authorize := s.tracer.around(authorizer.Config{
 		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
 		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
-		Key: s.Access.Bearer, Log: s.log, Decisions: quiet, Metrics: s.registry,
+		Key: s.Access.Bearer, Record: s.record(), Log: s.log, Metrics: s.registry,
 	})
 	gateways, err := s.gatewayRoutes(authorize)
 	if err != nil {

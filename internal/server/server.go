@@ -22,6 +22,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage"
@@ -40,7 +41,8 @@ type Server struct {
 
 	Members *member.Service
 
-	contexts *token.ContextSigner // nil: no contexts are signed
+	contexts  *token.ContextSigner // nil: no contexts are signed
+	decisions *decisionlog.Log     // nil: nothing is on disk
 
 	cfg      Config
 	log      *slog.Logger
@@ -111,6 +113,9 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, s.Access.Close)
+	if err := s.openDecisionLog(ctx); err != nil {
+		return err
+	}
 	fetch, err := s.fetchPolicy()
 	if err != nil {
 		return err
@@ -124,7 +129,8 @@ func (s *Server) open(ctx context.Context) error {
 				v.ForgetPolicyStore(id)
 			}
 		},
-		Log: s.log, Metrics: s.registry,
+		EraseElsewhere: s.decisions.Erase,
+		Log:            s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/spf13/cobra"
+
+	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/decisionlog"
+)
+
+func (a *app) decisionsCommand() *cobra.Command {
+	return group("decisions", "Read the decision log, and verify it",
+		`The server keeps a line for every decision, in signed and chained files under DATA/decisions. tail and
+search ask the server, and show what the key covers; verify reads the files, and needs no server.`,
+		`  copse decisions tail --tenant acme
+  copse decisions search --tenant acme --principal 'User::"alice"' --decision DENY
+  copse decisions keys --output json > keys.json
+  copse decisions verify /var/lib/copse/decisions --keys keys.json`,
+		a.decisionsTail(), a.decisionsSearch(), a.decisionsKeys(), a.decisionsVerify())
+}
+
+// decisionFilter is what tail and search have in common.
+type decisionFilter struct {
+	tenant, store, principal, action, resource, decision string
+	limit                                                int
+}
+
+func (f *decisionFilter) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.tenant, "tenant", "", "of this tenant")
+	flags.StringVar(&f.store, "policy-store", "", "of this policy store")
+	flags.StringVar(&f.principal, "principal", "", `who asked, such as 'User::"alice"'`)
+	flags.StringVar(&f.action, "action", "", `what for, such as 'Action::"view"'`)
+	flags.StringVar(&f.resource, "resource", "", `of what, such as 'Invoice::"17"'`)
+	flags.StringVar(&f.decision, "decision", "", "ALLOW or DENY")
+	flags.IntVar(&f.limit, "limit", 50, "the most to show, up to 500")
+}
+
+func (f *decisionFilter) query() url.Values {
+	q := url.Values{"maxResults": {strconv.Itoa(f.limit)}}
+	for name, value := range map[string]string{"tenant": f.tenant, "policyStoreId": f.store, "principal": f.principal,
+		"action": f.action, "resource": f.resource, "decision": strings.ToUpper(f.decision)} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return q
+}
+
+func decisionRows(t *table, list []api.LoggedDecision) {
+	for i := range list {
+		d := &list[i]
+		t.row(d.Time.UTC().Format("2006-01-02T15:04:05.000Z"), firstOf(d.Tenant, d.PolicyStoreID), d.Principal, d.Action, d.Resource,
+			d.Decision, firstOf(listed(d.Determining), "-"), d.RequestID)
+	}
+}
+
+func (a *app) showDecisions(out api.DecisionList) error {
+	return a.show(out, func(t *table) {
+		t.row("TIME", "TENANT", "PRINCIPAL", "ACTION", "RESOURCE", "DECISION", "DETERMINED BY", "REQUEST")
+		decisionRows(t, out.Decisions)
+	})
+}
+
+func (a *app) decisionsTail() *cobra.Command {
+	var filter decisionFilter
+	var followOn bool
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Show the last decisions",
+		Long: `Show the last decisions that match, the oldest first. With --follow go on with those that come, until
+interrupted.`,
+		Example: `  copse decisions tail --tenant acme --follow`,
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			query := filter.query()
+			for {
+				var out api.DecisionList
+				if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
+					return err
+				}
+				if !query.Has("after") || len(out.Decisions) > 0 {
+					if err := a.showDecisions(out); err != nil {
+						return err
+					}
+				}
+				if !followOn {
+					return nil
+				}
+				query.Set("after", strconv.FormatUint(out.Next, 10))
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+			}
+		},
+	}
+	filter.flags(cmd)
+	cmd.Flags().BoolVarP(&followOn, "follow", "f", false, "go on with what is decided from now on")
+	return cmd
+}
+
+func (a *app) decisionsSearch() *cobra.Command {
+	var filter decisionFilter
+	var from, to string
+	cmd := &cobra.Command{
+		Use:   "search",
+		Short: "Find decisions by tenant, principal, action, resource, decision and time",
+		Long: `Find decisions. All that is given must match, in full and byte for byte; times are RFC 3339, or a
+duration before now.`,
+		Example: `  copse decisions search --tenant acme --resource 'Invoice::"17"' --from 24h`,
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			query := filter.query()
+			for name, value := range map[string]string{"from": from, "to": to} {
+				if value == "" {
+					continue
+				}
+				at, err := time.Parse(time.RFC3339, value)
+				if ago, agoErr := time.ParseDuration(value); agoErr == nil {
+					at, err = time.Now().Add(-ago), nil
+				}
+				if err != nil {
+					return usagef("--%s %q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 24h", name, value)
+				}
+				query.Set(name, at.UTC().Format(time.RFC3339Nano))
+			}
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			var out api.DecisionList
+			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
+				return err
+			}
+			return a.showDecisions(out)
+		},
+	}
+	filter.flags(cmd)
+	cmd.Flags().StringVar(&from, "from", "", "not before: a time, or how long ago")
+	cmd.Flags().StringVar(&to, "to", "", "before: a time, or how long ago")
+	return cmd
+}
+
+func (a *app) decisionsKeys() *cobra.Command {
+	return &cobra.Command{
+		Use:   "keys",
+		Short: "Show the public keys that the log is signed with",
+		Long: `Show the public keys that the decision log is and was signed with. As JSON it is what verify reads. Get
+it once and keep it apart from the log: whoever can change both could sign anew.`,
+		Example: `  copse decisions keys --output json > keys.json`,
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.newClient()
+			if err != nil {
+				return err
+			}
+			var out api.DecisionKeyList
+			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/decisions/keys", out: &out}); err != nil {
+				return err
+			}
+			return a.show(out, func(t *table) {
+				t.row("KEY", "PUBLIC KEY")
+				for _, k := range out.Keys {
+					t.row(k.ID, base64.StdEncoding.EncodeToString(k.PublicKey))
+				}
+			})
+		},
+	}
+}
+
+func (a *app) decisionsVerify() *cobra.Command {
+	var keysFile, head string
+	cmd := &cobra.Command{
+		Use:   "verify DIR",
+		Short: "Check that no line of the log was changed, left out or moved",
+		Long: `Read the files of a decision log, or a copy of them, and check them against the keys in a file made by
+"copse decisions keys --output json". Ends with 1 when something is not as it was written, and names
+it. Lines of tenants that have left are erased, and break nothing.
+
+It prints a head. Given with --head to a later verification, it also finds a log whose end was cut off.`,
+		Example: `  copse decisions verify /var/lib/copse/decisions --keys keys.json`,
+		Args:    args(1, 1, "the directory of the log"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			text, err := os.ReadFile(keysFile)
+			if err != nil {
+				return usagef("--keys: %v", err)
+			}
+			var list api.DecisionKeyList
+			if err := json.Unmarshal(text, &list); err != nil || len(list.Keys) == 0 {
+				return usagef("--keys: %s holds no keys; make it with \"copse decisions keys --output json\"", keysFile)
+			}
+			keys := map[string]ed25519.PublicKey{}
+			for _, k := range list.Keys {
+				if len(k.PublicKey) != ed25519.PublicKeySize {
+					return usagef("--keys: key %s has %d bytes, not %d", k.ID, len(k.PublicKey), ed25519.PublicKeySize)
+				}
+				keys[k.ID] = ed25519.PublicKey(k.PublicKey)
+			}
+			report, err := decisionlog.Verify(args[0], keys, head)
+			if err != nil {
+				return err
+			}
+			err = a.show(report, func(t *table) {
+				for _, p := range report.Problems {
+					t.line(p.String())
+				}
+				number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+				lost := number(report.Lost)
+				if report.AtLeast {
+					lost = "at least " + lost
+				}
+				t.pairs("segments", strconv.Itoa(report.Segments), "lines", number(report.Lines), "erased", number(report.Erased),
+					"lost", lost, "not signed yet", number(report.Unsigned), "head", firstOf(report.Head, "-"), "problems", strconv.Itoa(len(report.Problems)))
+			})
+			if err == nil && len(report.Problems) > 0 {
+				err = &failure{code: exitError, message: "the decision log is not as it was written"}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&keysFile, "keys", "", "file of the public keys")
+	cmd.Flags().StringVar(&head, "head", "", "head of an earlier verification, which the log must contain")
+	_ = cmd.MarkFlagRequired("keys")
+	return cmd
+}

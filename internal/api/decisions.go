@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
+)
+
+func registerDecisions(a *API, h huma.API) {
+	register(a, h, route{method: http.MethodGet, path: "/v1/decisions", id: "searchDecisions", tag: tagDecisionLog, status: http.StatusOK,
+		summary:     "Search the decision log",
+		description: "The last decisions that match, the oldest first; with after, the first ones after that line. A key with the verb read sees those of the policy stores it covers, and no others."}, (*API).searchDecisions)
+	register(a, h, route{method: http.MethodGet, path: "/v1/decisions/keys", id: "listDecisionKeys", tag: tagDecisionLog, status: http.StatusOK,
+		summary: "The public keys that the decision log is signed with"}, (*API).decisionKeys)
+}
+
+// DecisionQuery is exported for the same reason as [Paging].
+type DecisionQuery struct {
+	Tenant        string    `query:"tenant" maxLength:"256" doc:"Of this tenant."`
+	PolicyStoreID string    `query:"policyStoreId" maxLength:"200" doc:"Of this policy store."`
+	Principal     string    `query:"principal" maxLength:"2000" doc:"Who asked." example:"User::\"alice\""`
+	Action        string    `query:"action" maxLength:"2000" doc:"What for." example:"Action::\"view\""`
+	Resource      string    `query:"resource" maxLength:"2000" doc:"Of what." example:"Invoice::\"17\""`
+	Decision      string    `query:"decision" enum:"ALLOW,DENY" doc:"What was answered."`
+	From          time.Time `query:"from" doc:"Not before."`
+	To            time.Time `query:"to" doc:"Before."`
+	After         uint64    `query:"after" doc:"Only lines with greater numbers: next of an earlier answer."`
+	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
+}
+
+func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *DecisionQuery) (*struct{ Body DecisionList }, error) {
+	f := decisionlog.Filter{
+		May:    func(id copse.PolicyStoreID, tenant copse.TenantID) bool { return c.May(access.Read, id, tenant) },
+		Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
+		Principal: in.Principal, Action: in.Action, Resource: in.Resource, Decision: in.Decision,
+		From: in.From, To: in.To, After: in.After,
+	}
+	out := &struct{ Body DecisionList }{Body: DecisionList{Decisions: []LoggedDecision{}}}
+	found, last, err := a.decisions.Search(ctx, &f, min(max(in.MaxResults, 1), maxResults))
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range found {
+		d, err := line.Decision()
+		if err != nil {
+			return nil, err
+		}
+		out.Body.Decisions = append(out.Body.Decisions, LoggedDecision{
+			Line: line.N, Time: d.Time, RequestID: d.RequestID, Via: d.Via, Key: d.Key,
+			Tenant: string(d.Tenant), PolicyStoreID: string(d.PolicyStoreID), Revision: d.Revision,
+			Principal: d.Principal, Action: d.Action, Resource: d.Resource, Decision: d.Decision, Layer: d.Layer,
+			Determining: d.Determining, Errors: d.Errors, OverBudget: d.OverBudget, Micros: d.Micros,
+		})
+	}
+	out.Body.Next = max(last, in.After)
+	return out, nil
+}
+
+func (a *API) decisionKeys(_ context.Context, _ access.Caller, _ *struct{}) (*struct{ Body DecisionKeyList }, error) {
+	out := &struct{ Body DecisionKeyList }{Body: DecisionKeyList{Keys: []DecisionKey{}}}
+	for id, key := range a.decisions.Keys() {
+		out.Body.Keys = append(out.Body.Keys, DecisionKey{ID: id, PublicKey: key})
+	}
+	slices.SortFunc(out.Body.Keys, func(x, y DecisionKey) int { return strings.Compare(x.ID, y.ID) })
+	return out, nil
+}

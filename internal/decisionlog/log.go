@@ -1,0 +1,320 @@
+// Package decisionlog keeps a line for every decision, in files that only grow: who asked for what, in
+// which policy store at which revision, and what was answered.
+//
+// The path of a decision only hands a small struct to a queue; a writer takes what has gathered, at most
+// [drainEvery] later. What does not fit is counted and not written, or, when the log is told to wait, the
+// decision is refused: an answer that must not be given without a record is not given.
+//
+// The counter of what was lost is true whatever happens to the process. Every decision is counted in a
+// page of memory that is also a file, which outlives a kill; every line carries how many decisions the log
+// accounts for. The difference, found at the next start, is written into the log as a line of its own.
+//
+// Lines are chained over salted commitments, and the chain is signed at every sync. Taking a line and its
+// salt away, when a tenant leaves, therefore breaks nothing that [Verify] checks, and taking one away in
+// any other manner does. It is not in storage: a policy store's data must not grow with its traffic.
+package decisionlog
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/copse-authz/copse"
+)
+
+// Entry is one decision. Nothing in it may alias memory that is used again.
+type Entry struct {
+	Time      time.Time
+	RequestID string
+	Via       string // the endpoint or operation: "authorize", "gateway", "IsAuthorized"
+	Key       string // id of the access key, where one decided who may ask
+
+	Tenant        copse.TenantID // empty for a policy store of the operator's own
+	PolicyStoreID copse.PolicyStoreID
+	Incarnation   copse.Incarnation
+
+	Principal, Action, Resource types.EntityUID
+
+	Response copse.Response
+	Latency  time.Duration
+}
+
+// Config is what a Log is made of. The zero values of numbers and durations are the defaults.
+type Config struct {
+	Dir string
+	// Key signs. KeyID names its public half for those who verify.
+	Key   ed25519.PrivateKey
+	KeyID string
+	Keys  map[string]ed25519.PublicKey // of all that ever signed, for those who verify
+	// Wait has a decision wait for its place in the queue, and refuses it when there is none in time or
+	// the disk does not take lines. Without it such decisions are given, and counted as lost.
+	Wait bool
+
+	SegmentBytes int64         // a segment is closed when it is larger
+	SegmentAge   time.Duration // or older
+	RetainBytes  int64         // the oldest closed segments go when all are larger than this together
+	RetainAge    time.Duration // or when they were closed longer ago
+	Queue        int           // decisions that may wait to be written
+
+	// Export is given every line's entry as it is written, JSON without the newline. It must not block.
+	Export  func(entry []byte)
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Defaults, and how often the writer looks.
+const (
+	DefaultSegmentBytes = 64 << 20
+	DefaultSegmentAge   = time.Hour
+	DefaultRetainBytes  = 10 << 30
+	DefaultRetainAge    = 90 * 24 * time.Hour
+	DefaultQueue        = 16 << 10
+
+	drainEvery    = 50 * time.Millisecond
+	syncEvery     = time.Second // what a power cut can take
+	maintainEvery = 5 * time.Second
+	recordTimeout = time.Second // the longest wait for a place
+)
+
+// Log takes decisions and writes them.
+type Log struct {
+	cfg     Config
+	log     *slog.Logger
+	counter *counter
+
+	mu     sync.Mutex // of the queue
+	queue  []Entry
+	spare  []Entry
+	missed uint64        // dropped since the writer last looked
+	space  chan struct{} // closed when the queue was taken
+	half   chan struct{} // wakes the writer early
+	ended  bool
+
+	failing atomic.Bool // the disk does not take lines
+	gone    sync.Map    // policy stores that were erased, and when: their late decisions leave no line
+
+	files  sync.Mutex // held while closed segments are replaced or removed
+	writer writer
+
+	lost    *prometheus.CounterVec
+	written prometheus.Counter
+
+	stop chan struct{}
+	work sync.WaitGroup
+}
+
+// Open continues the log in a directory, which is made with the first line. What a former process lost is
+// the first thing written.
+func Open(cfg Config) (*Log, error) {
+	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Dir == "" || cfg.KeyID == "" {
+		return nil, errors.New("decisionlog: Dir, Key and KeyID are required")
+	}
+	cfg.SegmentBytes = cmp.Or(cfg.SegmentBytes, DefaultSegmentBytes)
+	cfg.SegmentAge = cmp.Or(cfg.SegmentAge, DefaultSegmentAge)
+	cfg.RetainBytes = cmp.Or(cfg.RetainBytes, DefaultRetainBytes)
+	cfg.RetainAge = cmp.Or(cfg.RetainAge, DefaultRetainAge)
+	cfg.Queue = cmp.Or(cfg.Queue, DefaultQueue)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	l := &Log{
+		cfg: cfg, log: cfg.Log, space: make(chan struct{}), half: make(chan struct{}, 1), stop: make(chan struct{}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_decision_log_lost_total",
+			Help: "Decisions that have no line in the decision log, by reason."}, []string{"reason"}),
+		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_decision_log_lines_total",
+			Help: "Decisions written to the decision log."}),
+	}
+	if cfg.Metrics != nil {
+		if err := errors.Join(cfg.Metrics.Register(l.lost), cfg.Metrics.Register(l.written)); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, copse.Errorf(copse.Invalid, "decision log: %w", err)
+	}
+	if err := l.recover(); err != nil {
+		return nil, err
+	}
+	l.work.Go(l.write)
+	l.work.Go(l.maintain)
+	return l, nil
+}
+
+// Close writes what is queued, and ends the log.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	ended := l.ended
+	l.ended = true
+	l.mu.Unlock()
+	if ended {
+		return nil
+	}
+	close(l.stop)
+	l.work.Wait()
+	return errors.Join(l.writer.close(), l.counter.close())
+}
+
+// Record takes a decision before it is answered. An error means that the decision must not be given:
+// the log is told to wait, and can't take it.
+func (l *Log) Record(ctx context.Context, e *Entry) error {
+	if l == nil {
+		return nil
+	}
+	if l.cfg.Wait {
+		return l.recordOrRefuse(ctx, e)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil // nothing is served any more
+	}
+	l.counter.add(1)
+	if len(l.queue) >= l.cfg.Queue {
+		l.missed++
+		return nil
+	}
+	l.enqueue(e)
+	return nil
+}
+
+// enqueue is called with mu held.
+func (l *Log) enqueue(e *Entry) {
+	l.queue = append(l.queue, *e)
+	if len(l.queue) == l.cfg.Queue/2 {
+		select {
+		case l.half <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *Log) recordOrRefuse(ctx context.Context, e *Entry) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	for {
+		if l.failing.Load() {
+			return unavailable(errors.New("the disk does not take lines"))
+		}
+		l.mu.Lock()
+		if l.ended {
+			l.mu.Unlock()
+			return unavailable(errors.New("the log is closed"))
+		}
+		if len(l.queue) < l.cfg.Queue {
+			l.counter.add(1)
+			l.enqueue(e)
+			l.mu.Unlock()
+			return nil
+		}
+		space := l.space
+		l.mu.Unlock()
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return unavailable(ctx.Err())
+		}
+	}
+}
+
+func unavailable(err error) error {
+	return &copse.Error{Kind: copse.Unavailable, Detail: "the decision can't be recorded now, and must not be given without a record; try again", Err: err}
+}
+
+// take empties the queue.
+func (l *Log) take() (entries []Entry, missed uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	entries, missed = l.queue, l.missed
+	l.queue, l.missed, l.spare = l.spare[:0], 0, nil
+	close(l.space)
+	l.space = make(chan struct{})
+	return entries, missed
+}
+
+// giveBack keeps the memory of what take handed out, without what it points to.
+func (l *Log) giveBack(entries []Entry) {
+	clear(entries)
+	l.mu.Lock()
+	l.spare = entries[:0]
+	l.mu.Unlock()
+}
+
+// write is the one goroutine that appends.
+func (l *Log) write() {
+	drain, sync := time.NewTicker(drainEvery), time.NewTicker(syncEvery)
+	defer drain.Stop()
+	defer sync.Stop()
+	for {
+		select {
+		case <-l.stop:
+			l.drain()
+			l.sync()
+			return
+		case <-drain.C:
+			l.drain()
+		case <-l.half:
+			l.drain()
+		case <-sync.C:
+			l.drain()
+			l.sync()
+		}
+	}
+}
+
+// drain writes what is queued. Nothing it could not write is kept: the next attempt says how much it was.
+func (l *Log) drain() {
+	entries, missed := l.take()
+	l.writer.mu.Lock()
+	defer l.writer.mu.Unlock()
+	defer l.giveBack(entries)
+	w := &l.writer
+	if missed > 0 {
+		l.lost.WithLabelValues("queue full").Add(float64(missed))
+		w.owe("queue full", missed)
+	}
+	if len(entries) == 0 && len(w.owed) == 0 {
+		return
+	}
+	if err := w.batch(l, entries); err != nil {
+		if !l.failing.Swap(true) {
+			l.log.Error("the decision log can't be written; decisions that need no record go on, and are counted", "error", err)
+		}
+		l.lost.WithLabelValues("disk").Add(float64(len(entries)))
+		w.owe("disk", uint64(len(entries)))
+		return
+	}
+	l.written.Add(float64(len(entries)))
+	if l.failing.Swap(false) {
+		l.log.Info("the decision log is written again")
+	}
+}
+
+func (l *Log) sync() {
+	l.writer.mu.Lock()
+	defer l.writer.mu.Unlock()
+	if err := l.writer.seal(l, false); err != nil {
+		l.failing.Store(true)
+		l.log.Error("the decision log can't be synced", "error", err)
+	} else if len(l.writer.owed) == 0 {
+		l.failing.Store(false)
+	}
+}
+
+// Keys are the public halves of the keys that sign and have signed, by id.
+func (l *Log) Keys() map[string]ed25519.PublicKey {
+	if l == nil {
+		return nil
+	}
+	return maps.Clone(l.cfg.Keys)
+}
+
+// flush has everything handed over so far in the files, for those who read them.
+func (l *Log) flush() { l.drain() }

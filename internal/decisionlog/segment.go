@@ -1,0 +1,534 @@
+package decisionlog
+
+import (
+	"bufio"
+	"compress/gzip"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/copse-authz/copse"
+)
+
+// Names of segments: twelve digits, so that their order is that of their names, and .gz once compressed.
+const (
+	plainSuffix = ".jsonl"
+	gzipSuffix  = ".jsonl.gz"
+	// maxLine is far over what an entry can have: its longest members are bounded by requests.
+	maxLine = 4 << 20
+)
+
+type segmentFile struct {
+	number uint64
+	path   string
+}
+
+func (f segmentFile) compressed() bool { return strings.HasSuffix(f.path, gzipSuffix) }
+
+func segmentPath(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%012d%s", number, plainSuffix))
+}
+
+// segments lists a directory's segments in order. Of one that is there twice, a crash came between
+// compressing it and removing the plain file: the compressed one is whole.
+func segments(dir string) ([]segmentFile, error) {
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []segmentFile
+	for _, entry := range names { // in order of names: .jsonl before .jsonl.gz
+		digits, ok := strings.CutSuffix(entry.Name(), gzipSuffix)
+		if !ok {
+			digits, ok = strings.CutSuffix(entry.Name(), plainSuffix)
+		}
+		number, err := strconv.ParseUint(digits, 10, 64)
+		if !ok || err != nil || len(digits) != 12 {
+			continue
+		}
+		f := segmentFile{number, filepath.Join(dir, entry.Name())}
+		if len(out) > 0 && out[len(out)-1].number == number {
+			out[len(out)-1] = f
+			continue
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// eachLine calls do with every line of a segment and the byte it begins at. A last line without a newline
+// is torn, and not a line.
+func (f segmentFile) eachLine(do func(line []byte, at int64) error) (torn bool, err error) {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = file.Close() }()
+	var in io.Reader = file
+	if f.compressed() {
+		if in, err = gzip.NewReader(bufio.NewReader(file)); err != nil {
+			return false, err
+		}
+	}
+	lines := bufio.NewReaderSize(in, 256<<10)
+	var long []byte
+	for at := int64(0); ; {
+		line, err := lines.ReadSlice('\n')
+		if len(long)+len(line) > maxLine {
+			return false, fmt.Errorf("a line has more than %d bytes", maxLine)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			long = append(long, line...)
+			continue
+		case errors.Is(err, io.EOF):
+			return len(long)+len(line) > 0, nil
+		case err != nil:
+			return false, err
+		}
+		if long != nil {
+			line = append(long, line...)
+			long = nil
+		}
+		if err := do(line[:len(line)-1], at); err != nil {
+			return false, err
+		}
+		at += int64(len(line))
+	}
+}
+
+// position is how far the log is.
+type position struct {
+	segment uint64
+	n, seq  uint64
+	chain   [32]byte
+	size    int64 // of the segment's file
+}
+
+// writer appends to the last segment. Its position is that of whole lines in the file: a batch that could
+// not be written is cut off again.
+type writer struct {
+	mu   sync.Mutex
+	file *os.File // nil: the next batch begins a segment
+	position
+	opened time.Time
+	dirty  bool // there are lines after the last seal
+	owed   []event
+	buffer []byte
+	entry  []byte
+}
+
+// owe remembers decisions without a line; the next batch says so.
+func (w *writer) owe(reason string, count uint64) {
+	if count == 0 {
+		return
+	}
+	for i := range w.owed {
+		if w.owed[i].Kind == kindLost && w.owed[i].Reason == reason && !w.owed[i].AtLeast {
+			w.owed[i].Count += count
+			return
+		}
+	}
+	w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: reason, Count: count})
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// batch appends what is owed and the entries, all or nothing.
+func (w *writer) batch(l *Log, entries []Entry) error {
+	if err := w.begin(l); err != nil {
+		return err
+	}
+	to := w.position
+	w.buffer = w.buffer[:0]
+	for i := range w.owed {
+		text, err := json.Marshal(&w.owed[i])
+		if err != nil {
+			return err
+		}
+		if w.owed[i].Kind == kindLost {
+			to.seq += w.owed[i].Count
+		}
+		w.appendNumbered(&to, text)
+	}
+	var late uint64
+	for i := range entries {
+		if _, gone := l.gone.Load(entries[i].PolicyStoreID); gone {
+			late++
+			continue
+		}
+		to.seq++
+		w.entry = appendEntry(w.entry[:0], &entries[i])
+		w.appendNumbered(&to, w.entry)
+	}
+	if late > 0 {
+		// They were decided while their tenant left, and nothing of him is written after that.
+		text, err := json.Marshal(event{Kind: kindLost, Time: now(), Reason: "erased", Count: late})
+		if err != nil {
+			return err
+		}
+		to.seq += late
+		w.appendNumbered(&to, text)
+	}
+	if err := w.append(w.buffer); err != nil {
+		return err
+	}
+	to.size = w.size
+	w.position, w.dirty, w.owed = to, true, nil
+	if l.cfg.Export != nil {
+		for i := range entries {
+			if _, gone := l.gone.Load(entries[i].PolicyStoreID); !gone {
+				w.entry = appendEntry(w.entry[:0], &entries[i])
+				l.cfg.Export(w.entry)
+			}
+		}
+	}
+	if cap(w.buffer) > 4<<20 {
+		w.buffer = nil
+	}
+	if w.size > l.cfg.SegmentBytes {
+		if err := w.seal(l, true); err != nil { // the lines are there; the next batch tries again
+			l.log.Error("a segment of the decision log can't be closed", "error", err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) appendNumbered(to *position, entry []byte) {
+	var salt [16]byte
+	_, _ = rand.Read(salt[:])
+	c := commitment(salt, entry)
+	to.n++
+	to.chain = next(to.chain, to.n, to.seq, c)
+	w.buffer = append(appendLine(w.buffer, to.n, to.seq, c, salt, entry), '\n')
+}
+
+// append writes whole lines, or leaves the file as it was.
+func (w *writer) append(lines []byte) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	if _, err := w.file.Write(lines); err != nil {
+		return errors.Join(err, w.file.Truncate(w.size))
+	}
+	w.size += int64(len(lines))
+	return nil
+}
+
+// begin makes the next segment when there is none.
+func (w *writer) begin(l *Log) error {
+	if w.file != nil {
+		return nil
+	}
+	path := segmentPath(l.cfg.Dir, w.segment+1)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	head, err := json.Marshal(Line{Segment: w.segment + 1, After: hex.EncodeToString(w.chain[:])})
+	if err == nil {
+		_, err = file.Write(append(head, '\n'))
+	}
+	if err == nil {
+		err = syncDir(l.cfg.Dir)
+	}
+	if err != nil {
+		return errors.Join(err, file.Close(), os.Remove(path))
+	}
+	w.file, w.opened, w.size = file, time.Now(), int64(len(head)+1)
+	w.segment++
+	return nil
+}
+
+// seal signs what was written since the last seal, and syncs it. A closed segment takes nothing more.
+func (w *writer) seal(l *Log, closed bool) error {
+	if w.file == nil || !w.dirty && !closed {
+		return nil
+	}
+	s := Seal{Segment: w.segment, N: w.n, Seq: w.seq, Chain: hex.EncodeToString(w.chain[:]), Closed: closed}
+	s.sign(l.cfg.Key, l.cfg.KeyID)
+	text, err := json.Marshal(Line{Seal: &s})
+	if err != nil {
+		return err
+	}
+	if err := w.append(append(text, '\n')); err != nil {
+		return err
+	}
+	if err := w.file.Sync(); err != nil {
+		return err
+	}
+	w.dirty = false
+	if closed {
+		err = w.file.Close()
+		w.file = nil
+	}
+	return err
+}
+
+func (w *writer) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file == nil {
+		return nil
+	}
+	err := w.file.Close()
+	w.file = nil
+	return err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// recover finds where a former process stopped, cuts off what it wrote by half, and owes a line for the
+// decisions that it counted and did not write.
+func (l *Log) recover() error {
+	w := &l.writer
+	files, err := segments(l.cfg.Dir)
+	if err != nil {
+		return copse.Errorf(copse.Invalid, "decision log: %w", err)
+	}
+	if l.counter, err = openCounter(l.cfg.Dir); err != nil {
+		return copse.Errorf(copse.Invalid, "decision log: %w", err)
+	}
+	if len(files) > 0 {
+		if err := w.resume(files[len(files)-1]); err != nil {
+			return errors.Join(copse.Errorf(copse.Invalid, "decision log: %s: %w; move the directory away to begin a new log", files[len(files)-1].path, err), l.counter.close())
+		}
+	}
+	counted := l.counter.get()
+	switch {
+	case counted > w.seq:
+		l.lost.WithLabelValues("crash").Add(float64(counted - w.seq))
+		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: "crash", Count: counted - w.seq, AtLeast: !l.counter.sameBoot})
+	case !l.counter.sameBoot && len(files) > 0:
+		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: "crash", AtLeast: true})
+	}
+	l.counter.set(max(counted, w.seq))
+	return nil
+}
+
+// resume takes the position from the last segment, and goes on in it if it is not closed.
+func (w *writer) resume(f segmentFile) error {
+	closed, good := false, int64(0)
+	w.segment = f.number
+	_, err := f.eachLine(func(text []byte, at int64) error {
+		var line Line
+		if err := json.Unmarshal(text, &line); err != nil {
+			return fmt.Errorf("byte %d: %w", at, err)
+		}
+		good = at + int64(len(text)) + 1
+		switch {
+		case line.Seal != nil:
+			closed, w.dirty = line.Seal.Closed, false
+			w.n, w.seq = line.Seal.N, line.Seal.Seq
+			return readHash(&w.chain, line.Seal.Chain)
+		case line.N > 0:
+			var c [32]byte
+			if err := readHash(&c, line.Commitment); err != nil {
+				return err
+			}
+			w.n, w.seq, w.dirty = line.N, line.Seq, true
+			w.chain = next(w.chain, line.N, line.Seq, c)
+			return nil
+		}
+		return readHash(&w.chain, line.After)
+	})
+	if err != nil || closed {
+		return err
+	}
+	if w.file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+		return err
+	}
+	w.size, w.opened = good, time.Now()
+	return w.file.Truncate(good)
+}
+
+func readHash(into *[32]byte, text string) error {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != len(into) {
+		return fmt.Errorf("%q is not a hash", text)
+	}
+	copy(into[:], raw)
+	return nil
+}
+
+// maintain compresses what is closed and removes what is old.
+func (l *Log) maintain() {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick.C:
+			if err := l.tidy(); err != nil {
+				l.log.Error("segments of the decision log can't be compressed or removed", "error", err)
+			}
+		}
+	}
+}
+
+// tidy is one round of maintain.
+func (l *Log) tidy() error {
+	w := &l.writer
+	w.mu.Lock()
+	var err error
+	if w.file != nil && time.Since(w.opened) > l.cfg.SegmentAge {
+		err = w.seal(l, true)
+	}
+	current := w.segment + 1 // the first that this round leaves alone
+	if w.file != nil {
+		current = w.segment
+	}
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	l.files.Lock()
+	defer l.files.Unlock()
+	files, err := segments(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	files = slices.DeleteFunc(files, func(f segmentFile) bool { return f.number >= current })
+	for i, f := range files {
+		if f.compressed() {
+			continue
+		}
+		compressed := strings.TrimSuffix(f.path, plainSuffix) + gzipSuffix
+		if err := rewrite(f, compressed, func(_ *Line, text []byte) []byte { return text }); err != nil {
+			return err
+		}
+		if err := os.Remove(f.path); err != nil {
+			return err
+		}
+		files[i].path = compressed
+	}
+	return l.retire(files)
+}
+
+// retire removes the oldest closed segments. The log says which before they go, so that one which
+// disappears by itself is missed.
+func (l *Log) retire(files []segmentFile) error {
+	var total int64
+	infos := make([]fs.FileInfo, len(files))
+	for i, f := range files {
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return err
+		}
+		infos[i], total = info, total+info.Size()
+	}
+	through := 0
+	for ; through < len(files); through++ {
+		if total <= l.cfg.RetainBytes && time.Since(infos[through].ModTime()) <= l.cfg.RetainAge {
+			break
+		}
+		total -= infos[through].Size()
+	}
+	if through == 0 {
+		return nil
+	}
+	if err := l.note(event{Kind: kindRetired, Time: now(), Segment: files[through-1].number}); err != nil {
+		return err
+	}
+	for _, f := range files[:through] {
+		// A plain file may be left beside it.
+		if err := os.Remove(segmentPath(l.cfg.Dir, f.number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return syncDir(l.cfg.Dir)
+}
+
+// note writes an event of the log's own and has it on disk when it returns.
+func (l *Log) note(e event) error {
+	w := &l.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	owed := len(w.owed)
+	w.owed = append(w.owed, e)
+	if err := w.batch(l, nil); err != nil {
+		w.owed = w.owed[:owed]
+		return err
+	}
+	return w.seal(l, false)
+}
+
+// rewrite replaces a segment by one with other lines, durably and at once. change may return nil to keep
+// what Line says is erased.
+func rewrite(f segmentFile, to string, change func(*Line, []byte) []byte) (err error) {
+	temp := to + ".tmp"
+	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(temp))
+		}
+	}()
+	buffered := bufio.NewWriterSize(out, 256<<10)
+	var target io.Writer = buffered
+	var zipped *gzip.Writer
+	if strings.HasSuffix(to, gzipSuffix) {
+		zipped = gzip.NewWriter(buffered)
+		target = zipped
+	}
+	_, err = f.eachLine(func(text []byte, _ int64) error {
+		var line Line
+		_, err := target.Write(append(change(&line, text), '\n'))
+		return err
+	})
+	if zipped != nil && err == nil {
+		err = zipped.Close()
+	}
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err == nil {
+		err = keepTimes(f.path, temp)
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(temp, to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
+}
+
+// keepTimes: the age of a segment is when it was closed, not when it was compressed or erased from.
+func keepTimes(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	return os.Chtimes(to, info.ModTime(), info.ModTime())
+}
