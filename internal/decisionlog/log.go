@@ -86,6 +86,13 @@ const (
 	recordTimeout = time.Second // the longest wait for a place
 )
 
+// Why decisions were lost.
+const (
+	lostQueue = "queue full"
+	lostDisk  = "disk"
+	lostCrash = "crash"
+)
+
 // Log takes decisions and writes them.
 type Log struct {
 	cfg     Config
@@ -131,6 +138,9 @@ func Open(cfg Config) (*Log, error) {
 			Help: "Decisions that have no line in the decision log, by reason."}, []string{"reason"}),
 		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_decision_log_lines_total",
 			Help: "Decisions written to the decision log."}),
+	}
+	for _, reason := range []string{lostQueue, lostDisk, lostCrash} {
+		l.lost.WithLabelValues(reason) // an alert can only watch what is there before anything is lost
 	}
 	if cfg.Metrics != nil {
 		if err := errors.Join(cfg.Metrics.Register(l.lost), cfg.Metrics.Register(l.written)); err != nil {
@@ -277,8 +287,8 @@ func (l *Log) drain() {
 	defer l.giveBack(entries)
 	w := &l.writer
 	if missed > 0 {
-		l.lost.WithLabelValues("queue full").Add(float64(missed))
-		w.owe("queue full", missed)
+		l.lost.WithLabelValues(lostQueue).Add(float64(missed))
+		w.owe(lostQueue, missed)
 	}
 	if len(entries) == 0 && len(w.owed) == 0 {
 		return
@@ -287,8 +297,8 @@ func (l *Log) drain() {
 		if !l.failing.Swap(true) {
 			l.log.Error("the decision log can't be written; decisions that need no record go on, and are counted", "error", err)
 		}
-		l.lost.WithLabelValues("disk").Add(float64(len(entries)))
-		w.owe("disk", uint64(len(entries)))
+		l.lost.WithLabelValues(lostDisk).Add(float64(len(entries)))
+		w.owe(lostDisk, uint64(len(entries)))
 		return
 	}
 	l.written.Add(float64(len(entries)))

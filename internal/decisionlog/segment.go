@@ -318,10 +318,10 @@ func (l *Log) recover() error {
 	counted := l.counter.get()
 	switch {
 	case counted > w.seq:
-		l.lost.WithLabelValues("crash").Add(float64(counted - w.seq))
-		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: "crash", Count: counted - w.seq, AtLeast: !l.counter.sameBoot})
+		l.lost.WithLabelValues(lostCrash).Add(float64(counted - w.seq))
+		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: lostCrash, Count: counted - w.seq, AtLeast: !l.counter.sameBoot})
 	case !l.counter.sameBoot && len(files) > 0:
-		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: "crash", AtLeast: true})
+		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: lostCrash, AtLeast: true})
 	}
 	l.counter.set(max(counted, w.seq))
 	return nil

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/authorizer"
 	"github.com/copse-authz/copse/internal/server"
 	"github.com/copse-authz/copse/pep"
@@ -481,6 +484,33 @@ func TestGatewayRequest(t *testing.T) {
 	ask(`{"method":"GET","method":"PUT","target":"/invoices/17"}`, 400)
 	ask(`{`, 400)
 	ask(`{"method":"GET","target":"/`+strings.Repeat("a", 70_000)+`"}`, 400)
+}
+
+// What a gateway is told is in the decision log, with its tenant and the layer that decided; what was not decided is not.
+func TestGatewayDecisionsAreLogged(t *testing.T) {
+	c := newChainSite(t)
+	alice, eve := "Bearer "+c.idp.token("acme", "alice", "clerk"), "Bearer "+c.idp.token("globex", "eve")
+	invoice := []string{"X-Original-Method", "GET", "X-Original-Uri", "/invoices/17"}
+	wantStatus(t, c.call("POST", "/v1/authorize/request", `{"method":"GET","target":"/invoices/17"}`, "Authorization", alice), 200)
+	wantStatus(t, c.call("POST", "/v1/authorize/request", `{"method":"POST","target":"/invoices/18/pay"}`, "Authorization", alice), 200)
+	wantStatus(t, c.call("GET", "/v1/forward-auth/nginx", nil, append(invoice, "Authorization", eve)...), 200)
+	wantStatus(t, c.call("POST", "/v1/authorize/request", `{"method":"GET","target":"/admin"}`, "Authorization", alice), 403)
+	wantStatus(t, c.call("GET", "/v1/forward-auth/nginx", nil, invoice...), 401)
+	var got []string
+	for _, d := range decode[api.DecisionList](t, c.must(200, "GET", "/v1/decisions", nil)).Decisions {
+		got = append(got, strings.Join([]string{d.Tenant, d.Via, d.Principal, d.Action, d.Resource, d.Decision, d.Layer, strconv.Itoa(len(d.Determining))}, " "))
+		if d.RequestID == "" || d.PolicyStoreID == "" || d.Revision == 0 {
+			t.Errorf("%+v", d)
+		}
+	}
+	want := []string{
+		`acme gateway User::"alice" Action::"view" Invoice::"17" ALLOW tenant 1`,
+		`acme gateway User::"alice" Action::"pay" Invoice::"18" DENY tenant 0`,
+		`globex gateway User::"eve" Action::"view" Invoice::"17" ALLOW tenant 1`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("logged:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }
 
 // A context is no user's token, though its signature verifies and copse itself made it.
