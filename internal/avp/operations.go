@@ -167,3 +167,12 @@ func kindName(k jsontext.Kind) string {
 		return "unknown"
 	}
 }
+
+// Operations are the names of all operations, for the test that walks them.
+func Operations() []string {
+	names := make([]string, len(operations))
+	for i := range operations {
+		names[i] = operations[i].name
+	}
+	return names
+}
