@@ -74,8 +74,12 @@ func TestLaw3DecisionsAreLoggedApart(t *testing.T) {
 			}
 		}
 	}
-	if found := search(s.key(api.KeyScope{Tenant: "acme"}, "decide"), ""); len(found) != 0 {
-		t.Errorf("a key without read sees %d decisions", len(found))
+	for _, scope := range []api.KeyScope{{All: true}, {Tenant: "acme"}, {PolicyStoreID: acme.PolicyStoreID}} {
+		for _, verb := range []string{"write", "decide"} {
+			if found := search(s.key(scope, verb), ""); len(found) != 0 {
+				t.Errorf("a key of %+v with %s alone sees %d decisions", scope, verb, len(found))
+			}
+		}
 	}
 	if r := s.decisionLog(dir); r.Lines != 5 {
 		t.Errorf("%+v", r)

@@ -42,6 +42,9 @@ func controlScopes() map[string]scopeRow {
 		"GET /v1/plans":                                      {elsewhere: "TestLaw5ForeignPolicyStoreDoesNotExist"},
 		"GET /v1/plans/{name}":                               {elsewhere: "TestLaw5ForeignPolicyStoreDoesNotExist"},
 		"GET /v1/policy-stores":                              {verb: "read", on: onListed},
+		"GET /v1/decisions":                                  {elsewhere: "TestLaw3DecisionsAreLoggedApart"},
+		"GET /v1/decisions/keys":                             {elsewhere: "TestLaw3DecisionsAreLoggedApart"}, // public keys: whoever has a key
+		"GET /v1/usage":                                      {elsewhere: "TestUsage"},
 		"GET /v1/tenants/{tenant}/members":                   {verb: "read", on: onTenant},
 		"PUT /v1/tenants/{tenant}/members":                   {verb: "write", on: onTenant},
 		"GET /v1/tenants/{tenant}/member":                    {verb: "read", on: onTenant},

@@ -125,7 +125,7 @@ func TestBadDisk(t *testing.T) {
 			data := filepath.Join(dir, "data")
 			stored := map[string]string{}
 			t.Run("serve", func(t *testing.T) {
-				s := start(t, func(c *server.Config) { c.DataDir, c.Log = data, nil })
+				s := start(t, func(c *server.Config) { c.DataDir, c.Log, c.MinFreeBytes = data, nil, 0 })
 				acme := s.onboard("acme", map[string]string{"p": `permit (principal == User::"alice", action, resource);`}).PolicyStoreID
 				allowed := func(when string) {
 					t.Helper()
@@ -183,7 +183,7 @@ func TestBadDisk(t *testing.T) {
 			if err != nil || len(report.Problems) > 0 {
 				t.Errorf("%+v, %v", report, err)
 			}
-			again := start(t, func(c *server.Config) { c.DataDir = data })
+			again := start(t, func(c *server.Config) { c.DataDir, c.MinFreeBytes = data, 0 })
 			for tenant, store := range stored {
 				if r := again.view(store, "alice"); r.status != http.StatusOK || !strings.Contains(r.body, `"ALLOW"`) {
 					t.Errorf("%s, acknowledged: %v", tenant, r)
@@ -207,7 +207,7 @@ func TestBadDisk(t *testing.T) {
 func TestReadOnlyDisk(t *testing.T) {
 	disk, own := smallDisk(t, 4<<20)
 	dir := filepath.Join(disk, "data")
-	t.Run("write", func(t *testing.T) { start(t, func(c *server.Config) { c.DataDir = dir }) })
+	t.Run("write", func(t *testing.T) { start(t, func(c *server.Config) { c.DataDir, c.MinFreeBytes = dir, 0 }) })
 	if own {
 		if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 			t.Fatal(err)
@@ -216,7 +216,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := server.DefaultConfig()
-	cfg.DataDir = dir
+	cfg.DataDir, cfg.MinFreeBytes = dir, 0
 	s, err := server.Open(t.Context(), cfg)
 	if err == nil {
 		_ = s.Close()
