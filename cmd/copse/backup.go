@@ -219,8 +219,12 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 			t.line(p.Where + ": " + p.What)
 			t.line("  " + p.Do)
 		}
+		because := "was being made or erased when the server ended; the next start erases it"
+		if !report.DirectoryWhole {
+			because = "has no row in the directory, which may have lost it; it stays as it is"
+		}
 		for _, id := range report.Unlisted {
-			t.line(fmt.Sprintf("policy store %s: was being made or erased when the server ended; the next start erases it", id))
+			t.line(fmt.Sprintf("policy store %s: %s", id, because))
 		}
 		keys := fmt.Sprintf("%s and %s opened", count(report.Keys, "access key"), count(report.Secrets, "server secret"))
 		if report.Keys < 0 {

@@ -3,6 +3,7 @@ package policystore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -231,9 +232,10 @@ func (r *eraser) sweepInBackground(started time.Time) {
 }
 
 // sweep walks heads and directory rows side by side, both in order of the policy store's id, and
-// erases partitions without a row that are older than this process.
+// erases partitions without a row that are older than this process. A row that the disk lost looks like
+// one that was never written, so nothing is erased while the directory is not whole.
 func (s *Service) sweep(ctx context.Context, started time.Time) error {
-	after := ""
+	after, whole := "", false
 	var former copse.PolicyStoreID
 	for {
 		heads, err := s.backend.Heads(ctx, after, maxPage)
@@ -255,6 +257,12 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 			orphan, err := s.isOrphan(ctx, id)
 			if err != nil {
 				return err
+			}
+			if orphan && !whole {
+				if err := s.backend.Whole(ctx, storage.Directory()); err != nil {
+					return fmt.Errorf("policy store %s has no row in the directory, which is damaged; nothing is erased, `copse check` tells more: %w", id, err)
+				}
+				whole = true
 			}
 			if orphan {
 				s.eraser.add(&erasure{s: s, policyStore: id, incarnation: head.Incarnation})

@@ -29,9 +29,11 @@ type CheckReport struct {
 	// Secrets is the number of the server's own secrets that were opened beside them.
 	Secrets int `json:"secrets"`
 	// Unlisted are policy stores that have data and no row in the directory: a server ended while it made
-	// or erased them. That is no damage, but the next start erases them.
-	Unlisted []copse.PolicyStoreID `json:"unlisted"`
-	Problems []Problem             `json:"problems"`
+	// or erased them. That is no damage, and the next start erases them, unless the directory is not whole:
+	// then their rows may be what it lost, and they stay.
+	Unlisted       []copse.PolicyStoreID `json:"unlisted"`
+	DirectoryWhole bool                  `json:"directoryWhole"`
+	Problems       []Problem             `json:"problems"`
 }
 
 const (
@@ -93,6 +95,12 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	}
 	if err := r.unreadable(sqlite.FileName, err); err != nil {
 		return err
+	}
+	whole := b.Whole(ctx, storage.Directory())
+	if r.DirectoryWhole = whole == nil; !r.DirectoryWhole {
+		if err := r.wrong(ctx, "directory", whole); err != nil {
+			return err
+		}
 	}
 	err = storage.VerifyHistory(ctx, b, storage.Directory())
 	if err := r.wrong(ctx, "directory", err); err != nil {

@@ -29,6 +29,7 @@ const (
 	callGet    storageCall = "get"
 	callScan   storageCall = "scan"
 	callLoad   storageCall = "load"
+	callWhole  storageCall = "whole"
 	callCommit storageCall = "commit"
 	callErase  storageCall = "erase"
 )
@@ -43,7 +44,7 @@ func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *t
 	}, []string{"call"})
 	reg.MustRegister(times, failed)
 	out := &timedBackend{Backend: b, tracer: t, times: map[storageCall]prometheus.Observer{}, failed: map[storageCall]prometheus.Counter{}}
-	for _, call := range []storageCall{callHead, callGet, callScan, callLoad, callCommit, callErase} {
+	for _, call := range []storageCall{callHead, callGet, callScan, callLoad, callWhole, callCommit, callErase} {
 		out.times[call], out.failed[call] = times.WithLabelValues(string(call)), failed.WithLabelValues(string(call))
 	}
 	return out
@@ -105,6 +106,13 @@ func (b *timedBackend) Load(ctx context.Context, p storage.Partition) (storage.S
 	snapshot, err := b.Backend.Load(ctx, p)
 	end(err)
 	return snapshot, err
+}
+
+func (b *timedBackend) Whole(ctx context.Context, p storage.Partition) error {
+	ctx, end := b.begin(ctx, callWhole)
+	err := b.Backend.Whole(ctx, p)
+	end(err)
+	return err
 }
 
 func (b *timedBackend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {

@@ -4,8 +4,10 @@ package server_test
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,8 +15,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/server"
@@ -325,3 +329,75 @@ func TestDamagedPage(t *testing.T) {
 		}
 	}
 }
+
+// A policy store whose row in the directory is lost looks like one that a crash left half made. Those are
+// erased at the start; it must not be.
+func TestLostDirectoryRow(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	var lost, kept string
+	t.Run("write", func(t *testing.T) {
+		s := start(t, func(c *server.Config) { c.DataDir = dir })
+		policies := map[string]string{"p": "permit (principal, action, resource);"}
+		lost, kept = s.onboard("lost", policies).PolicyStoreID, s.onboard("kept", policies).PolicyStoreID
+	})
+	change := func(statement string) {
+		t.Helper()
+		db, err := sql.Open("sqlite", filepath.Join(dir, "copse.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := db.Exec(statement, []byte(lost))
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := done.RowsAffected(); n != 1 || err != nil {
+			t.Fatalf("%d rows: %v", n, err)
+		}
+	}
+	const row = ` WHERE partition = CAST('directory' AS BLOB) AND kind = CAST('policy-store' AS BLOB) AND id = ?`
+	change(`DELETE FROM item` + row)
+
+	report, err := server.Check(t.Context(), dir, "", nil)
+	if err != nil || report.DirectoryWhole || len(report.Problems) != 1 || report.Problems[0].Where != "directory" || len(report.Unlisted) != 1 || string(report.Unlisted[0]) != lost {
+		t.Errorf("the check: %+v, %v", report, err)
+	}
+	t.Run("start", func(t *testing.T) {
+		log := &lines{}
+		s := start(t, func(c *server.Config) { c.DataDir, c.Log = dir, slog.New(slog.NewTextHandler(log, nil)) })
+		for deadline := time.Now().Add(20 * time.Second); !log.has(lost) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		}
+		if !log.has("nothing is erased") || !log.has(lost) {
+			t.Errorf("the log does not say that nothing is erased:\n%s", log.String())
+		}
+		if r := s.view(lost, "alice"); r.status == http.StatusOK || strings.Contains(r.body, "ALLOW") {
+			t.Errorf("without its row: %v", r)
+		}
+		if r := s.view(kept, "alice"); r.status != http.StatusOK || !strings.Contains(r.body, `"ALLOW"`) {
+			t.Errorf("the other: %v", r)
+		}
+	})
+	again, err := server.Check(t.Context(), dir, "", nil)
+	if err != nil || len(again.Unlisted) != 1 || string(again.Unlisted[0]) != lost {
+		t.Errorf("the check after a start: %+v, %v", again, err)
+	}
+}
+
+// lines is a log that can be asked what is in it.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) has(text string) bool { return strings.Contains(l.String(), text) }

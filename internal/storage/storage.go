@@ -297,6 +297,11 @@ type Backend interface {
 	// Load reads a whole partition at one revision. ErrNotFound when it is absent or fenced.
 	Load(ctx context.Context, p Partition) (Snapshot, error)
 
+	// Whole reads every item of a partition and holds them against the head: an error when one is not
+	// there, or is not as a commit left it. That an item is absent proves something only when the
+	// partition is whole. An absent or fenced partition is.
+	Whole(ctx context.Context, p Partition) error
+
 	// Commit applies all of c or nothing, and returns the partition's new revision once it is
 	// durable: items, history, audit and feed rows and the head move together. Each write has its
 	// history row, a deletion of what is absent too. Followers are told before it returns. ctx bounds

@@ -143,6 +143,15 @@ func (b *Backend) Load(ctx context.Context, p storage.Partition) (storage.Snapsh
 	return snapshot, nil
 }
 
+// Whole implements [storage.Backend]. Nothing gets lost here.
+func (b *Backend) Whole(ctx context.Context, p storage.Partition) error {
+	if err := b.begin(ctx, p); err != nil {
+		return err
+	}
+	b.mu.Unlock()
+	return nil
+}
+
 // Commit implements [storage.Backend].
 func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
 	if err := c.Validate(); err != nil {

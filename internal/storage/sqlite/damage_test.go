@@ -61,6 +61,9 @@ func TestDamageByNameIsNoticed(t *testing.T) {
 			_, err := b.Load(t.Context(), p)
 			return err
 		}},
+		"lost item, looked for": {`DELETE FROM item WHERE partition = CAST('p/store3' AS BLOB) AND id = CAST('1' AS BLOB)`, func(b *Backend) error {
+			return b.Whole(t.Context(), p)
+		}},
 		"item of another partition": {`UPDATE OR REPLACE item SET partition = CAST('p/store3' AS BLOB) WHERE partition = CAST('p/store2' AS BLOB) AND id = CAST('1' AS BLOB)`, func(b *Backend) error {
 			_, err := b.Get(t.Context(), p, one)
 			return err

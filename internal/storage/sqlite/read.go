@@ -152,22 +152,38 @@ func (b *Backend) Scan(ctx context.Context, p storage.Partition, kind storage.Ki
 func (b *Backend) Load(ctx context.Context, p storage.Partition) (snapshot storage.Snapshot, err error) {
 	err = b.readActive(ctx, p, func(r *reader, head headRow) error {
 		snapshot.Head = head.Head
-		count, digest := uint64(0), uint64(0)
-		err := r.items.query(func(r *row) error {
-			item, sum, err := r.item(p)
-			snapshot.Items = append(snapshot.Items, item)
-			count, digest = count+1, digest+sum
-			return err
-		}, []byte(p.String()))
-		if err == nil && (count != head.items || digest != head.digest) {
-			err = corruptf("items are not those of the head: %d, should be %d", count, head.items)
-		}
-		return err
+		return r.all(p, head, func(item storage.Item) { snapshot.Items = append(snapshot.Items, item) })
 	})
 	if err != nil {
 		return storage.Snapshot{}, err
 	}
 	return snapshot, nil
+}
+
+// Whole implements [storage.Backend].
+func (b *Backend) Whole(ctx context.Context, p storage.Partition) error {
+	err := b.readActive(ctx, p, func(r *reader, head headRow) error { return r.all(p, head, func(storage.Item) {}) })
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// all hands out every item of a partition; at the end, an error if they are not those of the head.
+func (r *reader) all(p storage.Partition, head headRow, each func(storage.Item)) error {
+	count, digest := uint64(0), uint64(0)
+	err := r.items.query(func(r *row) error {
+		item, sum, err := r.item(p)
+		if err == nil {
+			each(item)
+		}
+		count, digest = count+1, digest+sum
+		return err
+	}, []byte(p.String()))
+	if err == nil && (count != head.items || digest != head.digest) {
+		err = corruptf("items of %v are not those of the head: %d, should be %d", p, count, head.items)
+	}
+	return err
 }
 
 // Heads implements [storage.Backend].

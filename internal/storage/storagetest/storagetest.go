@@ -214,7 +214,7 @@ func CheckChains(ctx context.Context, b storage.Backend) error {
 		}
 	}
 	for _, p := range partitions {
-		if err := storage.VerifyHistory(ctx, b, p); err != nil {
+		if err := errors.Join(storage.VerifyHistory(ctx, b, p), b.Whole(ctx, p)); err != nil {
 			return err
 		}
 	}
