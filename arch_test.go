@@ -83,7 +83,7 @@ var testImports = map[string]string{
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
 	"internal/api":            "aws internal/*",
 	"internal/authorizer":     "internal/*",
-	"internal/server":         "aws jwt copsetest pep", // behind the gateways stands a service
+	"internal/server":         "aws jwt copsetest pep h2", // behind the gateways stands a service; frames of HTTP/2 that no client sends
 	"internal/dev":            "internal/*",
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
@@ -120,6 +120,7 @@ var external = map[string][]string{
 	"aws":         {"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"},
 	"lambda":      {"github.com/aws/aws-lambda-go"},
 	"grpc":        {"google.golang.org/grpc"},
+	"h2":          {"golang.org/x/net/http2"},
 	"envoy":       {"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/genproto/googleapis/rpc/status", "google.golang.org/grpc/codes"},
 	"chi":         {"github.com/go-chi/chi/v5"},
 	"echo":        {"github.com/labstack/echo/v4"},

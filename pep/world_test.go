@@ -161,6 +161,7 @@ func newWorld(t *testing.T, adjust ...func(*world, *pep.Config)) *world {
 	t.Helper()
 	cfg := server.DefaultConfig()
 	cfg.InMemory, cfg.NoRates, cfg.AllowPrivateIssuers = true, true, true
+	cfg.DrainDelay = 0
 	cfg.Listen, cfg.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
 	s, err := server.Open(t.Context(), cfg)
 	if err != nil {

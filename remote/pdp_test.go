@@ -150,6 +150,7 @@ func newWorld(t *testing.T) world {
 	t.Helper()
 	cfg := server.DefaultConfig()
 	cfg.InMemory, cfg.NoRates, cfg.Listen, cfg.OpsListen = true, true, "127.0.0.1:0", "127.0.0.1:0"
+	cfg.DrainDelay = 0
 	s, err := server.Open(t.Context(), cfg)
 	if err == nil {
 		err = s.Listen()

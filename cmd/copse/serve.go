@@ -31,8 +31,9 @@ Every flag can also be set in a configuration file, as "flag-name: value" lines,
 environment, as COPSE_FLAG_NAME. Flags win over the environment, and that over the file. What is
 misspelt in either is refused, not ignored.
 
-Ctrl-C and SIGTERM end it cleanly: requests under way are answered first. The exit code tells what
-keeps it from starting: see "copse help exit-codes".`
+Ctrl-C and SIGTERM end it cleanly: requests are answered for --drain-delay more, while /readyz sends
+new ones elsewhere. A second one ends it at once. The exit code tells what keeps it from starting: see
+"copse help exit-codes".`
 
 const serveExample = `  copse serve --data /var/lib/copse
 

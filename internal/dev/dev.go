@@ -58,6 +58,7 @@ func Start(ctx context.Context, cfg Config) (*Dev, error) {
 		}
 	}
 	cfg.Server.AllowPrivateIssuers, cfg.Server.AllowHTTPIssuers = true, true
+	cfg.Server.DrainDelay = 0 // no load balancer has to notice
 	if err := d.start(ctx, cfg, dataDir); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}

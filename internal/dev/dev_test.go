@@ -284,7 +284,7 @@ func TestMint(t *testing.T) {
 	}
 	// A server for real use has no issuers.
 	cfg := server.DefaultConfig()
-	cfg.InMemory, cfg.Listen, cfg.OpsListen = true, "127.0.0.1:0", ""
+	cfg.InMemory, cfg.DrainDelay, cfg.Listen, cfg.OpsListen = true, 0, "127.0.0.1:0", ""
 	s, err := server.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

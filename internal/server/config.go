@@ -95,13 +95,16 @@ type Config struct {
 	NoRates bool
 
 	// ReadHeaderTimeout, ReadTimeout and WriteTimeout bound one request, IdleTimeout a connection
-	// between requests. ShutdownTimeout is how long requests under way may take once the server is
-	// told to end; what is left then is cut off.
+	// between requests.
 	ReadHeaderTimeout time.Duration
 	ReadTimeout       time.Duration
 	WriteTimeout      time.Duration
 	IdleTimeout       time.Duration
-	ShutdownTimeout   time.Duration
+	// DrainDelay is how long the server goes on as before once it is told to end, but that /readyz says
+	// 503: give it a little more than a load balancer needs to notice. ShutdownTimeout is how long
+	// requests that are under way then may take; what is left is cut off. A second signal ends at once.
+	DrainDelay      time.Duration
+	ShutdownTimeout time.Duration
 	// MaxHeaderBytes bounds a request's line and headers.
 	MaxHeaderBytes int
 
@@ -174,6 +177,7 @@ func DefaultConfig() Config {
 		ReadTimeout:        30 * time.Second,
 		WriteTimeout:       60 * time.Second,
 		IdleTimeout:        2 * time.Minute,
+		DrainDelay:         5 * time.Second,
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
 		DecisionLog:        true,
@@ -272,7 +276,8 @@ func Settings() []Setting {
 		{Key: "read-timeout", Usage: "longest wait for a whole request", field: func(c *Config) any { return &c.ReadTimeout }},
 		{Key: "write-timeout", Usage: "longest time from a request's headers to the end of its answer", field: func(c *Config) any { return &c.WriteTimeout }},
 		{Key: "idle-timeout", Usage: "longest wait for the next request of a connection", field: func(c *Config) any { return &c.IdleTimeout }},
-		{Key: "shutdown-timeout", Usage: "how long requests under way may take when the server is told to end", field: func(c *Config) any { return &c.ShutdownTimeout }},
+		{Key: "drain-delay", Usage: "how long requests are still taken when the server was told to end and is no longer ready", field: func(c *Config) any { return &c.DrainDelay }},
+		{Key: "shutdown-timeout", Usage: "how long requests under way may take after that", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
 		{Key: "decision-log", Usage: "keep a line for every decision in the data directory", Bool: true, field: func(c *Config) any { return &c.DecisionLog }},
 		{Key: "decision-log-full", Usage: "a decision that the log can't take: drop (give it, count it as lost) or wait (then refuse it)", field: func(c *Config) any { return &c.DecisionLogFull }},
@@ -346,6 +351,9 @@ func (c *Config) Validate() error {
 	}
 	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
 		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)
+	}
+	if c.DrainDelay < 0 {
+		return copse.Errorf(copse.Invalid, "--drain-delay %s is below zero; 0 ends without one", c.DrainDelay)
 	}
 	if c.MinFreeBytes < 0 {
 		return copse.Errorf(copse.Invalid, "--min-free-bytes %d is below zero; 0 asks for no room", c.MinFreeBytes)

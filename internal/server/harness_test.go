@@ -37,6 +37,7 @@ func start(t testing.TB, adjust ...func(*server.Config)) *site {
 	cfg := server.DefaultConfig()
 	cfg.DataDir = t.TempDir()
 	cfg.Listen, cfg.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.DrainDelay = 0
 	cfg.DefaultPlan = policystore.PlanUnmetered // rates have tests of their own
 	cfg.AllowPrivateIssuers, cfg.AllowHTTPIssuers = true, true
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))

@@ -1,14 +1,11 @@
 package server_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,8 +22,6 @@ const (
 	killDirectories = 4
 	killWriters     = 3 // per directory
 	tenantsOfWriter = 3
-	killRootID      = "killtestrootkeyid000"
-	killRootSecret  = "kill-test-root-secret-of-forty-characters"
 )
 
 // TestServerKilledInMidWrite runs the real binary, writes to it over HTTP, kills it, and starts it again
@@ -37,11 +32,7 @@ func TestServerKilledInMidWrite(t *testing.T) {
 	if os.Getenv("COPSE_LONG") == "1" {
 		kills = 300
 	}
-	binary := filepath.Join(t.TempDir(), "copse")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/copse-authz/copse/cmd/copse")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building copse: %v\n%s", err, out)
-	}
+	binary := buildCopse(t)
 	p := newIDP(t)
 	var counts killCounts
 	var wg sync.WaitGroup
@@ -83,7 +74,7 @@ type victim struct {
 	counts *killCounts
 	rand   *rand.Rand // of live; writers have their own
 
-	cmd     *exec.Cmd
+	process *process
 	client  *caller
 	lived   bool
 	tenants []*fact
@@ -167,44 +158,30 @@ func (v *victim) retire() error {
 	if err := v.examine(); err != nil {
 		return errors.Join(err, v.kill())
 	}
-	if err := v.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := v.process.signal(os.Interrupt); err != nil {
 		return err
 	}
-	if err := v.cmd.Wait(); err != nil {
+	if err := v.process.Wait(); err != nil {
 		return fmt.Errorf("interrupted: %w", err)
 	}
 	return nil
 }
 
 func (v *victim) start() error {
-	v.cmd = exec.Command(v.binary, "serve", "--data", v.dir, "--listen", "127.0.0.1:0", "--ops-listen", "",
+	var err error
+	v.process, err = launch(v.t.Output(), v.binary, "--data", v.dir, "--ops-listen", "", "--drain-delay", "0s",
 		"--allow-private-issuers", "--allow-http-issuers", "--log-level", "error", "--decision-log=false")
-	v.cmd.Env = []string{"COPSE_ROOT_ACCESS_KEY_ID=" + killRootID, "COPSE_ROOT_SECRET_ACCESS_KEY=" + killRootSecret}
-	v.cmd.Stderr = v.t.Output()
-	stdout, err := v.cmd.StdoutPipe()
-	if err != nil {
-		return err
+	if err == nil {
+		v.client = newCaller(v.t, v.process.url, v.process.root())
 	}
-	if err := v.cmd.Start(); err != nil {
-		return err
-	}
-	lines := bufio.NewScanner(stdout)
-	for lines.Scan() {
-		if found := regexp.MustCompile(`http://\S+`).FindString(lines.Text()); found != "" {
-			v.client = newCaller(v.t, found, "copse_"+killRootID+"_"+killRootSecret)
-			return nil
-		}
-	}
-	return errors.Join(errors.New("the server ended without a word"), v.kill())
+	return err
 }
 
 func (v *victim) kill() error {
 	if v.client != nil {
 		defer v.client.http.CloseIdleConnections()
 	}
-	err := v.cmd.Process.Kill()
-	_ = v.cmd.Wait() // "signal: killed"
-	return err
+	return v.process.kill()
 }
 
 // write changes tenants at random until the server is gone. What got no answer stays pending.

@@ -285,7 +285,7 @@ func TestTakenPortIsNamed(t *testing.T) {
 func TestShutdownDrains(t *testing.T) {
 	started, finish := make(chan bool), make(chan bool)
 	cfg := server.DefaultConfig()
-	cfg.InMemory, cfg.Listen, cfg.OpsListen = true, "127.0.0.1:0", "127.0.0.1:0"
+	cfg.InMemory, cfg.Listen, cfg.OpsListen, cfg.DrainDelay = true, "127.0.0.1:0", "127.0.0.1:0", 0
 	extra(server.Route{Pattern: "GET /slow", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started <- true
 		<-finish
@@ -336,7 +336,7 @@ func TestShutdownCutsOffAtTheTimeout(t *testing.T) {
 	cut := make(chan error, 1)
 	started := make(chan bool)
 	cfg := server.DefaultConfig()
-	cfg.InMemory, cfg.Listen, cfg.OpsListen, cfg.ShutdownTimeout = true, "127.0.0.1:0", "", 50*time.Millisecond
+	cfg.InMemory, cfg.Listen, cfg.OpsListen, cfg.DrainDelay, cfg.ShutdownTimeout = true, "127.0.0.1:0", "", 0, 50*time.Millisecond
 	extra(server.Route{Pattern: "GET /endless", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		started <- true
 		<-r.Context().Done()

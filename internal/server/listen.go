@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -53,8 +54,28 @@ func (s *Server) Listen() error {
 			return errors.Join(err, main.Close())
 		}
 	}
-	s.listener = main
+	// Of what comes to the API; the others have no HTTP/2 of net/http's.
+	s.listener = goodbye{main, min(s.cfg.DrainDelay, goodbyeTime)}
 	return s.route()
+}
+
+// goodbyeTime is how long clients have between GOAWAY and the end of an idle connection.
+const goodbyeTime = 250 * time.Millisecond
+
+// goodbye is a listener that is slow to tell that it was closed. http.Server.Shutdown closes listeners, has
+// GOAWAY sent, waits for Accept to return, and then closes what is idle: without a pause, some
+// connections are closed before GOAWAY is out, under a request that may be on its way.
+type goodbye struct {
+	net.Listener
+	pause time.Duration
+}
+
+func (g goodbye) Accept() (net.Conn, error) {
+	conn, err := g.Listener.Accept()
+	if errors.Is(err, net.ErrClosed) {
+		time.Sleep(g.pause)
+	}
+	return conn, err
 }
 
 func listen(setting, address string) (net.Listener, error) {
@@ -107,8 +128,9 @@ func baseURL(scheme string, ln net.Listener) string {
 	return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(addr.Port))
 }
 
-// Serve answers requests until ctx ends, then lets those under way finish for at most ShutdownTimeout,
-// and closes everything. It calls Listen when nobody did. Its error is nil after a clean end.
+// Serve answers requests until ctx ends, and for DrainDelay after that while /readyz sends callers
+// elsewhere. Then it lets those under way finish for at most ShutdownTimeout, and closes everything. It
+// calls Listen when nobody did. Its error is nil after a clean end.
 func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return errors.Join(err, s.Close())
@@ -133,7 +155,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	return errors.Join(err, s.drain(context.WithoutCancel(ctx), main, ops, envoy), s.Close())
+	s.draining.Store(true)
+	if err == nil && s.cfg.DrainDelay > 0 {
+		s.log.Info("told to end: not ready any more, requests are still taken for --drain-delay; a second signal ends at once", "delay", s.cfg.DrainDelay)
+		time.Sleep(s.cfg.DrainDelay)
+	}
+	return errors.Join(err, s.shutDown(context.WithoutCancel(ctx), main, ops, envoy), s.Close())
 }
 
 // tlsConfig is that of all listeners that tokens come to; nil without a certificate.
@@ -155,10 +182,10 @@ func (s *Server) serveMain(main *http.Server) error {
 	return main.Serve(s.listener)
 }
 
-// drain is not part of the context that ended: requests under way keep theirs. The operations
+// shutDown is not part of the context that ended: requests under way keep theirs. Connections over
+// HTTP/2 and gRPC are told (GOAWAY) which of their requests will still be answered. The operations
 // listener goes last, so that /readyz says meanwhile that nothing new should come.
-func (s *Server) drain(ctx context.Context, main, ops *http.Server, envoy *grpc.Server) error {
-	s.draining.Store(true)
+func (s *Server) shutDown(ctx context.Context, main, ops *http.Server, envoy *grpc.Server) error {
 	s.log.Info("shutting down")
 	limited, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()

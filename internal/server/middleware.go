@@ -29,11 +29,14 @@ type middleware struct {
 	tracer *tracer // nil: traces are off
 	panics prometheus.Counter
 	flying atomic.Int64
-	byCode [6]prometheus.Counter // by hundreds
+	// draining: HTTP/1 connections end with their answer, which says so, and no client is surprised later.
+	// Over HTTP/2 other requests may be on their way on the same connection: it ends after the delay.
+	draining *atomic.Bool
+	byCode   [6]prometheus.Counter // by hundreds
 }
 
-func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer) *middleware {
-	m := &middleware{next: next, log: log, tracer: t,
+func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer, draining *atomic.Bool) *middleware {
+	m := &middleware{next: next, log: log, tracer: t, draining: draining,
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http_panics_total", Help: "Requests that a defect ended."})}
 	codes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_http_requests_total", Help: "Answers of the API's listener by status."}, []string{"code"})
 	for i := 1; i < len(m.byCode); i++ {
@@ -52,6 +55,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header["X-Request-Id"] = id
 	if r.URL.Path == "/" {
 		header["X-Amzn-Requestid"] = id
+	}
+	if m.draining.Load() && r.ProtoMajor == 1 {
+		header["Connection"] = []string{"close"}
 	}
 	if r.ContentLength != 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)

@@ -56,7 +56,7 @@ func (s *Server) route() error {
 	if s.cfg.ExtraRoutes != nil {
 		s.routes = append(s.routes, s.cfg.ExtraRoutes(s.URL())...)
 	}
-	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry, s.tracer)
+	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry, s.tracer, &s.draining)
 	return nil
 }
 
