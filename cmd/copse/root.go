@@ -69,7 +69,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupServer, a.devCommand(), a.serveCommand(), a.configCommand(), a.backupCommand(), a.restoreCommand(), a.checkCommand(), a.compactCommand())
+	add(groupServer, a.devCommand(), a.serveCommand(), a.configCommand(), a.backupCommand(), a.restoreCommand(), a.checkCommand(), a.compactCommand(), a.doctorCommand())
 	add(groupAdmin, a.tenantCommand(), a.policyCommand(), a.templateCommand(), a.schemaCommand(), a.storeCommand(), a.planCommand(), a.usageCommand(), a.authorizeCommand(), a.issuerCommand(), a.keyCommand(), a.decisionsCommand(), a.importCommand(), a.exportCommand(), a.memberCommand(), a.rlsCommand(), a.routesCommand())
 	add(groupAbout, a.versionCommand(), a.completionCommand(), a.generateCommand())
 	root.AddCommand(exitCodesTopic())
@@ -94,7 +94,7 @@ func exitCodesTopic() *cobra.Command {
 
   0  it did what it was asked to; also a server that was told to end (Ctrl-C, SIGTERM)
   1  it failed, and the message says why; also a tour with an answer that differs, and a policy
-     check or rls check with findings, and a check of a data directory or a backup
+     check or rls check with findings, a check of a data directory or a backup, and a doctor that found an error
   2  the command line, the environment or the configuration file is wrong; nothing was tried
   3  the data directory is in use by another copse
   4  the data directory was written by a newer copse

@@ -27,8 +27,14 @@ type Config struct {
 	// Backup begins a backup and tells its size. Nil: there is nothing on a disk to back up.
 	Backup    func(ctx context.Context) (io.ReadCloser, int64, error)
 	Decisions *decisionlog.Log // nil: there is none
-	Version   string           // of copse, for the document
-	Log       *slog.Logger     // nil: nothing is logged
+	Support   Support
+	Version   string       // of copse, for the document
+	Log       *slog.Logger // nil: nothing is logged
+}
+
+// Support is what a server tells about itself, to those who may administer everything.
+type Support struct {
+	Diagnose func(ctx context.Context) Diagnosis
 }
 
 // API serves the control API: everything under /v1/ that has no handler of its own, and
@@ -41,6 +47,7 @@ type API struct {
 	decisions    *decisionlog.Log
 	log          *slog.Logger
 	backup       func(ctx context.Context) (io.ReadCloser, int64, error)
+	support      Support
 
 	mux      *http.ServeMux
 	routes   []Route
@@ -61,7 +68,7 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("api: Tenants, PolicyStores, Access and Members are required")
 	}
 	a := &API{
-		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, decisions: cfg.Decisions, log: cfg.Log, backup: cfg.Backup,
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, decisions: cfg.Decisions, log: cfg.Log, backup: cfg.Backup, support: cfg.Support,
 		mux: http.NewServeMux(),
 	}
 	if a.log == nil {
@@ -79,6 +86,7 @@ func New(cfg Config) (*API, error) {
 	registerMembers(a, h)
 	registerBackup(a, h)
 	registerDecisions(a, h)
+	registerDoctor(a, h)
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error

@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (36+7+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (36+7+3)*5)
+	if asked != (36+8+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (36+8+3)*5)
 	}
 }
 

@@ -33,6 +33,9 @@ var (
 // adminOfBackups has no service behind it: the operation itself asks once more.
 var adminOfBackups = need{admin: "this key may not make backups, which hold everything: that needs admin, everywhere"}
 
+// adminOfServers has none either.
+var adminOfServers = need{admin: "this key may not look into the server: that needs admin, everywhere"}
+
 // needsKey is where an operation's need is in its metadata.
 const needsKey = "copse.needs"
 

@@ -30,6 +30,7 @@ func (a *API) humaConfig(version string) huma.Config {
 				{Name: tagIssuers, Description: "Identity providers whose tokens are trusted, and for which tenants."},
 				{Name: tagPolicyStores, Description: "Schema and policies. A key may cover one policy store; all others then do not exist for it."},
 				{Name: tagBackup, Description: "Everything that is stored, but for the master key."},
+				{Name: tagSupport, Description: "What is wrong with the server itself."},
 				{Name: tagDecisionLog, Description: "The decision log."},
 				{Name: tagPlans, Description: "Named sets of quotas. Each policy store is on one."},
 				{Name: tagKeys, Description: "Access keys: what they cover and what they may do there."},
@@ -61,6 +62,7 @@ const (
 	tagPolicyStores = "policy stores"
 	tagPlans        = "plans"
 	tagBackup       = "backup"
+	tagSupport      = "support"
 	tagDecisionLog  = "decision log"
 	tagKeys         = "keys"
 	tagMembers      = "members"

@@ -314,6 +314,11 @@ func TestTheLostCounterSurvivesAKill(t *testing.T) {
 	if r.Lost != 3 || r.AtLeast || r.Lines != 7 {
 		t.Fatalf("%+v", r)
 	}
+	for since, want := range map[time.Time]uint64{{}: 3, time.Now().Add(-time.Hour): 3, time.Now().Add(time.Hour): 0} {
+		if n, err := Lost(dir, since); err != nil || n != want {
+			t.Errorf("lost since %v: %d, %v; want %d", since, n, err, want)
+		}
+	}
 	if again.writer.seq != 9 {
 		t.Fatalf("the log accounts for %d decisions, want 9", again.writer.seq)
 	}

@@ -91,6 +91,8 @@ const (
 	lostQueue = "queue full"
 	lostDisk  = "disk"
 	lostCrash = "crash"
+	// No loss: of decisions that were given while their tenant left, nothing may be written.
+	lostErased = "erased"
 )
 
 // Log takes decisions and writes them.

@@ -178,7 +178,7 @@ func (w *writer) batch(l *Log, entries []Entry) error {
 	}
 	if late > 0 {
 		// They were decided while their tenant left, and nothing of him is written after that.
-		text, err := json.Marshal(event{Kind: kindLost, Time: now(), Reason: "erased", Count: late})
+		text, err := json.Marshal(event{Kind: kindLost, Time: now(), Reason: lostErased, Count: late})
 		if err != nil {
 			return err
 		}

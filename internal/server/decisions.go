@@ -35,6 +35,9 @@ func (c *Config) validateDecisionLog() error {
 	return nil
 }
 
+// decisionsDir is the log in the data directory.
+const decisionsDir = "decisions"
+
 // decisionKeys is what keys of the decision log are kept for.
 const decisionKeys = "decision-log-key"
 
@@ -45,7 +48,7 @@ func (s *Server) openDecisionLog(ctx context.Context) error {
 		return nil
 	}
 	cfg := decisionlog.Config{
-		Dir: filepath.Join(s.cfg.DataDir, "decisions"), Wait: s.cfg.DecisionLogFull == fullWait,
+		Dir: filepath.Join(s.cfg.DataDir, decisionsDir), Wait: s.cfg.DecisionLogFull == fullWait,
 		SegmentBytes: s.cfg.DecisionLogSegmentBytes, SegmentAge: s.cfg.DecisionLogSegmentAge,
 		RetainBytes: s.cfg.DecisionLogRetainBytes, RetainAge: s.cfg.DecisionLogRetainAge,
 		Keys: map[string]ed25519.PublicKey{}, Log: s.log, Metrics: s.registry,

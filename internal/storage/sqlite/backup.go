@@ -125,7 +125,7 @@ func pack(dir string) (_ *BackupReader, err error) {
 // copyDatabase writes what is in use of a database, and nothing of what was erased, into a file that is
 // empty. It reads in a transaction of its own, beside a writer.
 func copyDatabase(from, to string) error {
-	c, err := openConn(from, "busy_timeout = 5000", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
+	c, err := openConn(from, nil, "busy_timeout = 5000", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func copyDatabase(from, to string) error {
 
 // describe reads what a manifest says from a database that nobody else has open.
 func describe(path string) (m Manifest, err error) {
-	c, err := openConn(path, "query_only = ON", "cell_size_check = ON", "trusted_schema = OFF")
+	c, err := openConn(path, nil, "query_only = ON", "cell_size_check = ON", "trusted_schema = OFF")
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -301,7 +301,7 @@ func verifyFile(path string, m Manifest) error {
 // integrity is what SQLite finds wrong with a database: at most a hundred lines. Nothing may be
 // writing to it.
 func integrity(path string) (problems []string, err error) {
-	c, err := openConn(path, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON", "trusted_schema = OFF")
+	c, err := openConn(path, nil, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON", "trusted_schema = OFF")
 	if err != nil {
 		return nil, translate(err, func() bool { return false })
 	}

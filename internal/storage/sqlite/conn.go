@@ -26,9 +26,9 @@ type stmt struct {
 	row  row
 }
 
-func openConn(path string, pragmas ...string) (*conn, error) {
+func openConn(path string, parameters url.Values, pragmas ...string) (*conn, error) {
 	// A file URI, so that nothing in the path is taken for a parameter.
-	uri := url.URL{Scheme: "file", OmitHost: true, Path: path}
+	uri := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: parameters.Encode()}
 	c, err := (&modernc.Driver{}).Open(uri.String())
 	if err != nil {
 		return nil, err

@@ -12,6 +12,8 @@ func lockFile(string) (*os.File, error) {
 	return nil, fmt.Errorf("%w: data directories need a Unix system", ErrUnsupported)
 }
 
+func lockShared(path string) (*os.File, error) { return lockFile(path) }
+
 func unlockFile(f *os.File) error { return f.Close() }
 
 func keepOwner(os.FileInfo, *os.File) error { return nil }

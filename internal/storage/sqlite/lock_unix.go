@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -23,14 +24,8 @@ func lockFile(path string) (_ *os.File, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		holder, _ := io.ReadAll(io.LimitReader(f, 100))
-		return nil, fmt.Errorf("%w by another copse (process %s); stop it, or choose another directory",
-			ErrInUse, strings.TrimSpace(string(holder)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		return nil, err
 	}
 	if err := f.Truncate(0); err != nil {
 		return nil, translateOS(err)
@@ -39,6 +34,35 @@ func lockFile(path string) (_ *os.File, err error) {
 		return nil, translateOS(err)
 	}
 	return f, nil
+}
+
+// lockShared keeps others from taking the directory without taking it, and writes nothing. Nil where no
+// process ever had it.
+func lockShared(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, translateOS(err)
+	}
+	if err := flock(f, syscall.LOCK_SH); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func flock(f *os.File, how int) error {
+	err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		holder, _ := io.ReadAll(io.LimitReader(f, 100))
+		return fmt.Errorf("%w by another copse (process %s); stop it, or choose another directory",
+			ErrInUse, strings.TrimSpace(string(holder)))
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
 }
 
 // unlockFile gives the lock back at once. Closing alone would wait for a process that is being started

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,6 +34,7 @@ type Backend struct {
 	readers   chan *reader // holds the idle ones
 	copying   atomic.Int32 // backups that read the file
 	migrated  string       // see Migrated
+	scratch   string       // made by looking at the directory
 
 	groups, changes atomic.Uint64 // transactions committed, and jobs in them
 
@@ -78,7 +80,7 @@ func openAs(dir string, f format) (_ *Backend, err error) {
 		return nil, b.translate(err)
 	}
 	for range readerCount {
-		r, err := openReader(path)
+		r, err := openReader(path, nil)
 		if err != nil {
 			return nil, b.translate(err)
 		}
@@ -261,8 +263,10 @@ func (b *Backend) Close() error {
 	if again {
 		return nil
 	}
-	close(b.writer.queue)
-	<-b.writer.stopped
+	if b.writer != nil {
+		close(b.writer.queue)
+		<-b.writer.stopped
+	}
 	return b.release()
 }
 
@@ -274,6 +278,11 @@ func (b *Backend) release() error {
 	}
 	if b.writer != nil {
 		errs = append(errs, b.writer.conn.close())
+	}
+	if b.scratch != "" {
+		if err := os.Remove(b.scratch); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	if b.lock != nil {
 		errs = append(errs, unlockFile(b.lock))

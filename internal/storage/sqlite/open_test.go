@@ -33,7 +33,7 @@ func wantOpenError(t *testing.T, dir string, want error, words ...string) {
 // raw changes the closed file in dir behind the backend's back.
 func raw(t *testing.T, dir, statements string) {
 	t.Helper()
-	c, err := openConn(filepath.Join(dir, FileName))
+	c, err := openConn(filepath.Join(dir, FileName), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 
 	"github.com/copse-authz/copse/internal/storage"
 )
@@ -16,8 +17,8 @@ type reader struct {
 	head, heads, item, kind, items, past, commit, audit, chain, newest, feeder *stmt
 }
 
-func openReader(path string) (*reader, error) {
-	c, err := openConn(path, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON",
+func openReader(path string, parameters url.Values) (*reader, error) {
+	c, err := openConn(path, parameters, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON",
 		"trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -8192")
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ type writeStmts struct {
 }
 
 func openWriter(b *Backend, path string, f format) (*writer, error) {
-	c, err := openConn(path, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
+	c, err := openConn(path, nil, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
 		"cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -32768",
 		"wal_autocheckpoint = 4000", "journal_size_limit = 67108864")
 	if err != nil {
@@ -136,6 +136,9 @@ func (b *Backend) submit(ctx context.Context, j *job) error {
 		return err
 	}
 	defer b.leave()
+	if b.writer == nil {
+		return fmt.Errorf("%w: it was opened to be read", ErrNotWritable)
+	}
 	j.done = make(chan struct{})
 	select {
 	case b.writer.queue <- j:

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/decisionlog"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
+)
+
+// What doctor looks at beside a running server as without one: files and limits.
+
+// directory looks at who can reach the data, and whether the server can.
+func (d *doctor) directory() {
+	const check = "data directory"
+	dir := d.cfg.DataDir
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		d.note(check, "is --data right? The first start makes it", "%s does not exist", dir)
+		return
+	}
+	if err != nil || !info.IsDir() {
+		d.wrong(check, "name a directory that the server's user can reach", "%s is not one (%v)", dir, err)
+		return
+	}
+	before := len(d.findings)
+	d.private(check, dir, info, false)
+	for _, name := range []string{sqlite.FileName, sqlite.FileName + "-wal", decisionsDir} {
+		if file, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			d.private(check, filepath.Join(dir, name), file, false)
+			d.sameOwner(check, dir, info, filepath.Join(dir, name), file)
+		}
+	}
+	for _, path := range []string{d.masterKeyFile(), filepath.Join(dir, rootKeyFile)} {
+		if file, err := os.Stat(path); err == nil {
+			d.private(check, path, file, true)
+		}
+	}
+	if len(d.findings) == before {
+		d.ok(check, "%s is for the server's user only", dir)
+	}
+	if d.cfg.MasterKeyFile == "" {
+		if _, err := os.Stat(filepath.Join(dir, access.MasterKeyFile)); err == nil {
+			d.note(check, "move it, name it with --master-key-file, and keep a copy elsewhere",
+				"the master key is beside the data: whoever copies the directory has every access key")
+		}
+	}
+}
+
+// private holds that nobody but the owner reaches a file. With a refused one no server starts.
+func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
+	mode := info.Mode().Perm()
+	if mode&0o077 == 0 {
+		return
+	}
+	do := "chmod 600 " + path
+	if info.IsDir() {
+		do = "chmod 700 " + path
+	}
+	if refused {
+		d.wrong(check, do, "%s has mode %04o, so others can reach it, and no server starts with it", path, mode)
+		return
+	}
+	d.warn(check, do, "%s has mode %04o, so others can reach it", path, mode)
+}
+
+// sameOwner finds what a command left that was run as another user.
+func (d *doctor) sameOwner(check, dir string, of fs.FileInfo, path string, file fs.FileInfo) {
+	want, known := ownerOf(of)
+	if have, _ := ownerOf(file); known && have != want {
+		d.wrong(check, "chown it to the owner of the directory, and run copse as that user",
+			"%s belongs to user %d and %s to user %d: the server can't write it", path, have, dir, want)
+	}
+}
+
+func (d *doctor) disk() {
+	const check = "disk"
+	free, ok := sqlite.FreeBytes(d.cfg.DataDir)
+	if !ok {
+		return
+	}
+	var size uint64
+	if info, err := os.Stat(filepath.Join(d.cfg.DataDir, sqlite.FileName)); err == nil {
+		size = uint64(info.Size())
+	}
+	switch least := uint64(max(d.cfg.MinFreeBytes, 0)); {
+	case free < least:
+		d.wrong(check, "make room", "%d bytes are free on the disk of %s, and without %d (--min-free-bytes) no server starts", free, d.cfg.DataDir, least)
+	case free < least+size:
+		d.warn(check, "make room: a backup takes as much as the database while it is made", "%d bytes are free on the disk of %s, and the database has %d", free, d.cfg.DataDir, size)
+	default:
+		d.ok(check, "%d bytes are free, the database has %d", free, size)
+	}
+}
+
+// certificates looks at the end of the server's own. Whether the pair loads is a matter of the configuration.
+func (d *doctor) certificates() {
+	const check = "certificate"
+	if d.cfg.TLSCert == "" {
+		if d.cfg.BehindTLSProxy {
+			d.note(check, "watch the certificate of the proxy", "none: --behind-tls-proxy says that something in front speaks TLS")
+		}
+		return
+	}
+	pair, err := tls.LoadX509KeyPair(d.cfg.TLSCert, d.cfg.TLSKey)
+	if err != nil {
+		d.wrong(check, "put both files of one pair there; a running server goes on with the last good one", "%s: %v", d.cfg.TLSCert, err)
+		return
+	}
+	if info, err := os.Stat(d.cfg.TLSKey); err == nil && info.Mode().Perm()&0o007 != 0 {
+		d.warn(check, "chmod o= "+d.cfg.TLSKey, "the key %s has mode %04o: everyone can reach it", d.cfg.TLSKey, info.Mode().Perm())
+	}
+	first := pair.Leaf
+	for _, der := range pair.Certificate {
+		if c, err := x509.ParseCertificate(der); err == nil && c.NotAfter.Before(first.NotAfter) {
+			first = c // one of the chain that ends earlier
+		}
+	}
+	const renew = "put a new pair in their place: the server reads the files again, without a restart"
+	switch end := first.NotAfter.UTC().Format(time.RFC3339); {
+	case d.now.Before(pair.Leaf.NotBefore):
+		d.wrong(check, "is the clock right? Otherwise "+renew, "%s is not valid before %s", d.cfg.TLSCert, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
+	case d.now.After(first.NotAfter):
+		d.wrong(check, renew, "%s expired at %s", d.cfg.TLSCert, end)
+	case d.now.Add(expirySoon).After(first.NotAfter):
+		d.warn(check, renew, "%s expires at %s", d.cfg.TLSCert, end)
+	default:
+		d.ok(check, "%s is valid until %s", d.cfg.TLSCert, end)
+	}
+}
+
+// backups looks at the newest of the schedule. failed is what this process could not make.
+func (d *doctor) backups(failed uint64) {
+	const check = "backups"
+	dir := d.cfg.BackupDir
+	if dir == "" {
+		d.warn(check, "set --backup-dir, or see that `copse backup` runs often and its files go elsewhere", "none are made on schedule")
+		return
+	}
+	if failed > 0 {
+		d.warn(check, "read the server's log", "%d could not be made since the start", failed)
+	}
+	if data, err := os.Stat(d.cfg.DataDir); err == nil {
+		if info, err := os.Stat(dir); err == nil {
+			d.private(check, dir, info, false)
+			if device, known := deviceOf(data); known {
+				if other, _ := deviceOf(info); other == device {
+					d.warn(check, "put them on another disk, or copy them away", "%s is on the disk of the data: what takes one takes both", dir)
+				}
+			}
+		}
+	}
+	all, err := (&schedule{dir: dir}).list()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.wrong(check, "let the server's user reach it", "%s can't be read: %v", dir, err)
+		return
+	}
+	if len(all) == 0 {
+		d.warn(check, "start the server, which makes the first; if it runs, read its log", "there is none in %s yet", dir)
+		return
+	}
+	newest := all[len(all)-1]
+	path := filepath.Join(dir, newest.name)
+	if _, err := sqlite.VerifyBackup(path); err != nil {
+		d.wrong(check, "copse backup FILE now; keep this one until you know what happened to the disk", "the newest, %s, can't be restored: %v", path, err)
+		return
+	}
+	age := d.now.Sub(newest.savedAt).Round(time.Second)
+	if age > 2*d.cfg.BackupEvery {
+		d.warn(check, "read the server's log: does it run, has the disk room?", "the newest, %s, is %s old, and one is due every %s", path, age, d.cfg.BackupEvery)
+		return
+	}
+	d.ok(check, "the newest, %s, is whole and %s old", path, age)
+}
+
+// losses looks for decisions without a line. counted is what this process knows, also of those that could
+// not be written down.
+func (d *doctor) losses(counted uint64) {
+	const check = "decision log"
+	if !d.cfg.DecisionLog {
+		d.note(check, "nothing, if that is what you want", "off: no decision leaves a line")
+		return
+	}
+	lost, err := decisionlog.Lost(filepath.Join(d.cfg.DataDir, decisionsDir), d.now.Add(-lossesSince))
+	if err != nil {
+		d.wrong(check, "copse decisions verify, and look at the disk", "%v", err)
+		return
+	}
+	if lost = max(lost, counted); lost > 0 {
+		d.warn(check, "see copse_decision_log_lost_total for the reason: a disk that is full or slow, or a kill. --decision-log-full wait refuses decisions instead",
+			"%d decisions of the last days have no line", lost)
+		return
+	}
+	d.ok(check, "no decision of the last %d days is without its line, as far as the log knows", lossesSince/(24*time.Hour))
+}
+
+// fewFiles is less than a server with its clients, its database and its log needs at a busy time.
+const fewFiles = 4096
+
+func (d *doctor) limits() {
+	const check = "limits"
+	files, ok := openFileLimit()
+	switch {
+	case !ok:
+	case files < fewFiles:
+		d.warn(check, "LimitNOFILE=65536 in the systemd unit; ulimit -n 65536 in a shell", "this process may open %d files, and each connection is one", files)
+	default:
+		d.ok(check, "this process may open %d files", files)
+	}
+}

@@ -1,0 +1,33 @@
+//go:build unix
+
+package server
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+func ownerOf(info fs.FileInfo) (user uint32, ok bool) {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return s.Uid, true
+}
+
+// deviceOf tells file systems apart.
+func deviceOf(info fs.FileInfo) (device uint64, ok bool) {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return uint64(s.Dev), true //nolint:unconvert // it is an int32 on macOS
+}
+
+func openFileLimit() (files uint64, ok bool) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 0, false
+	}
+	return l.Cur, true
+}
