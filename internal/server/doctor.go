@@ -76,6 +76,8 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 	if d.cfg, err = LoadConfig(file, environ); err != nil {
 		d.wrong(check, do, "%v", err)
 		d.cfg = DefaultConfig()
+		d.cfg.DataDir = dataDir
+		return
 	}
 	if dataDir != "" {
 		d.cfg.DataDir = dataDir
