@@ -18,19 +18,36 @@ import (
 // come to the queue: longer than any request takes.
 const lateDecisions = 10 * time.Minute
 
-// Erase takes every line of a policy store out of the log, with its salt. What stays is a number and a
-// commitment, from which nothing can be guessed back. It may be repeated, and must be after an error.
-func (l *Log) Erase(ctx context.Context, id copse.PolicyStoreID) error {
-	if l == nil {
+// rewriteOpen is up to which size a segment that is being written is rewritten in place. Nothing is logged
+// meanwhile; a larger one is closed first.
+const rewriteOpen = 1 << 20
+
+// Hide is the first half of an erasure: from here on no search finds a line of the policy store, and none is
+// written. It lasts as long as the process, and costs next to nothing.
+func (l *Log) Hide(id copse.PolicyStoreID) {
+	if l != nil {
+		l.gone.LoadOrStore(id, time.Time{})
+	}
+}
+
+// Erase takes every line of the policy stores out of the log, with its salt. What stays is a number and a
+// commitment, from which nothing can be guessed back. All of the log is read for it, once for all of them.
+// It may be repeated, and must be after an error.
+func (l *Log) Erase(ctx context.Context, ids ...copse.PolicyStoreID) error {
+	if l == nil || len(ids) == 0 {
 		return nil
 	}
 	l.gone.Range(func(key, at any) bool {
-		if since, ok := at.(time.Time); ok && time.Since(since) > lateDecisions {
+		if erased, ok := at.(time.Time); ok && !erased.IsZero() && time.Since(erased) > lateDecisions {
 			l.gone.Delete(key)
 		}
 		return true
 	})
-	l.gone.Store(id, time.Now())
+	leaving := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		l.Hide(id)
+		leaving[string(id)] = true
+	}
 	l.flush()
 	l.files.Lock()
 	defer l.files.Unlock()
@@ -42,24 +59,22 @@ func (l *Log) Erase(ctx context.Context, id copse.PolicyStoreID) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := l.eraseFrom(f, id); err != nil {
+		if err := l.eraseFrom(f, leaving); err != nil {
 			return err
 		}
+	}
+	for _, id := range ids {
+		l.gone.Store(id, time.Now())
 	}
 	return nil
 }
 
 // eraseFrom says in the log which lines of a segment are erased, and then erases them: a crash between
 // the two leaves lines that are there although the log says they are not, and the repetition finds them.
-func (l *Log) eraseFrom(f segmentFile, id copse.PolicyStoreID) error {
+func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 	found, numbers, count := false, sha256.New(), uint64(0)
-	of, err := json.Marshal(id)
-	if err != nil {
-		return err
-	}
-	mark := append([]byte(`"policyStoreId":`), of...)
-	_, err = f.eachLine(func(text []byte, _ int64) error {
-		line, its, err := lineOf(text, mark, id)
+	_, err := f.eachLine(func(text []byte, _ int64) error {
+		line, its, err := lineOf(text, leaving)
 		if err != nil || !its && !line.Erased {
 			return err
 		}
@@ -71,14 +86,14 @@ func (l *Log) eraseFrom(f segmentFile, id copse.PolicyStoreID) error {
 	if err != nil || !found {
 		return err
 	}
+	if err := l.closeIfLarge(f); err != nil {
+		return err
+	}
 	if err := l.note(event{Kind: kindErased, Time: now(), Segment: f.number, Lines: count, Numbers: hex.EncodeToString(numbers.Sum(nil))}); err != nil {
 		return err
 	}
-	w := &l.writer
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	err = rewrite(f, f.path, func(_ *Line, text []byte) []byte {
-		line, its, err := lineOf(text, mark, id)
+	erase := func(_ *Line, text []byte) []byte {
+		line, its, err := lineOf(text, leaving)
 		if err != nil || !its {
 			return text
 		}
@@ -87,8 +102,15 @@ func (l *Log) eraseFrom(f segmentFile, id copse.PolicyStoreID) error {
 			return text
 		}
 		return appendLine(nil, line.N, line.Seq, c, [16]byte{}, nil)
-	})
-	if err != nil || w.file == nil || w.segment != f.number {
+	}
+	w := &l.writer
+	w.mu.Lock()
+	if w.file == nil || w.segment != f.number {
+		w.mu.Unlock() // closed segments are not written to
+		return rewrite(f, f.path, erase)
+	}
+	defer w.mu.Unlock()
+	if err := rewrite(f, f.path, erase); err != nil {
 		return err
 	}
 	// The open segment is another file now.
@@ -105,13 +127,24 @@ func (l *Log) eraseFrom(f segmentFile, id copse.PolicyStoreID) error {
 	return nil
 }
 
+func (l *Log) closeIfLarge(f segmentFile) error {
+	w := &l.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file == nil || w.segment != f.number || w.size <= rewriteOpen {
+		return nil
+	}
+	return w.seal(l, true)
+}
+
 var erasedMark = []byte(`"erased":true}`)
 
-// lineOf reads a line only if it can be one of the policy store's, or is erased. The mark stands in an entry's
-// text as it was written; a line that has it elsewhere, in a resource's id, is told apart by reading it.
-func lineOf(text, mark []byte, id copse.PolicyStoreID) (line Line, its bool, err error) {
-	erased := bytes.HasSuffix(text, erasedMark)
-	if !erased && !bytes.Contains(text, mark) {
+var policyStoreMark = []byte(`"policyStoreId":"`)
+
+// lineOf reads a line only if it can be of one of the policy stores, or is erased. The mark can't stand inside
+// a JSON string, but it may be a member of something else than the entry: that is told apart by reading it.
+func lineOf(text []byte, leaving map[string]bool) (line Line, its bool, err error) {
+	if !bytes.HasSuffix(text, erasedMark) && !mentions(text, leaving) {
 		return Line{}, false, nil
 	}
 	if err := json.Unmarshal(text, &line); err != nil {
@@ -124,5 +157,19 @@ func lineOf(text, mark []byte, id copse.PolicyStoreID) (line Line, its bool, err
 	if err := json.Unmarshal(line.Entry, &d); err != nil {
 		return Line{}, false, err
 	}
-	return line, d.Kind == kindDecision && d.PolicyStoreID == id, nil
+	return line, d.Kind == kindDecision && leaving[string(d.PolicyStoreID)], nil
+}
+
+func mentions(text []byte, leaving map[string]bool) bool {
+	for {
+		_, rest, found := bytes.Cut(text, policyStoreMark)
+		if !found {
+			return false
+		}
+		id, _, _ := bytes.Cut(rest, []byte(`"`))
+		if leaving[string(id)] {
+			return true
+		}
+		text = rest
+	}
 }

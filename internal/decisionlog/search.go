@@ -46,6 +46,12 @@ func (l *Log) Search(ctx context.Context, f *Filter, limit int) (found []Found, 
 	if l == nil {
 		return nil, 0, nil
 	}
+	shown, may := *f, f.May
+	shown.May = func(id copse.PolicyStoreID, tenant copse.TenantID) bool {
+		_, gone := l.gone.Load(id)
+		return !gone && may(id, tenant)
+	}
+	f = &shown
 	l.flush()
 	l.writer.mu.Lock()
 	last = l.writer.n

@@ -148,9 +148,7 @@ func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error 
 		done, err = s.eraseSome(ctx, e, syncBatches)
 	}
 	if err == nil && done {
-		if err = s.eraseElsewhere(ctx, e.policyStore); err == nil {
-			err = s.finish(ctx, e)
-		}
+		err = s.finish(ctx, e)
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "erasing is continued in the background", "policy_store", e.policyStore, "err", err)
@@ -202,6 +200,9 @@ func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
 	if err != nil && !errors.Is(err, storage.ErrNoHead) { // no head: a former attempt finished
 		return err
 	}
+	if e.rowID != "" {
+		s.hideElsewhere(e.policyStore)
+	}
 	s.eraser.markFenced(e.policyStore)
 	return nil
 }
@@ -235,9 +236,14 @@ func (s *Service) eraseSome(ctx context.Context, e *erasure, batches int) (done 
 	return false, nil
 }
 
-// finish removes the erasure's own row and what history keeps of it.
+// finish removes the erasure's own row and what history keeps of it; if there is something elsewhere, the
+// background does, after it has erased that.
 func (s *Service) finish(ctx context.Context, e *erasure) error {
 	if e.rowID == "" {
+		return nil
+	}
+	if s.eraseElsewhere != nil {
+		s.eraser.addElsewhere(e)
 		return nil
 	}
 	return s.forgetRow(ctx, e.key(), "FinishErasure")

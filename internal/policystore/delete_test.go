@@ -62,3 +62,57 @@ func TestDeleteTakesAKeyMadeMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// What is kept of policy stores elsewhere is hidden before the answer, erased of all that left together, and
+// a process that ends before that is followed by one that does it.
+func TestDeleteErasesElsewhere(t *testing.T) {
+	ctx, b := context.Background(), memory.New()
+	var mu sync.Mutex
+	hidden, erased, passes := map[copse.PolicyStoreID]bool{}, map[copse.PolicyStoreID]bool{}, 0
+	elsewhere := func(erase func(ids []copse.PolicyStoreID) error) policystore.Config {
+		return policystore.Config{Backend: b, HideElsewhere: func(id copse.PolicyStoreID) {
+			mu.Lock()
+			defer mu.Unlock()
+			hidden[id] = true
+		}, EraseElsewhere: func(_ context.Context, ids ...copse.PolicyStoreID) error { return erase(ids) }}
+	}
+	const stores = 50
+	// The first process gets nowhere.
+	stuck, err := policystore.New(elsewhere(func([]copse.PolicyStoreID) error { return errPulled }))
+	must(t, err)
+	for range stores {
+		p := create(t, stuck, policystore.NewPolicyStore{})
+		must(t, stuck.Delete(ctx, root, p.ID))
+		mu.Lock()
+		if !hidden[p.ID] {
+			t.Errorf("%s is deleted and not hidden", p.ID)
+		}
+		mu.Unlock()
+	}
+	must(t, stuck.Close())
+	clear(hidden)
+
+	s := newServiceFrom(t, elsewhere(func(ids []copse.PolicyStoreID) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if passes++; passes == 1 {
+			return errPulled
+		}
+		for _, id := range ids {
+			erased[id] = true
+		}
+		return nil
+	}))
+	must(t, s.Resume(ctx))
+	mu.Lock()
+	if len(hidden) != stores {
+		t.Errorf("after a restart %d are hidden, want %d", len(hidden), stores)
+	}
+	mu.Unlock()
+	settled(t, b)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(erased) != stores || passes > stores/2 {
+		t.Errorf("%d erased in %d passes, want %d in few", len(erased), passes, stores)
+	}
+}

@@ -26,9 +26,12 @@ type eraser struct {
 	work sync.WaitGroup
 	wake chan struct{} // holds at most one token
 
-	mu      sync.Mutex
-	queue   []job
-	pending map[copse.PolicyStoreID]*pendingFence
+	mu    sync.Mutex
+	queue []job
+	// elsewhere are the erasures of which nothing is left in storage but their rows.
+	elsewhere []*erasure
+	current   job
+	pending   map[copse.PolicyStoreID]*pendingFence
 }
 
 // pendingFence is a policy store whose row goes, or may be gone, while it is not known to be fenced.
@@ -104,6 +107,10 @@ func (r *eraser) add(e job) {
 	r.mu.Lock()
 	r.queue = append(r.queue, e)
 	r.mu.Unlock()
+	r.rouse()
+}
+
+func (r *eraser) rouse() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -115,12 +122,7 @@ const retryPause = time.Second
 
 func (r *eraser) run(ctx context.Context) {
 	for {
-		r.mu.Lock()
-		var e job
-		if len(r.queue) > 0 {
-			e, r.queue = r.queue[0], r.queue[1:]
-		}
-		r.mu.Unlock()
+		e := r.next()
 		if e == nil {
 			select {
 			case <-r.wake:
@@ -147,6 +149,62 @@ func (r *eraser) run(ctx context.Context) {
 	}
 }
 
+func (r *eraser) addElsewhere(e *erasure) {
+	r.mu.Lock()
+	r.elsewhere = append(r.elsewhere, e)
+	r.mu.Unlock()
+	r.rouse()
+}
+
+// manyElsewhere is how many erasures wait at the most for the queue to be empty.
+const manyElsewhere = 1000
+
+// next is the job to go on with; nil: there is none. What is kept elsewhere is erased when there is nothing
+// else to do, of as many policy stores together as there are then: it is read as a whole each time.
+func (r *eraser) next() job {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch all := r.elsewhere; {
+	case len(all) > 0 && (len(r.queue) == 0 || len(all) >= manyElsewhere):
+		r.elsewhere, r.current = nil, elsewhere(all)
+	case len(r.queue) == 0:
+		r.current = nil
+	default:
+		r.current, r.queue = r.queue[0], r.queue[1:]
+	}
+	return r.current
+}
+
+// left is how many erasures are not complete, for the gauge.
+func (r *eraser) left() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.queue) + len(r.elsewhere)
+	if r.current != nil {
+		n++
+	}
+	return float64(n)
+}
+
+// elsewhere is the last part of erasures, all of the same service.
+type elsewhere []*erasure
+
+func (all elsewhere) step(ctx context.Context) (done bool, err error) {
+	s, ids := all[0].s, make([]copse.PolicyStoreID, len(all))
+	for i, e := range all {
+		ids[i] = e.policyStore
+	}
+	if err := s.eraseElsewhere(ctx, ids...); err != nil {
+		return false, err
+	}
+	for _, e := range all {
+		if err := s.forgetRow(ctx, e.key(), "FinishErasure"); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // step does all of it again, but one batch only of what is long.
 func (e *erasure) step(ctx context.Context) (done bool, err error) {
 	if err := e.s.fence(ctx, e, storage.ActorSystem); err != nil {
@@ -160,9 +218,6 @@ func (e *erasure) step(ctx context.Context) (done bool, err error) {
 		return true, nil
 	}
 	if err := e.s.forgetKeys(ctx, e); err != nil {
-		return false, err
-	}
-	if err := e.s.eraseElsewhere(ctx, e.policyStore); err != nil {
 		return false, err
 	}
 	return true, e.s.finish(ctx, e)

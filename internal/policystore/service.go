@@ -46,9 +46,13 @@ type Config struct {
 	// also with the policy store, before that is acknowledged. It must neither block nor call the
 	// service. nil: nobody.
 	SourceChanged func(id copse.PolicyStoreID)
-	// EraseElsewhere takes what is kept of a policy store outside of storage, its lines in the decision
-	// log, once nothing can be decided there any more. It is called again after an error. nil: nothing is.
-	EraseElsewhere func(ctx context.Context, id copse.PolicyStoreID) error
+	// HideElsewhere hides what is kept of a policy store outside of storage, its lines in the decision log,
+	// as soon as nothing can be decided there any more, and for as long as the process lives. nil with
+	// EraseElsewhere.
+	HideElsewhere func(id copse.PolicyStoreID)
+	// EraseElsewhere takes it away: in the background, since it may take long, and of all that left
+	// meanwhile at once. It is called again after an error. nil: nothing is kept elsewhere.
+	EraseElsewhere func(ctx context.Context, ids ...copse.PolicyStoreID) error
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 }
@@ -62,7 +66,8 @@ type Service struct {
 	noRates        bool
 	checkIssuerURL func(url string) error
 	sourceChanged  func(id copse.PolicyStoreID)
-	eraseElsewhere func(ctx context.Context, id copse.PolicyStoreID) error
+	hideElsewhere  func(id copse.PolicyStoreID)
+	eraseElsewhere func(ctx context.Context, ids ...copse.PolicyStoreID) error
 	log            *slog.Logger
 	metrics        *metrics
 
@@ -104,7 +109,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
-		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, eraseElsewhere: cfg.EraseElsewhere, checkSteps: engine.MaxCheckSteps,
+		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, hideElsewhere: cfg.HideElsewhere, eraseElsewhere: cfg.EraseElsewhere, checkSteps: engine.MaxCheckSteps,
 		turns: newTurns(), desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
 	if s.maxWeight <= 0 {
@@ -113,8 +118,9 @@ func New(cfg Config) (*Service, error) {
 	if s.checkIssuerURL == nil {
 		s.checkIssuerURL = requireHTTPS
 	}
-	if s.eraseElsewhere == nil {
-		s.eraseElsewhere = func(context.Context, copse.PolicyStoreID) error { return nil }
+	if s.hideElsewhere == nil || s.eraseElsewhere == nil {
+		s.hideElsewhere = func(copse.PolicyStoreID) {}
+		s.eraseElsewhere = nil
 	}
 	if s.sourceChanged == nil {
 		s.sourceChanged = func(copse.PolicyStoreID) {}
@@ -143,6 +149,13 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.eraser = newEraser(s)
+	if cfg.Metrics != nil {
+		err = cfg.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "copse_erasures_under_way",
+			Help: "Erasures that are not complete: of policy stores, of their lines in the decision log, of the policies of deleted templates."}, s.eraser.left))
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	s.unfollow = cfg.Backend.Follow(s.follow)
 	return s, nil
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/decisionlog"
@@ -108,6 +109,8 @@ func TestLaw8DecisionsGoWithTheirTenant(t *testing.T) {
 		if d.Tenant != "staying" {
 			t.Errorf("left: %+v", d)
 		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.count("copse_erasures_under_way") > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 	}
 	if r := s.decisionLog(dir); r.Erased != 3 {
 		t.Errorf("%+v", r)

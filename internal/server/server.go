@@ -129,8 +129,8 @@ func (s *Server) open(ctx context.Context) error {
 				v.ForgetPolicyStore(id)
 			}
 		},
-		EraseElsewhere: s.decisions.Erase,
-		Log:            s.log, Metrics: s.registry,
+		HideElsewhere: s.decisions.Hide, EraseElsewhere: s.decisions.Erase,
+		Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
