@@ -29,11 +29,16 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 		Args:    args(1, 1, "the configuration file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cfg, err := server.LoadConfig(args[0], a.environ)
+			var warnings []string
 			if err == nil {
-				err = errors.Join(cfg.Validate(), cfg.ValidateFiles())
+				warnings, err = cfg.ValidateFiles()
+				err = errors.Join(cfg.Validate(), err)
 			}
 			if err != nil {
 				return usagef("%v", err)
+			}
+			for _, w := range warnings {
+				a.say("warning: %s", w)
 			}
 			a.say("%s: a server can start with this", args[0])
 			return nil

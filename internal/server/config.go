@@ -35,8 +35,13 @@ type Config struct {
 	// ExtAuthzListen is the address of Envoy's external authorization, over gRPC and with the same
 	// certificate. Empty: none.
 	ExtAuthzListen string
-	// TLSCert and TLSKey are PEM files. They are read again when they change.
+	// TLSCert and TLSKey are PEM files. They are read again when they change; while what is there does not
+	// fit together, the former pair is used.
 	TLSCert, TLSKey string
+	// TLSClientCA is a PEM file of certificates. With it, clients of the API and of Envoy's listener must show
+	// a certificate that chains to one of them, beside the key or token that says what they may. It is read
+	// again with the others. Empty: clients show none.
+	TLSClientCA string
 	// BehindTLSProxy states that something in front speaks TLS. Without it and without a
 	// certificate, Listen must be a loopback address: tokens and keys are not sent in the clear.
 	BehindTLSProxy bool
@@ -254,6 +259,7 @@ func Settings() []Setting {
 		{Key: "ext-authz-listen", Usage: "address of Envoy's external authorization (gRPC); empty for none", field: func(c *Config) any { return &c.ExtAuthzListen }},
 		{Key: "tls-cert", Usage: "PEM file of the certificate chain; read again when it changes", field: func(c *Config) any { return &c.TLSCert }},
 		{Key: "tls-key", Usage: "PEM file of the certificate's key", field: func(c *Config) any { return &c.TLSKey }},
+		{Key: "tls-client-ca", Usage: "PEM file of the certificates that clients' own must chain to; empty if clients need none", field: func(c *Config) any { return &c.TLSClientCA }},
 		{Key: "behind-tls-proxy", Usage: "allow plain HTTP beyond loopback, because a proxy in front speaks TLS", Bool: true, field: func(c *Config) any { return &c.BehindTLSProxy }},
 		{Key: "root-access-key-id", Usage: "id of the key that may do everything", field: func(c *Config) any { return &c.RootAccessKeyID }},
 		{Key: rootSecretKey, Usage: "its secret", NoFlag: true, field: func(c *Config) any { return &c.RootSecretAccessKey }},
@@ -348,6 +354,9 @@ func (c *Config) Validate() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return copse.Errorf(copse.Invalid, "--tls-cert and --tls-key go together: set both or neither")
+	}
+	if c.TLSClientCA != "" && c.TLSCert == "" {
+		return copse.Errorf(copse.Invalid, "--tls-client-ca needs --tls-cert and --tls-key: only over TLS do clients show certificates")
 	}
 	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
 		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)

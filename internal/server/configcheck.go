@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"os"
@@ -10,13 +9,13 @@ import (
 )
 
 // ValidateFiles looks at what a configuration names: that files can be read and hold what they should, and
-// that the addresses may be listened on. It changes nothing and opens no socket.
-func (c *Config) ValidateFiles() error {
+// that the addresses may be listened on. It changes nothing and opens no socket. Warnings are for people:
+// a server starts all the same.
+func (c *Config) ValidateFiles() (warnings []string, err error) {
 	errs := []error{c.validateListen()}
-	if c.TLSCert != "" {
-		if _, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey); err != nil {
-			errs = append(errs, copse.Errorf(copse.Invalid, "--tls-cert %s, --tls-key %s: %w", c.TLSCert, c.TLSKey, err))
-		}
+	warning, err := checkTLS(c)
+	if errs = append(errs, err); warning != "" {
+		warnings = append(warnings, warning)
 	}
 	if c.MasterKeyFile != "" {
 		if _, err := os.Stat(c.MasterKeyFile); err != nil {
@@ -29,7 +28,7 @@ func (c *Config) ValidateFiles() error {
 	if info, err := os.Stat(c.DataDir); err == nil && !info.IsDir() {
 		errs = append(errs, copse.Errorf(copse.Invalid, "--data %s is not a directory", c.DataDir))
 	}
-	return errors.Join(errs...)
+	return warnings, errors.Join(errs...)
 }
 
 // nearest is the setting that a misspelt key was meant to be; empty when none is near.

@@ -35,14 +35,14 @@ func endUnderLoad(t *testing.T, binary string) {
 	const plain, multiplexed, streams = 150, 5, 50
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writeCertificate(t, cert, key, 1, time.Now())
+	writeCertificate(t, cert, key, 1)
 	p, err := launch(t.Output(), binary, "--data", filepath.Join(dir, "data"), "--ops-listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key,
 		"--drain-delay", "4s", "--log-level", "error", "--default-plan", "unmetered")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := newCaller(t, p.url, p.root())
-	c.http.Transport.(*http.Transport).TLSClientConfig = trusting()
+	c.trust(nil)
 	store := c.onboard("acme", map[string]string{"p": aliceMayView}).PolicyStoreID
 
 	l := &load{t: t, url: p.url, root: p.root(), store: store}
@@ -99,8 +99,6 @@ type load struct {
 	elsewhere              atomic.Bool
 	flying, answered, last atomic.Int64
 }
-
-func trusting() *tls.Config { return &tls.Config{InsecureSkipVerify: true} } //nolint:gosec // it is the test's own certificate
 
 func (l *load) run(roundTrip func(*http.Request) (*http.Response, error)) {
 	body := fmt.Sprintf(`{"policyStoreId":%q,"principal":{"entityType":"User","entityId":"alice"},"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"R","entityId":"r"}}`, l.store)

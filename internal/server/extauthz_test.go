@@ -200,12 +200,7 @@ func TestExtAuthzListener(t *testing.T) {
 	if s := start(t); s.ExtAuthzAddr() != nil {
 		t.Errorf("by default it listens on %v", s.ExtAuthzAddr())
 	}
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writeCertificate(t, cert, key, 7, time.Now())
-	s := start(t, func(cfg *server.Config) {
-		cfg.TLSCert, cfg.TLSKey, cfg.ExtAuthzListen, cfg.ReadTimeout = cert, key, "127.0.0.1:0", 300*time.Millisecond
-	})
+	s, _, _ := secure(t, func(cfg *server.Config) { cfg.ExtAuthzListen, cfg.ReadTimeout = "127.0.0.1:0", 300*time.Millisecond })
 	address := s.ExtAuthzAddr().String()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -216,12 +211,12 @@ func TestExtAuthzListener(t *testing.T) {
 	if _, err := checker(t, address, credentials.NewTLS(old)).Check(ctx, checkRequest("GET", "/", "")); status.Code(err) != codes.Unavailable {
 		t.Errorf("with TLS 1.1: %v", err)
 	}
-	secure := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
-	if got, _, _, body := check(t, checker(t, address, secure), checkRequest("GET", "/", "")); got != 401 {
+	modern := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	if got, _, _, body := check(t, checker(t, address, modern), checkRequest("GET", "/", "")); got != 401 {
 		t.Errorf("with TLS: %d %s", got, body)
 	}
 	// A client that never says what it asks is let go.
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(secure))
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(modern))
 	if err != nil {
 		t.Fatal(err)
 	}

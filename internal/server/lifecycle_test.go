@@ -4,18 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -447,77 +439,5 @@ func TestRootKeyIsMadeOnce(t *testing.T) {
 	cfg.DataDir = dir
 	if _, err := server.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "root.key") {
 		t.Errorf("a broken root.key: %v", err)
-	}
-}
-
-// A replaced certificate is served without a restart; while the pair does not fit, the former one is.
-func TestCertificateIsReadAgain(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writeCertificate(t, cert, key, 1, time.Now().Add(-time.Hour))
-	s := start(t, func(c *server.Config) { c.TLSCert, c.TLSKey = cert, key })
-	if !strings.HasPrefix(s.URL(), "https://") {
-		t.Errorf("the URL is %s", s.URL())
-	}
-	serial := func() int64 {
-		t.Helper()
-		conn, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
-	}
-	if got := serial(); got != 1 {
-		t.Fatalf("serves certificate %d", got)
-	}
-	await := func(want int64) {
-		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); serial() != want; time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("serves certificate %d, want %d", serial(), want)
-			}
-		}
-	}
-	if err := os.WriteFile(key, []byte("half written"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(1200 * time.Millisecond)
-	if got := serial(); got != 1 {
-		t.Errorf("with a broken key file it serves certificate %d", got)
-	}
-	writeCertificate(t, cert, key, 2, time.Now())
-	await(2)
-	if _, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}); err == nil {
-		t.Error("TLS 1.1 is spoken")
-	}
-	if got := serial(); got != 2 {
-		t.Errorf("serves certificate %d", got)
-	}
-}
-
-func writeCertificate(t *testing.T, certFile, keyFile string, serial int64, modified time.Time) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "copse"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(file, modified, modified); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,9 +136,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	main, ops := s.httpServer(s.handler), s.httpServer(s.opsHandler())
 	main.ConnState = newConnections(s.registry).state
-	var err error
-	if main.TLSConfig, err = s.tlsConfig(); err != nil {
-		return errors.Join(err, s.Close())
+	if s.tls != nil {
+		main.TLSConfig = s.tls.listenerConfig()
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		go s.tls.watch(watching)
 	}
 	envoy := s.grpcServer(main.TLSConfig)
 	failed := make(chan error, 3)
@@ -150,6 +151,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.extAuthzListener != nil {
 		go func() { failed <- envoy.Serve(s.extAuthzListener) }()
 	}
+	var err error
 	s.log.Info("serving", "url", s.URL(), "ops", s.OpsURL(), "extAuthz", baseURL("grpc", s.extAuthzListener))
 	select {
 	case <-ctx.Done():
@@ -161,18 +163,6 @@ func (s *Server) Serve(ctx context.Context) error {
 		time.Sleep(s.cfg.DrainDelay)
 	}
 	return errors.Join(err, s.shutDown(context.WithoutCancel(ctx), main, ops, envoy), s.Close())
-}
-
-// tlsConfig is that of all listeners that tokens come to; nil without a certificate.
-func (s *Server) tlsConfig() (*tls.Config, error) {
-	if s.cfg.TLSCert == "" {
-		return nil, nil
-	}
-	cert, err := newCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}, nil
 }
 
 func (s *Server) serveMain(main *http.Server) error {

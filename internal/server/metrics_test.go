@@ -155,8 +155,15 @@ func TestMetricsPage(t *testing.T) {
 	}
 	s := newChainSite(t)
 	busy(t, s)
+	families := s.scrape()
+	withTLS, _, _ := secure(t)
+	for name, f := range withTLS.scrape() {
+		if strings.HasPrefix(name, "copse_tls_") {
+			families[name] = f
+		}
+	}
 	found := 0
-	for name, f := range s.scrape() {
+	for name, f := range families {
 		if !strings.HasPrefix(name, "copse_") {
 			continue
 		}

@@ -49,6 +49,7 @@ type Server struct {
 	registry *prometheus.Registry
 	backend  storage.Backend // as the services see it: timed
 	tracer   *tracer         // nil: traces are off
+	tls      *tlsFiles       // nil: plain HTTP
 	sqlite   *sqlite.Backend // nil in memory
 	root     rootKey
 
@@ -77,6 +78,11 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	registerProcess(s.registry, cfg.Version)
+	// Before anything is made: a server that can't be reached should leave no trace.
+	var err error
+	if s.tls, err = openTLS(&cfg, s.log, s.registry); err != nil {
+		return nil, err
+	}
 	if s.tracer = newTracer(&cfg, s.log); s.tracer != nil {
 		s.closers = append(s.closers, s.tracer.close)
 	}

@@ -1,79 +1,235 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/copse-authz/copse"
 )
 
-// certificate is a key pair on disk that may be replaced under a running server.
-type certificate struct {
-	certFile, keyFile string
-	log               *slog.Logger
+// tlsCheck is how long replaced files may go unnoticed.
+const tlsCheck = time.Second
 
-	mu        sync.Mutex
-	current   *tls.Certificate
-	changed   [2]time.Time // of the files, as loaded
-	lookAgain time.Time
+// tlsSuites are for TLS 1.2: a session's keys are gone with it (ECDHE), and what was changed on the way
+// is not decrypted (AEAD). Those of TLS 1.3, which is preferred, are all like that and not a choice.
+var tlsSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// certificateCheck is how long a replaced certificate may go unnoticed.
-const certificateCheck = time.Second
+// tlsFiles are the certificate, its key, and what the certificates of clients have to chain to, if they
+// must show one: files that may be replaced under a running server. What is served is always of one
+// look at all of them, which fitted together.
+type tlsFiles struct {
+	cert, key, clientCA string // paths; clientCA may be empty
+	log                 *slog.Logger
 
-func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
-	changed, err := c.modified()
+	inUse   atomic.Pointer[tlsInUse]
+	refused atomic.Bool // what is on disk is not what is in use, because it is no good
+	// What was wrong at the last look, and what was told of it; the watcher's.
+	why, told string
+}
+
+// tlsText is what the files hold.
+type tlsText struct{ cert, key, clientCA string }
+
+type tlsInUse struct {
+	text   tlsText
+	config *tls.Config
+	leaf   *x509.Certificate
+}
+
+// openTLS is nil without a certificate. What can't be served is an error that names the setting; an
+// expired certificate is served, with a warning, since clients will say no more than the log does.
+func openTLS(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*tlsFiles, error) {
+	if cfg.TLSCert == "" {
+		return nil, nil
+	}
+	f := &tlsFiles{cert: cfg.TLSCert, key: cfg.TLSKey, clientCA: cfg.TLSClientCA, log: log}
+	text, err := f.read()
 	if err != nil {
-		return nil, copse.Errorf(copse.Invalid, "TLS certificate: %w", err)
+		return nil, err
 	}
-	if err := c.load(changed); err != nil {
-		return nil, copse.Errorf(copse.Invalid, "TLS certificate %s with key %s: %w", certFile, keyFile, err)
+	first, err := f.parse(text)
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	if err := validNow(first.leaf); err != nil {
+		log.Warn("clients will refuse this server's certificate", "file", f.cert, "error", err)
+	}
+	f.inUse.Store(first)
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "copse_tls_certificate_expiry_timestamp_seconds", Help: "When the certificate that is served expires, in seconds since 1970.",
+		}, func() float64 { return float64(f.inUse.Load().leaf.NotAfter.Unix()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "copse_tls_files_refused", Help: "1 while the TLS files on disk are no good and the former ones stay in use.",
+		}, func() float64 {
+			if f.refused.Load() {
+				return 1
+			}
+			return 0
+		}))
+	return f, nil
 }
 
-// get is tls.Config.GetCertificate. While the files on disk can't be used, be it that they are being
-// replaced one after the other, the last good pair is.
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	if now.Before(c.lookAgain) {
-		return c.current, nil
+// listenerConfig asks for what is in use at each handshake, and never touches the disk.
+func (f *tlsFiles) listenerConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		NextProtos:         []string{"h2", "http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.inUse.Load().config, nil },
 	}
-	c.lookAgain = now.Add(certificateCheck)
-	changed, err := c.modified()
-	if err == nil && changed != c.changed {
-		if err = c.load(changed); err == nil {
-			c.log.Info("TLS certificate replaced", "file", c.certFile)
+}
+
+// watch looks for replaced files until ctx ends.
+func (f *tlsFiles) watch(ctx context.Context) {
+	tick := time.NewTicker(tlsCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f.look()
 		}
 	}
-	if err != nil {
-		c.log.Warn("TLS certificate can't be read again; the former one stays in use", "error", err)
-	}
-	return c.current, nil
 }
 
-func (c *certificate) modified() (times [2]time.Time, err error) {
-	for i, file := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(file)
+// look compares bytes and not times of files: those of a copy may be older than those it replaces.
+func (f *tlsFiles) look() {
+	former := f.inUse.Load()
+	text, err := f.read()
+	if err == nil && text == former.text {
+		f.fits()
+		return
+	}
+	var next *tlsInUse
+	if err == nil {
+		next, err = f.parse(text)
+	}
+	if err == nil && validNow(former.leaf) == nil {
+		err = validNow(next.leaf) // a step back would be the worse of the two
+	}
+	if err != nil {
+		why := err.Error()
+		if why == f.why && why != f.told { // and not only between the writing of one file and the next
+			f.refused.Store(true)
+			f.told = why
+			f.log.Error("the new TLS files can't be used; the former ones stay in use", "error", err, "expires", former.leaf.NotAfter)
+		}
+		f.why = why
+		return
+	}
+	f.inUse.Store(next)
+	f.fits()
+	f.log.Info("TLS files replaced", "file", f.cert, "serial", next.leaf.SerialNumber, "expires", next.leaf.NotAfter)
+}
+
+func (f *tlsFiles) fits() {
+	f.refused.Store(false)
+	f.why, f.told = "", ""
+}
+
+func (f *tlsFiles) read() (text tlsText, err error) {
+	for _, file := range []struct {
+		setting, path string
+		into          *string
+	}{{"tls-cert", f.cert, &text.cert}, {"tls-key", f.key, &text.key}, {"tls-client-ca", f.clientCA, &text.clientCA}} {
+		if file.path == "" {
+			continue
+		}
+		content, err := os.ReadFile(file.path)
 		if err != nil {
-			return times, err
+			return text, copse.Errorf(copse.Invalid, "--%s: %w", file.setting, err)
 		}
-		times[i] = info.ModTime()
+		*file.into = string(content)
 	}
-	return times, nil
+	return text, nil
 }
 
-func (c *certificate) load(changed [2]time.Time) error {
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+func (f *tlsFiles) parse(text tlsText) (*tlsInUse, error) {
+	pair, err := tls.X509KeyPair([]byte(text.cert), []byte(text.key))
 	if err != nil {
-		return err
+		return nil, copse.Errorf(copse.Invalid, "--tls-cert %s with --tls-key %s: %w", f.cert, f.key, err)
 	}
-	c.current, c.changed = &pair, changed
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return nil, copse.Errorf(copse.Invalid, "--tls-cert %s: %w", f.cert, err)
+	}
+	config := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: tlsSuites,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
+	if f.clientCA != "" {
+		if config.ClientCAs, err = certificates(text.clientCA); err != nil {
+			return nil, copse.Errorf(copse.Invalid, "--tls-client-ca %s: %w", f.clientCA, err)
+		}
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		// A resumed session would stand for a certificate that may have expired, or lost its CA, since.
+		config.SessionTicketsDisabled = true
+	}
+	return &tlsInUse{text: text, config: config, leaf: leaf}, nil
+}
+
+// certificates reads a file of certificates and nothing else: one left out in silence would be somebody's.
+func certificates(text string) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	for rest := []byte(text); ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("it holds a %s; only certificates belong there", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", n+1, err)
+		}
+		pool.AddCert(cert)
+	}
+	if n == 0 {
+		return nil, errors.New("it holds no certificate in PEM form")
+	}
+	return pool, nil
+}
+
+// validNow says that a certificate has expired, or is not valid yet.
+func validNow(leaf *x509.Certificate) error {
+	switch now := time.Now(); {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
 	return nil
+}
+
+// checkTLS is for a configuration that nothing is served from yet.
+func checkTLS(cfg *Config) (warning string, err error) {
+	if cfg.TLSCert == "" {
+		return "", nil
+	}
+	f, err := openTLS(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		return "", err
+	}
+	if err := validNow(f.inUse.Load().leaf); err != nil {
+		return fmt.Sprintf("--tls-cert %s: %v", cfg.TLSCert, err), nil
+	}
+	return "", nil
 }
