@@ -83,7 +83,8 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 		d.cfg.DataDir = dataDir
 	}
 	errs := []error{d.cfg.Validate()}
-	if joined, ok := d.cfg.ValidateFiles().(interface{ Unwrap() []error }); ok {
+	_, found := d.cfg.ValidateFiles() // its warnings are those of certificates
+	if joined, ok := found.(interface{ Unwrap() []error }); ok {
 		errs = append(errs, joined.Unwrap()...)
 	}
 	for _, e := range errs {
