@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -391,9 +392,12 @@ func TestFailsClosed(t *testing.T) {
 			}
 		}
 	}
-	for _, env := range []string{"", "COPSE_URL=ftp://x", "COPSE_URL=x"} {
-		if out, err := exec.Command("env", "-i", env+"", binary).CombinedOutput(); err == nil && env != "" {
-			t.Errorf("%q: it starts: %s", env, out)
+	for _, env := range [][]string{{"COPSE_URL=ftp://x"}, {"COPSE_URL=x"}, {"COPSE_URL=http://copse.internal"}, {"COPSE_URL=https://c", "COPSE_TIMEOUT=0"},
+		{"COPSE_URL=https://c", "COPSE_TIMEOUT=-1s"}, {"COPSE_URL=http://c", "COPSE_ALLOW_HTTP=yes"}} {
+		out, err := exec.Command("env", append(append([]string{"-i"}, env...), binary)...).CombinedOutput()
+		var ended *exec.ExitError
+		if !errors.As(err, &ended) || ended.ExitCode() != 2 || !strings.Contains(string(out), "COPSE_") {
+			t.Errorf("%q: %v: %s", env, err, out)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -45,6 +46,7 @@ type function struct {
 // configure reads the environment; docs/aws-lambda.md lists the variables.
 func configure(environ []string) (*function, error) {
 	f := &function{simple: true, cached: true, timeout: 2 * time.Second}
+	plain := false
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		var err error
@@ -73,6 +75,14 @@ func configure(environ []string) (*function, error) {
 			f.headers = strings.Split(value, ",")
 		case "COPSE_TIMEOUT":
 			f.timeout, err = time.ParseDuration(value)
+			if err == nil && f.timeout <= 0 {
+				err = fmt.Errorf("%s is no time to wait for an answer; give 2s, for example", value)
+			}
+		case "COPSE_ALLOW_HTTP":
+			plain = value == "true"
+			if !plain && value != "false" {
+				err = fmt.Errorf("%q is neither true nor false", value)
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -82,12 +92,21 @@ func configure(environ []string) (*function, error) {
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("COPSE_URL %q is not the address of a copse server", f.copse)
 	}
+	// Tokens and the answers to them can be read and changed on the way.
+	if u.Scheme == "http" && !plain && !loopback(u.Hostname()) {
+		return nil, fmt.Errorf("COPSE_URL %q is plain HTTP to another machine; give its https address, or set COPSE_ALLOW_HTTP=true where the network itself is encrypted", f.copse)
+	}
 	f.client = &http.Client{
 		Timeout: f.timeout,
 		// A token goes to the address it was meant for and to no other.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return f, nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // handle tells events apart by what only they have. What it does not know it fails on: API Gateway and
