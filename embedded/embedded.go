@@ -104,7 +104,7 @@ func open(cfg server.Config) (*PDP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &PDP{server: s, decider: s.PolicyStores.Decider()}, nil
+	return &PDP{server: s, decider: s.Decider()}, nil
 }
 
 // load reads every tenant before it makes the first, so that all that is wrong is told at once.
@@ -182,7 +182,7 @@ func (p *PDP) ExplainFor(ctx context.Context, tenant copse.TenantID, req copse.R
 	if err := p.address(ctx, tenant, &req); err != nil {
 		return copse.Explanation{}, err
 	}
-	return p.server.PolicyStores.Explain(ctx, &req)
+	return p.server.Explain(ctx, &req)
 }
 
 // address fills in the tenant's policy store.

@@ -74,7 +74,7 @@ func explainFlags(flags *pflag.FlagSet, err error) error {
 	}
 	for i, field := range e.info.Fields {
 		member, _, _ := strings.Cut(field.Path, "[")
-		name := kebab(member)
+		name := strings.ReplaceAll(kebab(member), ".", "-")
 		for _, candidate := range []string{name, strings.TrimSuffix(name, "s")} {
 			if flags.Lookup(candidate) != nil {
 				e.info.Fields[i].Path = "--" + candidate

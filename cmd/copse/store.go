@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/copse-authz/copse/internal/api"
 )
@@ -24,6 +25,8 @@ func (a *app) showStore(ps api.PolicyStore) error {
 			"validation", ps.Settings.Validation, "check requests", strconv.FormatBool(ps.Settings.CheckRequests),
 			"forbid errors deny", strconv.FormatBool(ps.Settings.ForbidErrorsDeny),
 			"deletion protection", strconv.FormatBool(ps.DeletionProtection), "plan", ps.Plan,
+			"decision log full", ps.DecisionLog.Full, "decision log keeps", listed(ps.DecisionLog.Keep), "decision log hashes", listed(ps.DecisionLog.Hash),
+			"decision log drops", listed(ps.DecisionLog.Drop), "decision log hashes ids of", listed(ps.DecisionLog.HashIDs),
 			"policies", strconv.Itoa(ps.Policies), "revision", strconv.FormatUint(ps.Revision, 10),
 			"created", when(ps.CreatedAt), "updated", when(ps.UpdatedAt))
 	})
@@ -62,6 +65,7 @@ func (a *app) storeUpdate() *cobra.Command {
 	var target target
 	var validation, description, plan string
 	var checkRequests, forbidErrorsDeny, protection bool
+	var log logFlags
 	cmd := &cobra.Command{
 		Use:   "update",
 		Short: "Change a policy store's settings, deletion protection or plan",
@@ -69,10 +73,16 @@ func (a *app) storeUpdate() *cobra.Command {
 policies that are there; "copse schema check" does.
 
 While --deletion-protection is on, neither the policy store nor its tenant nor its aliases can be
-deleted.`,
+deleted.
+
+The decision log has nothing of a request's context and attributes but what rules keep or hash. Paths
+are written as in policies: context.ip, principal["cost center"], or context for all of it; the longest
+that matches wins. A list of rules replaces the former one; '' clears it.`,
 		Example: `  copse store update --tenant acme --validation STRICT --check-requests
   copse store update --tenant acme --deletion-protection=false
-  copse store update --tenant acme --plan avp`,
+  copse store update --tenant acme --plan avp
+  copse store update --tenant acme --decision-log-full wait
+  copse store update --tenant acme --decision-log-keep context.ip --decision-log-hash principal.email`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var in api.UpdatePolicyStoreRequest
@@ -83,6 +93,7 @@ deleted.`,
 			given(changed("check-requests"), &in.CheckRequests, &checkRequests)
 			given(changed("forbid-errors-deny"), &in.ForbidErrorsDeny, &forbidErrorsDeny)
 			given(changed("deletion-protection"), &in.DeletionProtection, &protection)
+			in.DecisionLog = log.update(changed)
 			if in == (api.UpdatePolicyStoreRequest{}) {
 				return usagef("nothing to change: give a flag, such as --plan")
 			}
@@ -108,8 +119,42 @@ deleted.`,
 	flags.StringVar(&plan, "plan", "", "the plan whose quotas it has")
 	flags.BoolVar(&checkRequests, "check-requests", false, "refuse decision requests that disagree with the schema")
 	flags.BoolVar(&forbidErrorsDeny, "forbid-errors-deny", false, "deny when a forbid policy fails to evaluate, where Cedar skips it")
+	log.flags(flags)
 	flags.BoolVar(&protection, "deletion-protection", false, "refuse to delete it")
 	return cmd
+}
+
+// logFlags are those of how decisions are logged.
+type logFlags struct {
+	full                      string
+	keep, hash, drop, hashIDs []string
+}
+
+func (l *logFlags) flags(flags *pflag.FlagSet) {
+	flags.StringVar(&l.full, "decision-log-full", "", "drop or wait: whether a decision that can't be logged is given, or refused")
+	flags.StringArrayVar(&l.keep, "decision-log-keep", nil, "a path of context, principal or resource whose value is logged; repeat it")
+	flags.StringArrayVar(&l.hash, "decision-log-hash", nil, "a path whose value is logged as a hash; repeat it")
+	flags.StringArrayVar(&l.drop, "decision-log-drop", nil, "a path that is not logged although a shorter one is; repeat it")
+	flags.StringSliceVar(&l.hashIDs, "decision-log-hash-ids", nil, "principal,resource: whose ids are logged as hashes")
+}
+
+// update is nil when no flag was given.
+func (l *logFlags) update(changed func(string) bool) *api.UpdateDecisionLog {
+	out := &api.UpdateDecisionLog{}
+	given(changed("decision-log-full"), &out.Full, &l.full)
+	for name, list := range map[string]struct {
+		to   **[]string
+		from *[]string
+	}{"keep": {&out.Keep, &l.keep}, "hash": {&out.Hash, &l.hash}, "drop": {&out.Drop, &l.drop}, "hash-ids": {&out.HashIDs, &l.hashIDs}} {
+		if len(*list.from) == 0 || len(*list.from) == 1 && (*list.from)[0] == "" {
+			*list.from = []string{} // clears it
+		}
+		given(changed("decision-log-"+name), list.to, list.from)
+	}
+	if *out == (api.UpdateDecisionLog{}) {
+		return nil
+	}
+	return out
 }
 
 // given points to a flag's value when the flag was given.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -40,8 +41,15 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 	f := decisionlog.Filter{
 		May:    func(id copse.PolicyStoreID, tenant copse.TenantID) bool { return c.May(access.Read, id, tenant) },
 		Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
-		Principal: in.Principal, Action: in.Action, Resource: in.Resource, Decision: in.Decision,
+		Action: in.Action, Decision: in.Decision,
 		From: in.From, To: in.To, After: in.After,
+	}
+	var err error
+	if f.Principal, err = a.loggedAs(ctx, c, in, in.Principal); err != nil {
+		return nil, err
+	}
+	if f.Resource, err = a.loggedAs(ctx, c, in, in.Resource); err != nil {
+		return nil, err
 	}
 	out := &struct{ Body DecisionList }{Body: DecisionList{Decisions: []LoggedDecision{}}}
 	found, last, err := a.decisions.Search(ctx, &f, min(max(in.MaxResults, 1), maxResults))
@@ -56,12 +64,41 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		out.Body.Decisions = append(out.Body.Decisions, LoggedDecision{
 			Line: line.N, Time: d.Time, RequestID: d.RequestID, Via: d.Via, Key: d.Key,
 			Tenant: string(d.Tenant), PolicyStoreID: string(d.PolicyStoreID), Revision: d.Revision,
-			Principal: d.Principal, Action: d.Action, Resource: d.Resource, Decision: d.Decision, Layer: d.Layer,
+			Principal: d.Principal, Action: d.Action, Resource: d.Resource,
+			Context: LoggedValues(d.Context), PrincipalAttributes: LoggedValues(d.PrincipalAttributes), ResourceAttributes: LoggedValues(d.ResourceAttributes),
+			Decision: d.Decision, Layer: d.Layer,
 			Determining: d.Determining, Errors: d.Errors, OverBudget: d.OverBudget, Micros: d.Micros,
 		})
 	}
 	out.Body.Next = max(last, in.After)
 	return out, nil
+}
+
+// loggedAs is an identifier as it is, and as the policy store's rules hash it, if the query names one policy
+// store or tenant. What the caller's key does not cover adds nothing, as it finds nothing.
+func (a *API) loggedAs(ctx context.Context, c access.Caller, in *DecisionQuery, text string) ([]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	id := copse.PolicyStoreID(in.PolicyStoreID)
+	if id == "" && in.Tenant != "" {
+		t, err := a.tenants.Get(ctx, c, copse.TenantID(in.Tenant))
+		if err != nil && copse.KindOf(err) != copse.NotFound && copse.KindOf(err) != copse.Invalid {
+			return nil, err
+		}
+		id = t.PolicyStoreID
+	}
+	if id == "" {
+		return []string{text}, nil
+	}
+	hashed, err := a.policyStores.HashedUID(ctx, c, id, text)
+	if err != nil {
+		if copse.KindOf(err) == copse.NotFound || copse.KindOf(err) == copse.Invalid {
+			return []string{text}, nil
+		}
+		return nil, err
+	}
+	return []string{text, hashed}, nil
 }
 
 func (a *API) decisionKeys(_ context.Context, _ access.Caller, _ *struct{}) (*struct{ Body DecisionKeyList }, error) {
@@ -71,4 +108,21 @@ func (a *API) decisionKeys(_ context.Context, _ access.Caller, _ *struct{}) (*st
 	}
 	slices.SortFunc(out.Body.Keys, func(x, y DecisionKey) int { return strings.Compare(x.ID, y.ID) })
 	return out, nil
+}
+
+// LoggedValues is an object as the log has it: its numbers are not to be read as floating point.
+type LoggedValues jsontext.Value
+
+// Schema says no more than that it is an object: what is in it is for the rules to say.
+func (LoggedValues) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
+}
+
+// MarshalJSON gives the object as it is.
+func (v LoggedValues) MarshalJSON() ([]byte, error) { return v, nil }
+
+// UnmarshalJSON keeps the object as it is.
+func (v *LoggedValues) UnmarshalJSON(text []byte) error {
+	*v = append((*v)[:0], text...)
+	return nil
 }

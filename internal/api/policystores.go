@@ -22,7 +22,7 @@ func registerPolicyStores(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}", id: "getPolicyStore", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
 		summary: "Get a policy store", errors: []int{http.StatusNotFound}}, (*API).getPolicyStore)
 	register(a, h, route{method: http.MethodPatch, path: "/v1/policy-stores/{id}", id: "updatePolicyStore", tag: tagPolicyStores, status: http.StatusOK, needs: adminOfPolicyStores,
-		summary:     "Change a policy store's settings, deletion protection or plan",
+		summary:     "Change a policy store's settings, deletion protection, plan, or how its decisions are logged",
 		description: "What is left out stays as it is. In force before the answer. Stored policies are not checked again when validation is switched on.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}}, (*API).updatePolicyStore)
 	register(a, h, route{method: http.MethodGet, path: "/v1/policy-stores/{id}/contents", id: "getContents", tag: tagPolicyStores, status: http.StatusOK, needs: need{policyStore: access.Read},
@@ -73,10 +73,17 @@ func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
 			CheckRequests: ps.Settings.CheckRequests, ForbidErrorsDeny: ps.Settings.ForbidErrorsDeny,
 		},
 		Description: ps.Description, DeletionProtection: ps.Protected, Plan: ps.Plan,
+		DecisionLog: DecisionLogSettings{
+			Full: string(ps.Logging.Full), Keep: listOf(ps.Logging.Rules.Keep), Hash: listOf(ps.Logging.Rules.Hash),
+			Drop: listOf(ps.Logging.Rules.Drop), HashIDs: listOf(ps.Logging.Rules.HashIDs),
+		},
 		Revision: ps.Revision, Policies: ps.Policies,
 		CreatedAt: ps.CreatedAt, UpdatedAt: ps.UpdatedAt,
 	}
 }
+
+// listOf is a list that is there, if empty.
+func listOf(list []string) []string { return append([]string{}, list...) }
 
 func (a *API) listPolicyStores(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body PolicyStoreList }, error) {
 	const list = "policy-stores"
@@ -118,10 +125,14 @@ func (a *API) updatePolicyStore(ctx context.Context, c access.Caller, in *struct
 		return nil, err
 	}
 	b := &in.Body
-	ps, err := a.policyStores.Update(ctx, c, id, policystore.Update{
+	update := policystore.Update{
 		Validation: (*copse.ValidationMode)(b.Validation), CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny,
 		Description: b.Description, DeletionProtection: b.DeletionProtection, Plan: b.Plan,
-	})
+	}
+	if l := b.DecisionLog; l != nil {
+		update.Logging = &policystore.LoggingUpdate{Full: (*policystore.LogFull)(l.Full), Keep: l.Keep, Hash: l.Hash, Drop: l.Drop, HashIDs: l.HashIDs}
+	}
+	ps, err := a.policyStores.Update(ctx, c, id, update)
 	if err != nil {
 		return nil, err
 	}

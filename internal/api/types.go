@@ -143,26 +143,46 @@ type IssuerList struct {
 
 // PolicyStore describes a policy store.
 type PolicyStore struct {
-	PolicyStoreID      string    `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
-	Tenant             string    `json:"tenant,omitempty" doc:"Whose it is. Absent: the operator's own." example:"acme"`
-	Settings           Settings  `json:"settings"`
-	Description        string    `json:"description"`
-	DeletionProtection bool      `json:"deletionProtection" doc:"While it is on, neither the policy store nor its tenant nor its aliases can be deleted."`
-	Plan               string    `json:"plan" doc:"The plan it is on. One that was deleted stands for the plan default." example:"default"`
-	Revision           uint64    `json:"revision" doc:"Counts its commits." example:"3"`
-	Policies           int       `json:"policies" doc:"How many policies it holds." example:"12"`
-	CreatedAt          time.Time `json:"createdAt"`
-	UpdatedAt          time.Time `json:"updatedAt"`
+	PolicyStoreID      string              `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
+	Tenant             string              `json:"tenant,omitempty" doc:"Whose it is. Absent: the operator's own." example:"acme"`
+	Settings           Settings            `json:"settings"`
+	Description        string              `json:"description"`
+	DeletionProtection bool                `json:"deletionProtection" doc:"While it is on, neither the policy store nor its tenant nor its aliases can be deleted."`
+	Plan               string              `json:"plan" doc:"The plan it is on. One that was deleted stands for the plan default." example:"default"`
+	DecisionLog        DecisionLogSettings `json:"decisionLog" doc:"How its decisions are logged."`
+	Revision           uint64              `json:"revision" doc:"Counts its commits." example:"3"`
+	Policies           int                 `json:"policies" doc:"How many policies it holds." example:"12"`
+	CreatedAt          time.Time           `json:"createdAt"`
+	UpdatedAt          time.Time           `json:"updatedAt"`
+}
+
+// DecisionLogSettings say how decisions of a policy store are logged.
+type DecisionLogSettings struct {
+	Full    string   `json:"full" enum:"drop,wait" doc:"Of a decision that the log can't take: drop gives it and counts it as lost; wait gives none before its line is on disk, and refuses it if that can't be."`
+	Keep    []string `json:"keep" nullable:"false" doc:"Paths whose values are in the log. Without rules nothing of context and attributes is."`
+	Hash    []string `json:"hash" nullable:"false" doc:"Paths whose values are in the log as keyed hashes: equal within the policy store, and nowhere else."`
+	Drop    []string `json:"drop" nullable:"false" doc:"Paths that are not in the log although a shorter path is kept or hashed."`
+	HashIDs []string `json:"hashIds" nullable:"false" enum:"principal,resource" doc:"Whose ids are hashed."`
+}
+
+// UpdateDecisionLog changes them; what is left out stays, a list that is given replaces the former.
+type UpdateDecisionLog struct {
+	Full    *string   `json:"full,omitzero" nullable:"false" enum:"drop,wait"`
+	Keep    *[]string `json:"keep,omitzero" nullable:"false" maxItems:"64" example:"[\"context.ip\",\"principal.department\"]"`
+	Hash    *[]string `json:"hash,omitzero" nullable:"false" maxItems:"64"`
+	Drop    *[]string `json:"drop,omitzero" nullable:"false" maxItems:"64"`
+	HashIDs *[]string `json:"hashIds,omitzero" nullable:"false" maxItems:"2" enum:"principal,resource"`
 }
 
 // UpdatePolicyStoreRequest changes a policy store; what is left out stays.
 type UpdatePolicyStoreRequest struct {
-	Validation         *string `json:"validation,omitzero" nullable:"false" enum:"STRICT,OFF" doc:"STRICT refuses policies that disagree with the schema; OFF takes every policy that parses."`
-	CheckRequests      *bool   `json:"checkRequests,omitzero" nullable:"false" doc:"Refuse decision requests that disagree with the schema."`
-	ForbidErrorsDeny   *bool   `json:"forbidErrorsDeny,omitzero" nullable:"false" doc:"Deny when a forbid policy fails to evaluate."`
-	Description        *string `json:"description,omitzero" nullable:"false" maxLength:"150" doc:"For people."`
-	DeletionProtection *bool   `json:"deletionProtection,omitzero" nullable:"false" doc:"Refuse to delete the policy store, its tenant and its aliases."`
-	Plan               *string `json:"plan,omitzero" nullable:"false" maxLength:"64" doc:"The plan whose quotas it has." example:"default"`
+	Validation         *string            `json:"validation,omitzero" nullable:"false" enum:"STRICT,OFF" doc:"STRICT refuses policies that disagree with the schema; OFF takes every policy that parses."`
+	CheckRequests      *bool              `json:"checkRequests,omitzero" nullable:"false" doc:"Refuse decision requests that disagree with the schema."`
+	ForbidErrorsDeny   *bool              `json:"forbidErrorsDeny,omitzero" nullable:"false" doc:"Deny when a forbid policy fails to evaluate."`
+	Description        *string            `json:"description,omitzero" nullable:"false" maxLength:"150" doc:"For people."`
+	DeletionProtection *bool              `json:"deletionProtection,omitzero" nullable:"false" doc:"Refuse to delete the policy store, its tenant and its aliases."`
+	Plan               *string            `json:"plan,omitzero" nullable:"false" maxLength:"64" doc:"The plan whose quotas it has." example:"default"`
+	DecisionLog        *UpdateDecisionLog `json:"decisionLog,omitzero" nullable:"false" doc:"How its decisions are logged."`
 }
 
 // PolicyStoreList is one page of policy stores.
@@ -207,23 +227,26 @@ type PlanList struct {
 
 // LoggedDecision is a line of the decision log.
 type LoggedDecision struct {
-	Line          uint64    `json:"line" doc:"Its number in the log."`
-	Time          time.Time `json:"time" doc:"When the request came."`
-	RequestID     string    `json:"requestId"`
-	Via           string    `json:"via" doc:"The endpoint or operation that was asked." example:"authorize"`
-	Key           string    `json:"key,omitempty" doc:"The id of the access key, where one decided who may ask."`
-	Tenant        string    `json:"tenant,omitempty"`
-	PolicyStoreID string    `json:"policyStoreId"`
-	Revision      uint64    `json:"revision" doc:"Of the policy store that decided."`
-	Principal     string    `json:"principal" example:"User::\"alice\""`
-	Action        string    `json:"action"`
-	Resource      string    `json:"resource"`
-	Decision      string    `json:"decision" enum:"ALLOW,DENY"`
-	Layer         string    `json:"layer" doc:"Whose policies decided." example:"tenant"`
-	Determining   []string  `json:"determining" nullable:"false" doc:"Ids of the policies that determined the decision."`
-	Errors        []string  `json:"errors" nullable:"false" doc:"Ids of policies that could not be evaluated."`
-	OverBudget    bool      `json:"overBudget,omitempty" doc:"The decision was cut short, and is DENY."`
-	Micros        int64     `json:"micros" doc:"Microseconds from the request's headers to the decision."`
+	Line                uint64       `json:"line" doc:"Its number in the log."`
+	Time                time.Time    `json:"time" doc:"When the request came."`
+	RequestID           string       `json:"requestId"`
+	Via                 string       `json:"via" doc:"The endpoint or operation that was asked." example:"authorize"`
+	Key                 string       `json:"key,omitempty" doc:"The id of the access key, where one decided who may ask."`
+	Tenant              string       `json:"tenant,omitempty"`
+	PolicyStoreID       string       `json:"policyStoreId"`
+	Revision            uint64       `json:"revision" doc:"Of the policy store that decided."`
+	Principal           string       `json:"principal" example:"User::\"alice\""`
+	Action              string       `json:"action"`
+	Resource            string       `json:"resource"`
+	Context             LoggedValues `json:"context,omitzero" doc:"What the policy store's rules keep of it, in Cedar's JSON form."`
+	PrincipalAttributes LoggedValues `json:"principalAttributes,omitzero" doc:"Likewise."`
+	ResourceAttributes  LoggedValues `json:"resourceAttributes,omitzero" doc:"Likewise."`
+	Decision            string       `json:"decision" enum:"ALLOW,DENY"`
+	Layer               string       `json:"layer" doc:"Whose policies decided." example:"tenant"`
+	Determining         []string     `json:"determining" nullable:"false" doc:"Ids of the policies that determined the decision."`
+	Errors              []string     `json:"errors" nullable:"false" doc:"Ids of policies that could not be evaluated."`
+	OverBudget          bool         `json:"overBudget,omitempty" doc:"The decision was cut short, and is DENY."`
+	Micros              int64        `json:"micros" doc:"Microseconds from the request's headers to the decision."`
 }
 
 // DecisionList is what a search of the decision log found.
@@ -475,7 +498,7 @@ type GatewayPrincipal struct {
 type AuthorizeRequest struct {
 	Action   AuthorizeAction    `json:"action"`
 	Resource AuthorizeEntity    `json:"resource"`
-	Context  *AuthorizeContext  `json:"context,omitempty"`
+	Context  *AuthorizeContext  `json:"context,omitzero"`
 	Entities *AuthorizeEntities `json:"entities,omitempty" doc:"Resources and their ancestors. The principal and its groups come from the token, and are refused here."`
 	Explain  bool               `json:"explain,omitempty" doc:"Also answer what each part of the policies came to. Needs an access key in X-Copse-Key with decide on the policy store."`
 }

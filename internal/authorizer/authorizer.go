@@ -59,8 +59,8 @@ type Config struct {
 	Explain func(ctx context.Context, req *copse.Request) (copse.Explanation, error)
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
-	// Record keeps a decision before it is answered; an error refuses it. Nil: none are kept.
-	Record func(ctx context.Context, e *decisionlog.Entry) error
+	// Record keeps decisions before they are answered; an error refuses them. Nil: none are kept.
+	Record func(ctx context.Context, decided []decisionlog.Entry) error
 	// Log gets a line per refusal or failure. Nil: none.
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -99,7 +99,7 @@ type exchange struct {
 	detail bool // the caller may see which policies decided
 
 	explanation *copse.Explanation // asked for and allowed
-	record      decisionlog.Entry
+	record      [1]decisionlog.Entry
 }
 
 // Buffers that one large request grew are not kept.
@@ -126,8 +126,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.give(x)
 	resp, err := h.answer(x, r)
 	if err == nil {
-		describe(&x.record, requestID(w), "authorize", &x.entry, &x.req, &resp, start)
-		err = h.cfg.Record(r.Context(), &x.record)
+		describe(&x.record[0], requestID(w), "authorize", &x.entry, &x.req, &resp, start)
+		err = h.cfg.Record(r.Context(), x.record[:])
 	}
 	if err != nil {
 		f := refusal{log: h.cfg.Log, metrics: h.metrics, what: "authorize refused", tenant: x.tenant, start: start}

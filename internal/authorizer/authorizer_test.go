@@ -113,8 +113,8 @@ func newFixture() *fixture {
 		},
 		Directory: f, Decider: f, Explain: f.explain,
 		Key: func(context.Context, string) (access.Caller, error) { return f.key, f.keyErr },
-		Record: func(_ context.Context, e *decisionlog.Entry) error {
-			f.recorded = append(f.recorded, *e)
+		Record: func(_ context.Context, decided []decisionlog.Entry) error {
+			f.recorded = append(f.recorded, decided...)
 			return f.recordErr
 		},
 		Log: log, Metrics: f.reg,
@@ -531,7 +531,7 @@ func TestLogAndMetrics(t *testing.T) {
 	}
 	got.Time, got.Latency = time.Time{}, 0
 	want := decisionlog.Entry{RequestID: "request-0001", Via: "authorize", Tenant: "acme", PolicyStoreID: "PS1", Incarnation: got.Incarnation,
-		Principal: f.asked[1].Principal, Action: f.asked[1].Action, Resource: f.asked[1].Resource, Response: f.answer}
+		Principal: f.asked[1].Principal, Action: f.asked[1].Action, Resource: f.asked[1].Resource, Response: f.answer, Request: got.Request}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +recorded:\n%s", diff)
 	}

@@ -108,9 +108,9 @@ func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant 
 	if out.Response, err = g.cfg.Decider.Decide(ctx, &req); err != nil {
 		return nil, tenant, err
 	}
-	var record decisionlog.Entry
-	describe(&record, in.RequestID, "gateway", &out.Entry, &req, &out.Response, start)
-	if err := g.cfg.Record(ctx, &record); err != nil {
+	var record [1]decisionlog.Entry
+	describe(&record[0], in.RequestID, "gateway", &out.Entry, &req, &out.Response, start)
+	if err := g.cfg.Record(ctx, record[:]); err != nil {
 		return nil, tenant, err
 	}
 	if out.Response.Decision == copse.Allow && g.cfg.Sign != nil && out.Match.Route.Service != "" && !in.Cached {

@@ -162,8 +162,8 @@ func describe(out *decisionlog.Entry, requestID, via string, entry *copse.Direct
 		Time: start, RequestID: requestID, Via: via,
 		Tenant: entry.Tenant, PolicyStoreID: entry.PolicyStoreID, Incarnation: entry.Incarnation,
 		Principal: req.Principal, Action: req.Action, Resource: req.Resource,
-		Response: *resp, Latency: time.Since(start),
+		Response: *resp, Latency: time.Since(start), Request: req,
 	}
 }
 
-func recordNothing(context.Context, *decisionlog.Entry) error { return nil }
+func recordNothing(context.Context, []decisionlog.Entry) error { return nil }

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
@@ -46,6 +47,7 @@ func (h *handler) batchIsAuthorized(ctx context.Context, c *call) ([]byte, error
 // One request that can't be decided ends the call, as it would alone: AVP's answer has no place for it.
 func (h *handler) decideAll(ctx context.Context, c *call, in *question, view policystore.View, complete func(*copse.Request)) ([]byte, error) {
 	out := []byte(`{"results":[`)
+	decided := make([]decisionlog.Entry, 0, len(in.requests)) // recorded together: one wait for the disk
 	for i := range in.requests {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -57,15 +59,16 @@ func (h *handler) decideAll(ctx context.Context, c *call, in *question, view pol
 		if err != nil {
 			return nil, item.place(err)
 		}
-		if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
-			return nil, err
-		}
+		decided = append(decided, c.entry(&view, &req, &resp))
 		if i > 0 {
 			out = append(out, ',')
 		}
 		out = appendDecision(out, &resp)
 		out = append(out, `,"request":`...)
 		out = append(item.appendTo(out, in.byToken), '}')
+	}
+	if err := h.recorded(ctx, c, decided); err != nil {
+		return nil, err
 	}
 	return append(out, ']'), nil
 }

@@ -29,8 +29,8 @@ type Config struct {
 	VerifyBy func(ctx context.Context, p token.Presented) (*token.Verified, error)
 	// AccountID and Region are what ARNs say. Empty: all zeros, and us-east-1.
 	AccountID, Region string
-	// Record keeps a decision before it is answered; an error refuses it. Nil: none are kept.
-	Record  func(ctx context.Context, e *decisionlog.Entry) error
+	// Record keeps decisions before they are answered; an error refuses them. Nil: none are kept.
+	Record  func(ctx context.Context, decided []decisionlog.Entry) error
 	Log     *slog.Logger          // gets what fails inside copse. Nil: nothing
 	Metrics prometheus.Registerer // nil: not registered
 }
@@ -42,7 +42,7 @@ type handler struct {
 	accountID    string
 	region       string
 	log          *slog.Logger
-	record       func(ctx context.Context, e *decisionlog.Entry) error
+	record       func(ctx context.Context, decided []decisionlog.Entry) error
 	operations   map[string]operation
 	answered     *prometheus.CounterVec
 	deciding     deciding
@@ -72,7 +72,7 @@ func New(cfg Config) (http.Handler, error) {
 		deciding: newDeciding(),
 	}
 	if h.record == nil {
-		h.record = func(context.Context, *decisionlog.Entry) error { return nil }
+		h.record = func(context.Context, []decisionlog.Entry) error { return nil }
 	}
 	for _, op := range operations {
 		h.operations[op.name] = op

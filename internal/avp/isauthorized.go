@@ -31,7 +31,7 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
+	if err := h.recordOne(ctx, c, &view, &req, &resp); err != nil {
 		return nil, err
 	}
 	out := appendDecision(make([]byte, 0, 256), &resp)
@@ -43,18 +43,29 @@ func (h *handler) isAuthorized(ctx context.Context, c *call) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// recorded counts a decision and has it recorded, before anybody is told of it.
-func (h *handler) recorded(ctx context.Context, c *call, view *policystore.View, req *copse.Request, resp *copse.Response) error {
-	err := h.record(ctx, &decisionlog.Entry{
+// recordOne has one decision recorded.
+func (h *handler) recordOne(ctx context.Context, c *call, view *policystore.View, req *copse.Request, resp *copse.Response) error {
+	return h.recorded(ctx, c, []decisionlog.Entry{c.entry(view, req, resp)})
+}
+
+// recorded has decisions recorded, before anybody is told of them, and counts them.
+func (h *handler) recorded(ctx context.Context, c *call, decided []decisionlog.Entry) error {
+	if err := h.record(ctx, decided); err != nil {
+		return err
+	}
+	for i := range decided {
+		h.deciding.decided(c.operation, decided[i].Response.Decision)
+	}
+	return nil
+}
+
+func (c *call) entry(view *policystore.View, req *copse.Request, resp *copse.Response) decisionlog.Entry {
+	return decisionlog.Entry{
 		Time: c.start, RequestID: c.requestID, Via: c.operation, Key: c.caller.KeyID,
 		Tenant: view.Tenant.Tenant, PolicyStoreID: req.PolicyStoreID, Incarnation: view.Incarnation,
 		Principal: req.Principal, Action: req.Action, Resource: req.Resource,
-		Response: *resp, Latency: time.Since(c.start),
-	})
-	if err == nil {
-		h.deciding.decided(c.operation, resp.Decision)
+		Response: *resp, Latency: time.Since(c.start), Request: req,
 	}
-	return err
 }
 
 // question is the input of the four operations that decide. Identifiers are copies; entities and context

@@ -64,10 +64,10 @@ func start(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	h, err := New(Config{PolicyStores: s.policyStores, Access: s.access, VerifyBy: s.verifier.VerifyBy, Metrics: s.metrics, Log: log,
-		Record: func(_ context.Context, e *decisionlog.Entry) error {
+		Record: func(_ context.Context, decided []decisionlog.Entry) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.recorded = append(s.recorded, *e)
+			s.recorded = append(s.recorded, decided...)
 			return nil
 		}})
 	if err != nil {

@@ -25,7 +25,7 @@ func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	if err := h.recorded(ctx, c, &view, &req, &resp); err != nil {
+	if err := h.recordOne(ctx, c, &view, &req, &resp); err != nil {
 		return nil, err
 	}
 	out := appendDecision(make([]byte, 0, 512), &resp)

@@ -1,8 +1,6 @@
 package decisionlog
 
 import (
-	"encoding/binary"
-	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -12,19 +10,32 @@ import (
 
 // counter counts decisions in a page shared with a file, which the kernel keeps when the process is
 // killed. Only a machine that stops can take counts back, and then the next process says "at least".
+//
+// Decisions that wait for the log are counted when they are written, since until then they were not given.
+// The page says what a write is about to add: whenever the process is killed, the lines that are there tell
+// how much of it was done.
 type counter struct {
-	page  []byte
-	value *atomic.Uint64
+	page   []byte
+	given  *atomic.Uint64 // decisions that did not wait
+	waited *atomic.Uint64 // decisions that did, and were written
+	before *atomic.Uint64 // of a write: what waited was
+	after  *atomic.Uint64 // what the log accounts for before those that wait
+	begun  *atomic.Uint64 // and how many of them it has; 0: there is no write under way
 	// sameBoot: the former process ran since the machine last started, or ended in good order.
 	sameBoot bool
 }
 
-// The page: the count, and a mark of the boot it was counted in.
+// The page: counts, and a mark of the boot they were counted in.
 const (
 	counterBytes = 128
+	givenAt      = 0
 	bootAt       = 8
 	bootBytes    = 36
 	cleanAt      = 64
+	waitedAt     = 72
+	afterAt      = 80
+	begunAt      = 88
+	beforeAt     = 96
 )
 
 func openCounter(dir string) (*counter, error) {
@@ -40,7 +51,10 @@ func openCounter(dir string) (*counter, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &counter{page: page, value: (*atomic.Uint64)(unsafe.Pointer(&page[0]))} //nolint:gosec // a page is aligned, and outlives its use
+	at := func(offset int) *atomic.Uint64 {
+		return (*atomic.Uint64)(unsafe.Pointer(&page[offset])) //nolint:gosec // a page is aligned, and outlives its use
+	}
+	c := &counter{page: page, given: at(givenAt), waited: at(waitedAt), before: at(beforeAt), after: at(afterAt), begun: at(begunAt)}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	boot = append(boot, make([]byte, bootBytes)...)[:bootBytes]
 	c.sameBoot = page[cleanAt] == 1 || boot[0] != 0 && string(page[bootAt:bootAt+bootBytes]) == string(boot)
@@ -49,20 +63,44 @@ func openCounter(dir string) (*counter, error) {
 	return c, nil
 }
 
-func (c *counter) add(n uint64) { c.value.Add(n) }
+func (c *counter) add(n uint64) { c.given.Add(n) }
 
-func (c *counter) get() uint64 { return c.value.Load() }
+// intend says that a write is about to add n decisions that wait, to a log that accounts for after.
+func (c *counter) intend(after, n uint64) {
+	c.begun.Store(0)
+	c.after.Store(after)
+	c.before.Store(c.waited.Load())
+	c.begun.Store(n)
+}
 
-// set is for a count that is behind the lines: the file was lost, or the machine stopped.
-func (c *counter) set(n uint64) { c.value.Store(n) }
+// done: the write that was intended has happened.
+func (c *counter) done() {
+	if n := c.begun.Load(); n > 0 {
+		c.waited.Store(c.before.Load() + n)
+		c.begun.Store(0) // a kill before it counts nothing twice: resume comes to the same sum
+	}
+}
+
+// resume is the count, given what the lines account for. A count that is behind them is set right: the file
+// was lost, or the machine stopped.
+func (c *counter) resume(seq uint64) uint64 {
+	if n := c.begun.Load(); n > 0 {
+		written := min(n, max(seq, c.after.Load())-c.after.Load())
+		c.waited.Store(c.before.Load() + written)
+		c.begun.Store(0)
+	}
+	if behind := c.given.Load() + c.waited.Load(); behind < seq {
+		c.given.Add(seq - behind)
+	}
+	return c.given.Load() + c.waited.Load()
+}
 
 func (c *counter) close() error {
 	if c == nil || c.page == nil {
 		return nil
 	}
 	c.page[cleanAt] = 1
-	binary.NativeEndian.PutUint64(c.page, c.value.Load())
 	page := c.page
-	c.page, c.value = nil, new(atomic.Uint64)
-	return errors.Join(syscall.Munmap(page))
+	c.page = nil
+	return syscall.Munmap(page)
 }

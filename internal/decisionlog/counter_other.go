@@ -16,6 +16,7 @@ import (
 type counter struct {
 	file     string
 	value    atomic.Uint64
+	begun    uint64 // the writer's
 	sameBoot bool
 }
 
@@ -34,9 +35,16 @@ func openCounter(dir string) (*counter, error) {
 
 func (c *counter) add(n uint64) { c.value.Add(n) }
 
-func (c *counter) get() uint64 { return c.value.Load() }
+// intend and done are for counts that outlive a kill; here nothing does.
+func (c *counter) intend(_, n uint64) { c.begun = n }
 
-func (c *counter) set(n uint64) { c.value.Store(n) }
+func (c *counter) done() { c.value.Add(c.begun) }
+
+// resume is the count, given what the lines account for.
+func (c *counter) resume(seq uint64) uint64 {
+	c.value.Store(max(c.value.Load(), seq))
+	return c.value.Load()
+}
 
 func (c *counter) close() error {
 	if c == nil {

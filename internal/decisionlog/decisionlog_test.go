@@ -60,7 +60,7 @@ func entry(store string, n int) *Entry {
 func record(t *testing.T, l *Log, store string, n int) {
 	t.Helper()
 	for i := range n {
-		must(t, l.Record(context.Background(), entry(store, i)))
+		must(t, l.Record(context.Background(), []Entry{*entry(store, i)}))
 	}
 }
 
@@ -135,8 +135,8 @@ func TestWhatIsRecordedIsFoundAndVerifies(t *testing.T) {
 		{"all", Filter{}, 12},
 		{"tenant", Filter{Tenant: "tenant-acme"}, 5},
 		{"policy store", Filter{PolicyStoreID: "globex"}, 7},
-		{"principal", Filter{Principal: `User::"of-acme"`}, 5},
-		{"resource", Filter{Resource: `Doc::"2"`}, 2},
+		{"principal", Filter{Principal: []string{`User::"of-acme"`, `User::"nobody"`}}, 5},
+		{"resource", Filter{Resource: []string{`Doc::"2"`}}, 2},
 		{"action", Filter{Action: `Action::"edit"`}, 0},
 		{"decision", Filter{Decision: "DENY"}, 0},
 		{"from", Filter{From: future}, 0},
@@ -332,7 +332,7 @@ func TestAFullQueueDropsAndCounts(t *testing.T) {
 	l.writer.mu.Lock() // the writer is held up
 	const decisions = 1000
 	for i := range decisions {
-		must(t, l.Record(t.Context(), entry("acme", i)))
+		must(t, l.Record(t.Context(), []Entry{*entry("acme", i)}))
 	}
 	l.writer.mu.Unlock()
 	must(t, l.Close())
@@ -340,52 +340,6 @@ func TestAFullQueueDropsAndCounts(t *testing.T) {
 	wantClean(t, r)
 	if r.Lost < decisions-20 || l.writer.seq != decisions {
 		t.Fatalf("lost %d, accounted for %d", r.Lost, l.writer.seq)
-	}
-}
-
-// A disk that takes nothing: with "drop" decisions go on, and what is lost is counted; with "wait" they are
-// refused. Both recover without a restart.
-func TestADiskThatTakesNothing(t *testing.T) {
-	for _, wait := range []bool{false, true} {
-		t.Run(fmt.Sprintf("wait=%v", wait), func(t *testing.T) {
-			dir := t.TempDir()
-			cfg := config(dir)
-			cfg.Wait = wait
-			l := open(t, cfg)
-			record(t, l, "acme", 1)
-			l.drain()
-			// Writing to a file opened for reading fails as a full disk does: with nothing written.
-			l.writer.mu.Lock()
-			good := l.writer.file
-			bad, err := os.Open(segmentPath(dir, 1))
-			must(t, err)
-			l.writer.file = bad
-			l.writer.mu.Unlock()
-			record(t, l, "acme", 1) // is in the queue before anybody knows
-			l.drain()
-			if !l.failing.Load() {
-				t.Fatal("nothing failed")
-			}
-			err = l.Record(t.Context(), entry("acme", 2))
-			if wait != (copse.KindOf(err) == copse.Unavailable) || !wait && err != nil {
-				t.Fatalf("while nothing can be written: %v", err)
-			}
-			l.drain()
-			l.writer.mu.Lock()
-			l.writer.file = good
-			l.writer.mu.Unlock()
-			must(t, bad.Close())
-			l.drain()
-			must(t, l.Record(t.Context(), entry("acme", 3)))
-			must(t, l.Close())
-			want := uint64(1)
-			if !wait {
-				want = 2
-			}
-			if r := verify(t, dir, ""); len(r.Problems) > 0 || r.Lost != want {
-				t.Fatalf("%+v, want %d lost", r, want)
-			}
-		})
 	}
 }
 
@@ -469,7 +423,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.Queue = 1 << 20
 	l := open(t, cfg)
-	e := entry("acme", 1)
+	e := []Entry{*entry("acme", 1)}
 	l.mu.Lock()
 	l.queue, l.spare = make([]Entry, 0, 10000), make([]Entry, 0, 10000)
 	l.mu.Unlock()

@@ -92,7 +92,7 @@ func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 	if err := l.note(event{Kind: kindErased, Time: now(), Segment: f.number, Lines: count, Numbers: hex.EncodeToString(numbers.Sum(nil))}); err != nil {
 		return err
 	}
-	erase := func(_ *Line, text []byte) []byte {
+	erase := func(text []byte) []byte {
 		line, its, err := lineOf(text, leaving)
 		if err != nil || !its {
 			return text

@@ -19,6 +19,8 @@ import (
 type Line struct {
 	Segment uint64 `json:"segment,omitzero"` // a head: the segment's number
 	After   string `json:"after,omitzero"`   // a head: the chain before its first line
+	// A head: when the segment was begun. Nobody signs it; it is for finding.
+	Began time.Time `json:"began,omitzero"`
 
 	N          uint64         `json:"n,omitzero"`   // of the line, from 1, in all segments
 	Seq        uint64         `json:"seq,omitzero"` // decisions accounted for so far, those lost included
@@ -101,24 +103,27 @@ func appendLine(out []byte, n, seq uint64, c [32]byte, salt [16]byte, entry []by
 
 // Decision is an entry as it is read back. The order of members is that of appendEntry.
 type Decision struct {
-	Kind          string              `json:"kind"` // "decision"
-	Time          time.Time           `json:"time"`
-	RequestID     string              `json:"requestId"`
-	Via           string              `json:"via"`
-	Key           string              `json:"key,omitzero"`
-	Tenant        copse.TenantID      `json:"tenant,omitzero"`
-	PolicyStoreID copse.PolicyStoreID `json:"policyStoreId"`
-	Incarnation   string              `json:"incarnation,omitzero"`
-	Revision      uint64              `json:"revision"`
-	Principal     string              `json:"principal"`
-	Action        string              `json:"action"`
-	Resource      string              `json:"resource"`
-	Decision      string              `json:"decision"`
-	Layer         string              `json:"layer"`
-	Determining   []string            `json:"determining"`
-	Errors        []string            `json:"errors"` // policies that could not be evaluated
-	OverBudget    bool                `json:"overBudget,omitzero"`
-	Micros        int64               `json:"micros"`
+	Kind                string              `json:"kind"` // "decision"
+	Time                time.Time           `json:"time"`
+	RequestID           string              `json:"requestId"`
+	Via                 string              `json:"via"`
+	Key                 string              `json:"key,omitzero"`
+	Tenant              copse.TenantID      `json:"tenant,omitzero"`
+	PolicyStoreID       copse.PolicyStoreID `json:"policyStoreId"`
+	Incarnation         string              `json:"incarnation,omitzero"`
+	Revision            uint64              `json:"revision"`
+	Principal           string              `json:"principal"`
+	Action              string              `json:"action"`
+	Resource            string              `json:"resource"`
+	Context             jsontext.Value      `json:"context,omitzero"` // what rules keep of it, as of the attributes
+	PrincipalAttributes jsontext.Value      `json:"principalAttributes,omitzero"`
+	ResourceAttributes  jsontext.Value      `json:"resourceAttributes,omitzero"`
+	Decision            string              `json:"decision"`
+	Layer               string              `json:"layer"`
+	Determining         []string            `json:"determining"`
+	Errors              []string            `json:"errors"` // policies that could not be evaluated
+	OverBudget          bool                `json:"overBudget,omitzero"`
+	Micros              int64               `json:"micros"`
 }
 
 // event is an entry of the log's own.
@@ -169,6 +174,14 @@ func appendEntry(out []byte, e *Entry) []byte {
 	uid("principal", e.Principal)
 	uid("action", e.Action)
 	uid("resource", e.Resource)
+	for _, part := range [...]struct {
+		name string
+		text []byte
+	}{{"context", e.Context}, {"principalAttributes", e.PrincipalAttributes}, {"resourceAttributes", e.ResourceAttributes}} {
+		if len(part.text) > 0 {
+			out = append(append(append(append(out, `,"`...), part.name...), `":`...), part.text...)
+		}
+	}
 	out = append(append(append(out, `,"decision":"`...), e.Response.Decision.String()...), `","layer":"tenant","determining":[`...)
 	for i := range e.Response.Determining {
 		if i > 0 {

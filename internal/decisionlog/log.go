@@ -2,8 +2,9 @@
 // which policy store at which revision, and what was answered.
 //
 // The path of a decision only hands a small struct to a queue; a writer takes what has gathered, at most
-// [drainEvery] later. What does not fit is counted and not written, or, when the log is told to wait, the
-// decision is refused: an answer that must not be given without a record is not given.
+// [drainEvery] later. What does not fit is counted and not written. An entry that says Wait is on disk when
+// Record returns, together with all others that came meanwhile: one sync for many. If it can't be, Record
+// says so, and the decision is not given.
 //
 // The counter of what was lost is true whatever happens to the process. Every decision is counted in a
 // page of memory that is also a file, which outlives a kill; every line carries how many decisions the log
@@ -44,27 +45,30 @@ type Entry struct {
 	Incarnation   copse.Incarnation
 
 	Principal, Action, Resource types.EntityUID
+	// What rules keep of the request: JSON objects, or nil.
+	Context, PrincipalAttributes, ResourceAttributes []byte
 
 	Response copse.Response
 	Latency  time.Duration
+
+	// Wait: the decision must not be given before its line is on disk.
+	Wait bool
+	// Request is for whoever applies the rules, before Record; the log keeps nothing of it.
+	Request *copse.Request
 }
 
 // Config is what a Log is made of. The zero values of numbers and durations are the defaults.
 type Config struct {
 	Dir string
 	// Key signs. KeyID names its public half for those who verify.
-	Key   ed25519.PrivateKey
-	KeyID string
-	Keys  map[string]ed25519.PublicKey // of all that ever signed, for those who verify
-	// Wait has a decision wait for its place in the queue, and refuses it when there is none in time or
-	// the disk does not take lines. Without it such decisions are given, and counted as lost.
-	Wait bool
-
-	SegmentBytes int64         // a segment is closed when it is larger
-	SegmentAge   time.Duration // or older
-	RetainBytes  int64         // the oldest closed segments go when all are larger than this together
-	RetainAge    time.Duration // or when they were closed longer ago
-	Queue        int           // decisions that may wait to be written
+	Key          ed25519.PrivateKey
+	KeyID        string
+	Keys         map[string]ed25519.PublicKey // of all that ever signed, for those who verify
+	SegmentBytes int64                        // a segment is closed when it is larger
+	SegmentAge   time.Duration                // or older
+	RetainBytes  int64                        // the oldest closed segments go when all are larger than this together
+	RetainAge    time.Duration                // or when they were closed longer ago
+	Queue        int                          // decisions that may stand in a queue, of each kind
 
 	// Export is given every line's entry as it is written, JSON without the newline. It must not block.
 	Export  func(entry []byte)
@@ -83,7 +87,7 @@ const (
 	drainEvery    = 50 * time.Millisecond
 	syncEvery     = time.Second // what a power cut can take
 	maintainEvery = 5 * time.Second
-	recordTimeout = time.Second // the longest wait for a place
+	recordTimeout = 5 * time.Second // the longest wait for the disk
 )
 
 // Why decisions were lost.
@@ -101,13 +105,14 @@ type Log struct {
 	log     *slog.Logger
 	counter *counter
 
-	mu     sync.Mutex // of the queue
-	queue  []Entry
-	spare  []Entry
-	missed uint64        // dropped since the writer last looked
-	space  chan struct{} // closed when the queue was taken
-	half   chan struct{} // wakes the writer early
-	ended  bool
+	mu      sync.Mutex // of the queues; writer.mu comes before it
+	queue   []Entry
+	spare   []Entry
+	missed  uint64 // dropped since the writer last looked
+	waiting []*waiting
+	waits   int           // entries in waiting
+	wake    chan struct{} // has the writer look before its time
+	ended   bool
 
 	failing atomic.Bool // the disk does not take lines
 	gone    sync.Map    // policy stores that were erased, and when: their late decisions leave no line
@@ -116,6 +121,7 @@ type Log struct {
 	writer writer
 
 	lost    *prometheus.CounterVec
+	refused *prometheus.CounterVec
 	written prometheus.Counter
 
 	stop chan struct{}
@@ -135,17 +141,22 @@ func Open(cfg Config) (*Log, error) {
 	cfg.Queue = cmp.Or(cfg.Queue, DefaultQueue)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	l := &Log{
-		cfg: cfg, log: cfg.Log, space: make(chan struct{}), half: make(chan struct{}, 1), stop: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_decision_log_lost_total",
 			Help: "Decisions that have no line in the decision log, by reason."}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_decision_log_refused_total",
+			Help: "Decisions that were not given because they could not be logged, by reason."}, []string{"reason"}),
 		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_decision_log_lines_total",
 			Help: "Decisions written to the decision log."}),
 	}
 	for _, reason := range []string{lostQueue, lostDisk, lostCrash} {
 		l.lost.WithLabelValues(reason) // an alert can only watch what is there before anything is lost
 	}
+	for _, reason := range []string{refusedQueue, refusedDisk, refusedSlow} {
+		l.refused.WithLabelValues(reason)
+	}
 	if cfg.Metrics != nil {
-		if err := errors.Join(cfg.Metrics.Register(l.lost), cfg.Metrics.Register(l.written)); err != nil {
+		if err := errors.Join(cfg.Metrics.Register(l.lost), cfg.Metrics.Register(l.refused), cfg.Metrics.Register(l.written)); err != nil {
 			return nil, err
 		}
 	}
@@ -174,81 +185,42 @@ func (l *Log) Close() error {
 	return errors.Join(l.writer.close(), l.counter.close())
 }
 
-// Record takes a decision before it is answered. An error means that the decision must not be given:
-// the log is told to wait, and can't take it.
-func (l *Log) Record(ctx context.Context, e *Entry) error {
-	if l == nil {
+// Record takes decisions before they are answered. An error means that they must not be given: one of them
+// says Wait, and they can't all be put on disk.
+func (l *Log) Record(ctx context.Context, entries []Entry) error {
+	if l == nil || len(entries) == 0 {
 		return nil
 	}
-	if l.cfg.Wait {
-		return l.recordOrRefuse(ctx, e)
+	for i := range entries {
+		if entries[i].Wait {
+			return l.recordDurably(ctx, entries)
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
 		return nil // nothing is served any more
 	}
-	l.counter.add(1)
-	if len(l.queue) >= l.cfg.Queue {
-		l.missed++
-		return nil
+	l.counter.add(uint64(len(entries)))
+	for i := range entries {
+		if len(l.queue) >= l.cfg.Queue {
+			l.missed++
+			continue
+		}
+		l.queue = append(l.queue, entries[i])
+		l.queue[len(l.queue)-1].Request = nil
+		if len(l.queue) == l.cfg.Queue/2 {
+			l.wakeUp()
+		}
 	}
-	l.enqueue(e)
 	return nil
 }
 
-// enqueue is called with mu held.
-func (l *Log) enqueue(e *Entry) {
-	l.queue = append(l.queue, *e)
-	if len(l.queue) == l.cfg.Queue/2 {
-		select {
-		case l.half <- struct{}{}:
-		default:
-		}
+func (l *Log) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
-}
-
-func (l *Log) recordOrRefuse(ctx context.Context, e *Entry) error {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
-	for {
-		if l.failing.Load() {
-			return unavailable(errors.New("the disk does not take lines"))
-		}
-		l.mu.Lock()
-		if l.ended {
-			l.mu.Unlock()
-			return unavailable(errors.New("the log is closed"))
-		}
-		if len(l.queue) < l.cfg.Queue {
-			l.counter.add(1)
-			l.enqueue(e)
-			l.mu.Unlock()
-			return nil
-		}
-		space := l.space
-		l.mu.Unlock()
-		select {
-		case <-space:
-		case <-ctx.Done():
-			return unavailable(ctx.Err())
-		}
-	}
-}
-
-func unavailable(err error) error {
-	return &copse.Error{Kind: copse.Unavailable, Detail: "the decision can't be recorded now, and must not be given without a record; try again", Err: err}
-}
-
-// take empties the queue.
-func (l *Log) take() (entries []Entry, missed uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	entries, missed = l.queue, l.missed
-	l.queue, l.missed, l.spare = l.spare[:0], 0, nil
-	close(l.space)
-	l.space = make(chan struct{})
-	return entries, missed
 }
 
 // giveBack keeps the memory of what take handed out, without what it points to.
@@ -272,7 +244,7 @@ func (l *Log) write() {
 			return
 		case <-drain.C:
 			l.drain()
-		case <-l.half:
+		case <-l.wake:
 			l.drain()
 		case <-sync.C:
 			l.drain()
@@ -283,27 +255,30 @@ func (l *Log) write() {
 
 // drain writes what is queued. Nothing it could not write is kept: the next attempt says how much it was.
 func (l *Log) drain() {
-	entries, missed := l.take()
-	l.writer.mu.Lock()
-	defer l.writer.mu.Unlock()
-	defer l.giveBack(entries)
 	w := &l.writer
-	if missed > 0 {
-		l.lost.WithLabelValues(lostQueue).Add(float64(missed))
-		w.owe(lostQueue, missed)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := l.take() // with the writer held: what was handed over before a drain is written when it returns
+	defer l.giveBack(t.entries)
+	if t.missed > 0 {
+		l.lost.WithLabelValues(lostQueue).Add(float64(t.missed))
+		w.owe(lostQueue, t.missed)
 	}
-	if len(entries) == 0 && len(w.owed) == 0 {
+	durable := t.claim(l)
+	if len(t.entries) == 0 && len(durable) == 0 && len(w.owed) == 0 {
 		return
 	}
-	if err := w.batch(l, entries); err != nil {
+	late, err := w.batch(l, durable, t.entries)
+	t.answer(err)
+	if err != nil {
 		if !l.failing.Swap(true) {
-			l.log.Error("the decision log can't be written; decisions that need no record go on, and are counted", "error", err)
+			l.log.Error("the decision log can't be written; decisions that need no record go on, and are counted, the others are refused", "error", err)
 		}
-		l.lost.WithLabelValues(lostDisk).Add(float64(len(entries)))
-		w.owe(lostDisk, uint64(len(entries)))
+		l.lost.WithLabelValues(lostDisk).Add(float64(len(t.entries)))
+		w.owe(lostDisk, uint64(len(t.entries)))
 		return
 	}
-	l.written.Add(float64(len(entries)))
+	l.written.Add(float64(uint64(len(t.entries)+len(durable)) - late))
 	if l.failing.Swap(false) {
 		l.log.Info("the decision log is written again")
 	}

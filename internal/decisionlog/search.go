@@ -21,11 +21,12 @@ type Filter struct {
 	// May is asked about every decision: what a caller's key covers.
 	May func(id copse.PolicyStoreID, tenant copse.TenantID) bool
 
-	Tenant                                copse.TenantID
-	PolicyStoreID                         copse.PolicyStoreID
-	Principal, Action, Resource, Decision string // in full, as the lines have them
-	From, To                              time.Time
-	After                                 uint64 // lines with greater numbers only
+	Tenant              copse.TenantID
+	PolicyStoreID       copse.PolicyStoreID
+	Principal, Resource []string // any of these, in full, as the lines have them
+	Action, Decision    string
+	From, To            time.Time
+	After               uint64 // lines with greater numbers only
 }
 
 // Found is a decision and the number of its line.
@@ -110,23 +111,17 @@ func (f segmentFile) endsBefore(t time.Time) bool {
 // in searches a segment, for no more than can be in the answer.
 func (f *Filter) in(ctx context.Context, file segmentFile, limit int) (found []Found, err error) {
 	// Reading JSON costs the most: what can't match is passed over by its bytes.
-	var marks [][]byte
-	for _, value := range []string{string(f.Tenant), string(f.PolicyStoreID), f.Principal, f.Action, f.Resource} {
-		if value != "" {
-			quoted, err := json.Marshal(value)
-			if err != nil {
-				return nil, copse.Errorf(copse.Invalid, "the filter %q is not UTF-8", value)
-			}
-			marks = append(marks, quoted)
-		}
+	marks, err := f.marks()
+	if err != nil {
+		return nil, err
 	}
 	lines := 0
 	_, err = file.eachLine(func(text []byte, _ int64) error {
 		if lines++; lines%1000 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		for _, mark := range marks {
-			if !bytes.Contains(text, mark) {
+		for _, any := range marks {
+			if !slices.ContainsFunc(any, func(mark []byte) bool { return bytes.Contains(text, mark) }) {
 				return nil
 			}
 		}
@@ -159,12 +154,34 @@ func (f *Filter) in(ctx context.Context, file segmentFile, limit int) (found []F
 	return found, err
 }
 
+// marks are what a line must have of each group to be worth reading.
+func (f *Filter) marks() (groups [][][]byte, err error) {
+	for _, any := range [][]string{{string(f.Tenant)}, {string(f.PolicyStoreID)}, f.Principal, {f.Action}, f.Resource} {
+		var marks [][]byte
+		for _, value := range any {
+			if value == "" {
+				continue
+			}
+			quoted, err := json.Marshal(value)
+			if err != nil {
+				return nil, copse.Errorf(copse.Invalid, "the filter %q is not UTF-8", value)
+			}
+			marks = append(marks, quoted)
+		}
+		if len(marks) > 0 {
+			groups = append(groups, marks)
+		}
+	}
+	return groups, nil
+}
+
 var errEnough = errors.New("enough")
 
 func (f *Filter) takes(d *Decision) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
+	any := func(want []string, got string) bool { return len(want) == 0 || slices.Contains(want, got) }
 	return f.May(d.PolicyStoreID, d.Tenant) &&
 		is(string(f.Tenant), string(d.Tenant)) && is(string(f.PolicyStoreID), string(d.PolicyStoreID)) &&
-		is(f.Principal, d.Principal) && is(f.Action, d.Action) && is(f.Resource, d.Resource) && is(f.Decision, d.Decision) &&
+		any(f.Principal, d.Principal) && is(f.Action, d.Action) && any(f.Resource, d.Resource) && is(f.Decision, d.Decision) &&
 		(f.From.IsZero() || !d.Time.Before(f.From)) && (f.To.IsZero() || d.Time.Before(f.To))
 }

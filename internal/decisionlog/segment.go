@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/rand"
 	"encoding/hex"
@@ -127,7 +128,11 @@ type writer struct {
 	file *os.File // nil: the next batch begins a segment
 	position
 	opened time.Time
-	dirty  bool // there are lines after the last seal
+	dirty  bool      // there are lines after the last seal
+	torn   bool      // there may be more in the file than its size says
+	unsure bool      // a sync failed: the kernel may have given up on what was written before it
+	tried  time.Time // when that was last to be made good
+	closed bool
 	owed   []event
 	buffer []byte
 	entry  []byte
@@ -149,24 +154,28 @@ func (w *writer) owe(reason string, count uint64) {
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// batch appends what is owed and the entries, all or nothing.
-func (w *writer) batch(l *Log, entries []Entry) error {
+// batch appends what is owed, the entries that are to be on disk when it returns, and the others: all or
+// nothing. late of the others are of policy stores that are gone.
+func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error) {
 	if err := w.begin(l); err != nil {
-		return err
+		return 0, err
 	}
 	to := w.position
 	w.buffer = w.buffer[:0]
 	for i := range w.owed {
-		text, err := json.Marshal(&w.owed[i])
-		if err != nil {
-			return err
-		}
 		if w.owed[i].Kind == kindLost {
 			to.seq += w.owed[i].Count
 		}
-		w.appendNumbered(&to, text)
+		if err := w.appendEvent(&to, &w.owed[i]); err != nil {
+			return 0, err
+		}
 	}
-	var late uint64
+	before := to.seq
+	for i := range durable {
+		to.seq++
+		w.entry = appendEntry(w.entry[:0], &durable[i])
+		w.appendNumbered(&to, w.entry)
+	}
 	for i := range entries {
 		if _, gone := l.gone.Load(entries[i].PolicyStoreID); gone {
 			late++
@@ -178,26 +187,23 @@ func (w *writer) batch(l *Log, entries []Entry) error {
 	}
 	if late > 0 {
 		// They were decided while their tenant left, and nothing of him is written after that.
-		text, err := json.Marshal(event{Kind: kindLost, Time: now(), Reason: lostErased, Count: late})
-		if err != nil {
-			return err
-		}
 		to.seq += late
-		w.appendNumbered(&to, text)
+		if err := w.appendEvent(&to, &event{Kind: kindLost, Time: now(), Reason: lostErased, Count: late}); err != nil {
+			return 0, err
+		}
 	}
-	if err := w.append(w.buffer); err != nil {
-		return err
+	l.counter.intend(before, uint64(len(durable)))
+	if err := w.put(w.buffer, len(durable) > 0); err != nil {
+		if !w.torn {
+			l.counter.intend(0, 0)
+		}
+		return 0, err
 	}
+	l.counter.done()
 	to.size = w.size
 	w.position, w.dirty, w.owed = to, true, nil
-	if l.cfg.Export != nil {
-		for i := range entries {
-			if _, gone := l.gone.Load(entries[i].PolicyStoreID); !gone {
-				w.entry = appendEntry(w.entry[:0], &entries[i])
-				l.cfg.Export(w.entry)
-			}
-		}
-	}
+	w.export(l, durable)
+	w.export(l, entries)
 	if cap(w.buffer) > 4<<20 {
 		w.buffer = nil
 	}
@@ -206,7 +212,27 @@ func (w *writer) batch(l *Log, entries []Entry) error {
 			l.log.Error("a segment of the decision log can't be closed", "error", err)
 		}
 	}
-	return nil
+	return late, nil
+}
+
+func (w *writer) export(l *Log, entries []Entry) {
+	if l.cfg.Export == nil {
+		return
+	}
+	for i := range entries {
+		if _, gone := l.gone.Load(entries[i].PolicyStoreID); !gone {
+			w.entry = appendEntry(w.entry[:0], &entries[i])
+			l.cfg.Export(w.entry)
+		}
+	}
+}
+
+func (w *writer) appendEvent(to *position, e *event) error {
+	text, err := json.Marshal(e)
+	if err == nil {
+		w.appendNumbered(to, text)
+	}
+	return err
 }
 
 func (w *writer) appendNumbered(to *position, entry []byte) {
@@ -218,20 +244,65 @@ func (w *writer) appendNumbered(to *position, entry []byte) {
 	w.buffer = append(appendLine(w.buffer, to.n, to.seq, c, salt, entry), '\n')
 }
 
-// append writes whole lines, or leaves the file as it was.
-func (w *writer) append(lines []byte) error {
-	if len(lines) == 0 {
-		return nil
+// put appends whole lines, on disk if durable says so, or leaves the file as it was.
+func (w *writer) put(lines []byte, durable bool) error {
+	if err := w.mend(); err != nil {
+		return err
 	}
-	if _, err := w.file.Write(lines); err != nil {
-		return errors.Join(err, w.file.Truncate(w.size))
+	_, err := w.file.Write(lines)
+	if err == nil && durable {
+		err = w.file.Sync()
+		w.unsure = err != nil
+	}
+	if err != nil {
+		w.torn = true
+		return errors.Join(err, w.cut())
 	}
 	w.size += int64(len(lines))
 	return nil
 }
 
+// cut takes away what a failed put left.
+func (w *writer) cut() error {
+	if !w.torn {
+		return nil
+	}
+	err := w.file.Truncate(w.size)
+	w.torn = err != nil
+	return err
+}
+
+// mend makes good what failed before. After a failed sync the lines are written anew, into another file:
+// a second sync of the first would say that all is well, whatever became of it.
+func (w *writer) mend() error {
+	if err := w.cut(); err != nil || !w.unsure {
+		return err
+	}
+	if time.Since(w.tried) < syncEvery { // it reads and writes all that is in the file
+		return errors.New("a sync of the file failed, and it was not possible to write it anew")
+	}
+	w.tried = time.Now()
+	path := w.file.Name()
+	if err := rewrite(segmentFile{w.segment, path}, path, func(text []byte) []byte { return text }); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	if info, err := file.Stat(); err != nil || info.Size() != w.size {
+		return errors.Join(err, file.Close(), fmt.Errorf("%s can't be read back as it was written", path))
+	}
+	_ = w.file.Close()
+	w.file, w.unsure = file, false
+	return nil
+}
+
 // begin makes the next segment when there is none.
 func (w *writer) begin(l *Log) error {
+	if w.closed {
+		return errors.New("the log is closed")
+	}
 	if w.file != nil {
 		return nil
 	}
@@ -240,7 +311,7 @@ func (w *writer) begin(l *Log) error {
 	if err != nil {
 		return err
 	}
-	head, err := json.Marshal(Line{Segment: w.segment + 1, After: hex.EncodeToString(w.chain[:])})
+	head, err := json.Marshal(Line{Segment: w.segment + 1, After: hex.EncodeToString(w.chain[:]), Began: now()})
 	if err == nil {
 		_, err = file.Write(append(head, '\n'))
 	}
@@ -250,7 +321,7 @@ func (w *writer) begin(l *Log) error {
 	if err != nil {
 		return errors.Join(err, file.Close(), os.Remove(path))
 	}
-	w.file, w.opened, w.size = file, time.Now(), int64(len(head)+1)
+	w.file, w.opened, w.size, w.torn, w.unsure = file, time.Now(), int64(len(head)+1), false, false
 	w.segment++
 	return nil
 }
@@ -266,10 +337,7 @@ func (w *writer) seal(l *Log, closed bool) error {
 	if err != nil {
 		return err
 	}
-	if err := w.append(append(text, '\n')); err != nil {
-		return err
-	}
-	if err := w.file.Sync(); err != nil {
+	if err := w.put(append(text, '\n'), true); err != nil {
 		return err
 	}
 	w.dirty = false
@@ -283,6 +351,7 @@ func (w *writer) seal(l *Log, closed bool) error {
 func (w *writer) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closed = true
 	if w.file == nil {
 		return nil
 	}
@@ -310,12 +379,21 @@ func (l *Log) recover() error {
 	if l.counter, err = openCounter(l.cfg.Dir); err != nil {
 		return copse.Errorf(copse.Invalid, "decision log: %w", err)
 	}
-	if len(files) > 0 {
-		if err := w.resume(files[len(files)-1]); err != nil {
-			return errors.Join(copse.Errorf(copse.Invalid, "decision log: %s: %w; move the directory away to begin a new log", files[len(files)-1].path, err), l.counter.close())
+	for len(files) > 0 {
+		last := files[len(files)-1]
+		whole, err := w.resume(last)
+		if err == nil && !whole { // the process ended before the first line: what came before is in the segment before
+			err = os.Remove(last.path)
+			files = files[:len(files)-1]
+		}
+		if err != nil {
+			return errors.Join(copse.Errorf(copse.Invalid, "decision log: %s: %w; move the directory away to begin a new log", last.path, err), l.counter.close())
+		}
+		if whole {
+			break
 		}
 	}
-	counted := l.counter.get()
+	counted := l.counter.resume(w.seq)
 	switch {
 	case counted > w.seq:
 		l.lost.WithLabelValues(lostCrash).Add(float64(counted - w.seq))
@@ -323,20 +401,36 @@ func (l *Log) recover() error {
 	case !l.counter.sameBoot && len(files) > 0:
 		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: lostCrash, AtLeast: true})
 	}
-	l.counter.set(max(counted, w.seq))
 	return nil
 }
 
-// resume takes the position from the last segment, and goes on in it if it is not closed.
-func (w *writer) resume(f segmentFile) error {
+var sealMark = []byte(`{"seal":`)
+
+// resume takes the position from the last segment, and goes on in it if it is not closed. It is not whole
+// without a line after its head. Only the end is read as JSON: a seal says all that is before it.
+func (w *writer) resume(f segmentFile) (whole bool, err error) {
+	sealed := int64(0)
+	_, err = f.eachLine(func(text []byte, at int64) error {
+		if bytes.HasPrefix(text, sealMark) {
+			sealed = at
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
 	closed, good := false, int64(0)
-	w.segment = f.number
-	_, err := f.eachLine(func(text []byte, at int64) error {
+	w.segment, w.dirty = f.number, false
+	_, err = f.eachLine(func(text []byte, at int64) error {
+		if at < sealed {
+			return nil
+		}
 		var line Line
 		if err := json.Unmarshal(text, &line); err != nil {
 			return fmt.Errorf("byte %d: %w", at, err)
 		}
 		good = at + int64(len(text)) + 1
+		whole = whole || line.Seal != nil || line.N > 0
 		switch {
 		case line.Seal != nil:
 			closed, w.dirty = line.Seal.Closed, false
@@ -353,14 +447,14 @@ func (w *writer) resume(f segmentFile) error {
 		}
 		return readHash(&w.chain, line.After)
 	})
-	if err != nil || closed {
-		return err
+	if err != nil || closed || !whole {
+		return whole, err
 	}
 	if w.file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
-		return err
+		return true, err
 	}
 	w.size, w.opened = good, time.Now()
-	return w.file.Truncate(good)
+	return true, w.file.Truncate(good)
 }
 
 func readHash(into *[32]byte, text string) error {
@@ -416,7 +510,7 @@ func (l *Log) tidy() error {
 			continue
 		}
 		compressed := strings.TrimSuffix(f.path, plainSuffix) + gzipSuffix
-		if err := rewrite(f, compressed, func(_ *Line, text []byte) []byte { return text }); err != nil {
+		if err := rewrite(f, compressed, func(text []byte) []byte { return text }); err != nil {
 			return err
 		}
 		if err := os.Remove(f.path); err != nil {
@@ -471,16 +565,15 @@ func (l *Log) note(e event) error {
 	defer w.mu.Unlock()
 	owed := len(w.owed)
 	w.owed = append(w.owed, e)
-	if err := w.batch(l, nil); err != nil {
+	if _, err := w.batch(l, nil, nil); err != nil {
 		w.owed = w.owed[:owed]
 		return err
 	}
 	return w.seal(l, false)
 }
 
-// rewrite replaces a segment by one with other lines, durably and at once. change may return nil to keep
-// what Line says is erased.
-func rewrite(f segmentFile, to string, change func(*Line, []byte) []byte) (err error) {
+// rewrite replaces a segment by one with other lines, durably and at once.
+func rewrite(f segmentFile, to string, change func(line []byte) []byte) (err error) {
 	temp := to + ".tmp"
 	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -499,8 +592,10 @@ func rewrite(f segmentFile, to string, change func(*Line, []byte) []byte) (err e
 		target = zipped
 	}
 	_, err = f.eachLine(func(text []byte, _ int64) error {
-		var line Line
-		_, err := target.Write(append(change(&line, text), '\n'))
+		if _, err := target.Write(change(text)); err != nil {
+			return err
+		}
+		_, err := target.Write([]byte{'\n'})
 		return err
 	})
 	if zipped != nil && err == nil {

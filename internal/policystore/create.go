@@ -26,7 +26,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	at := now()
 	out := PolicyStore{
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
-		Settings: in.Settings, Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies),
+		Settings: in.Settings, Logging: s.newLogging(), Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies),
 		CreatedAt: at, UpdatedAt: at,
 	}
 	out.Plan = cmp.Or(in.Plan, s.defaultPlan)
@@ -58,7 +58,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	if err != nil {
 		return fromStorage(err, out.ID)
 	}
-	writes, err := s.firstContents(in, plan.Quotas, out.CreatedAt)
+	writes, err := s.firstContents(in, plan.Quotas, out)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func denied(what string) error {
 }
 
 // firstContents validates what the policy store starts with, and turns it into the first commit.
-func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]storage.Write, error) {
+func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) ([]storage.Write, error) {
 	if err := validateSettings(in.Settings); err != nil {
 		return nil, err
 	}
@@ -113,8 +113,8 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 	}
 	settings := settingsBody{
 		V: bodyVersion, Validation: in.Settings.Validation, CheckRequests: in.Settings.CheckRequests,
-		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, Encryption: in.Encryption,
-		CreatedAt: at, UpdatedAt: at,
+		ForbidErrorsDeny: in.Settings.ForbidErrorsDeny, Description: in.Description, Logging: out.Logging.stored(), Encryption: in.Encryption,
+		CreatedAt: out.CreatedAt, UpdatedAt: out.CreatedAt,
 	}
 	var schema *engine.Schema
 	if in.Schema != nil {
@@ -123,7 +123,7 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, at time.Time) ([]st
 		}
 	}
 	m := newMerge(&contents{ledger: ledger{settings: settings, quotas: q}}, contentsIn, drafts, schema)
-	m.at = at
+	m.at = out.CreatedAt
 	if err := m.write(settingsKey, &settings, storage.Absent()); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type compiled struct {
 	schemaVersion uint64
 	forbids       map[copse.PolicyID]struct{}
 	source        *copse.IdentitySource // nil: none
+	logging       *logging
 	// turn is for decisions that cost much.
 	turn  *turn
 	tally atomic.Pointer[tally] // nil: nothing was decided yet
@@ -31,7 +32,7 @@ type compiled struct {
 }
 
 func (e *compiled) weight() int64 {
-	w := int64(512) + 64*int64(len(e.forbids))
+	w := int64(512) + 64*int64(len(e.forbids)) + e.logging.weight()
 	if e.source != nil {
 		w += identitySourceWeight(e.source)
 	}
@@ -66,6 +67,7 @@ func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, for
 		return nil, err
 	}
 	e := &compiled{incarnation: r.incarnation, revision: loaded.revision, forbids: make(map[copse.PolicyID]struct{})}
+	e.logging = s.compileLogging(loaded.settings.logging(), r.incarnation)
 	if len(loaded.identity) > 0 {
 		e.source = loaded.identity[0]
 	}

@@ -66,9 +66,19 @@ type settingsBody struct {
 	CheckRequests    bool                 `json:"checkRequests"`
 	ForbidErrorsDeny bool                 `json:"forbidErrorsDeny"`
 	Description      string               `json:"description,omitzero"`
+	Logging          *Logging             `json:"logging,omitzero"`
 	Encryption       *Encryption          `json:"encryption,omitzero"` // never changes
 	CreatedAt        time.Time            `json:"createdAt"`
 	UpdatedAt        time.Time            `json:"updatedAt"`
+}
+
+// logging is what holds for the decision log.
+func (b *settingsBody) logging() Logging {
+	l := Logging{Full: LogDrop}
+	if b.Logging != nil {
+		l = *b.Logging
+	}
+	return l
 }
 
 func (b *settingsBody) settings() copse.Settings {

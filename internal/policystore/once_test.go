@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -111,7 +112,7 @@ func TestClientTokenMakesAPolicyStoreOnce(t *testing.T) {
 		s := newService(t, b)
 		in := policystore.NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationOff}, Description: "one", ClientToken: "t"}
 		first := create(t, s, in)
-		if again := create(t, s, in); again != first {
+		if again := create(t, s, in); !reflect.DeepEqual(again, first) {
 			t.Errorf("got %+v, first %+v", again, first)
 		}
 		in.Description = "another"

@@ -170,7 +170,7 @@ func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (
 		return PolicyStore{}, notFound(id)
 	}
 	return PolicyStore{
-		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(),
+		ID: id, Tenant: r.tenant, Incarnation: r.incarnation, Settings: sum.settings.settings(), Logging: sum.settings.logging(),
 		Description: sum.settings.Description, Plan: cmp.Or(r.plan, PlanDefault), Protected: r.protected, Encryption: sum.settings.Encryption,
 		Revision: sum.revision, Policies: sum.policies, Templates: sum.templates,
 		CreatedAt: r.createdAt, UpdatedAt: sum.settings.UpdatedAt,

@@ -18,6 +18,7 @@ package policystore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"slices"
@@ -39,6 +40,10 @@ type Config struct {
 	MaxWeight   int64  // what one policy store may weigh compiled; 0 = copse.MaxPolicyStoreWeight
 	DefaultPlan string // of new policy stores; empty: PlanUnmetered
 	NoRates     bool   // the rates of all plans are left aside
+	// LogFull is of new policy stores; empty: LogDrop. LogKey makes hashes for the decision log: whoever has it can
+	// tell what was hashed, so it is secret, and kept.
+	LogFull LogFull
+	LogKey  []byte
 	// CheckIssuerURL refuses issuers of identity sources that this server would not fetch keys from.
 	// nil: all but https.
 	CheckIssuerURL func(url string) error
@@ -63,6 +68,8 @@ type Service struct {
 	directory      copse.Incarnation // of the directory partition
 	maxWeight      int64
 	defaultPlan    string
+	logFull        LogFull
+	logKey         []byte
 	noRates        bool
 	checkIssuerURL func(url string) error
 	sourceChanged  func(id copse.PolicyStoreID)
@@ -109,6 +116,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		backend: cfg.Backend, directory: directory, maxWeight: cfg.MaxWeight, noRates: cfg.NoRates, log: cfg.Log,
+		logFull: cfg.LogFull, logKey: cfg.LogKey,
 		checkIssuerURL: cfg.CheckIssuerURL, sourceChanged: cfg.SourceChanged, hideElsewhere: cfg.HideElsewhere, eraseElsewhere: cfg.EraseElsewhere, checkSteps: engine.MaxCheckSteps,
 		turns: newTurns(), desks: desks{open: make(map[copse.PolicyStoreID]*desk)},
 	}
@@ -117,6 +125,10 @@ func New(cfg Config) (*Service, error) {
 	}
 	if s.checkIssuerURL == nil {
 		s.checkIssuerURL = requireHTTPS
+	}
+	if len(s.logKey) == 0 {
+		s.logKey = make([]byte, 32)
+		_, _ = rand.Read(s.logKey) // hashes then mean nothing after this process
 	}
 	if s.hideElsewhere == nil || s.eraseElsewhere == nil {
 		s.hideElsewhere = func(copse.PolicyStoreID) {}

@@ -15,6 +15,7 @@ type PolicyStore struct {
 	Tenant      copse.TenantID // empty: the operator's own
 	Incarnation copse.Incarnation
 	Settings    copse.Settings
+	Logging     Logging // of its decisions
 	Description string
 	Plan        string
 	Protected   bool        // from deletion

@@ -21,6 +21,7 @@ type Update struct {
 	Description        *string
 	DeletionProtection *bool
 	Plan               *string
+	Logging            *LoggingUpdate
 }
 
 // Update changes settings, description, deletion protection and plan. Stored policies are not checked
@@ -99,6 +100,11 @@ func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.
 		set(&body.CheckRequests, u.CheckRequests)
 		set(&body.ForbidErrorsDeny, u.ForbidErrorsDeny)
 		set(&body.Description, u.Description)
+		if u.Logging != nil {
+			if body.Logging, err = u.Logging.apply(body.logging()); err != nil {
+				return change{}, err
+			}
+		}
 		weight, err := s.weighUnder(ctx, id, l, body.settings())
 		if err != nil {
 			return change{}, err

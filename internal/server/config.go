@@ -115,8 +115,9 @@ type Config struct {
 
 	// DecisionLog keeps a line for every decision in DataDir/decisions.
 	DecisionLog bool
-	// DecisionLogFull is what happens to a decision that the log can't take: "drop" gives it, and counts
-	// it as lost; "wait" has it wait a second at most, and then refuses it.
+	// DecisionLogFull is what new policy stores have as what happens to a decision that the log can't take:
+	// "drop" gives it, and counts it as lost; "wait" gives none before it is on disk, and refuses it if that
+	// can't be.
 	DecisionLogFull string
 	// DecisionLogSegmentBytes and DecisionLogSegmentAge: a file that is larger or older is closed, signed
 	// and compressed.
@@ -186,7 +187,7 @@ func DefaultConfig() Config {
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
 		DecisionLog:        true,
-		DecisionLogFull:    fullDrop,
+		DecisionLogFull:    string(policystore.LogDrop),
 
 		DecisionLogSegmentBytes: decisionlog.DefaultSegmentBytes,
 		DecisionLogSegmentAge:   decisionlog.DefaultSegmentAge,
@@ -286,7 +287,7 @@ func Settings() []Setting {
 		{Key: "shutdown-timeout", Usage: "how long requests under way may take after that", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
 		{Key: "decision-log", Usage: "keep a line for every decision in the data directory", Bool: true, field: func(c *Config) any { return &c.DecisionLog }},
-		{Key: "decision-log-full", Usage: "a decision that the log can't take: drop (give it, count it as lost) or wait (then refuse it)", field: func(c *Config) any { return &c.DecisionLogFull }},
+		{Key: "decision-log-full", Usage: "of new policy stores, a decision that the log can't take: drop (give it, count it as lost) or wait (none before it is on disk)", field: func(c *Config) any { return &c.DecisionLogFull }},
 		{Key: "decision-log-segment-bytes", Usage: "size at which a file of the decision log is closed", field: func(c *Config) any { return &c.DecisionLogSegmentBytes }},
 		{Key: "decision-log-segment-age", Usage: "age at which it is closed", field: func(c *Config) any { return &c.DecisionLogSegmentAge }},
 		{Key: "decision-log-retain-bytes", Usage: "size of all its files at which the oldest go", field: func(c *Config) any { return &c.DecisionLogRetainBytes }},

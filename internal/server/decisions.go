@@ -13,17 +13,16 @@ import (
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/decisionlog"
-)
-
-// The two ways of decision-log-full.
-const (
-	fullDrop = "drop"
-	fullWait = "wait"
+	"github.com/copse-authz/copse/internal/policystore"
 )
 
 func (c *Config) validateDecisionLog() error {
-	if c.DecisionLogFull != fullDrop && c.DecisionLogFull != fullWait {
+	full := policystore.LogFull(c.DecisionLogFull)
+	if full != policystore.LogDrop && full != policystore.LogWait {
 		return copse.Errorf(copse.Invalid, "--decision-log-full %q must be drop or wait", c.DecisionLogFull)
+	}
+	if full == policystore.LogWait && (!c.DecisionLog || c.InMemory) {
+		return copse.Errorf(copse.Invalid, "--decision-log-full wait needs the decision log: no decision of a new policy store could be given")
 	}
 	kind, place, _ := strings.Cut(c.DecisionLogExport, ":")
 	if c.DecisionLogExport != "" && c.DecisionLogExport != "stdout" && (place == "" || kind != "file" && kind != "otlp") {
@@ -38,8 +37,11 @@ func (c *Config) validateDecisionLog() error {
 // decisionsDir is the log in the data directory.
 const decisionsDir = "decisions"
 
-// decisionKeys is what keys of the decision log are kept for.
-const decisionKeys = "decision-log-key"
+// What keys of the decision log are kept for: those that sign it, and the one that hashes what rules say.
+const (
+	decisionKeys     = "decision-log-key"
+	decisionHashKeys = "decision-log-hash"
+)
 
 // openDecisionLog comes before the policy stores: a deletion that goes on takes their lines with it. It is
 // also open where nothing is recorded, because there may be lines of earlier times.
@@ -48,23 +50,14 @@ func (s *Server) openDecisionLog(ctx context.Context) error {
 		return nil
 	}
 	cfg := decisionlog.Config{
-		Dir: filepath.Join(s.cfg.DataDir, decisionsDir), Wait: s.cfg.DecisionLogFull == fullWait,
+		Dir:          filepath.Join(s.cfg.DataDir, decisionsDir),
 		SegmentBytes: s.cfg.DecisionLogSegmentBytes, SegmentAge: s.cfg.DecisionLogSegmentAge,
 		RetainBytes: s.cfg.DecisionLogRetainBytes, RetainAge: s.cfg.DecisionLogRetainAge,
 		Keys: map[string]ed25519.PublicKey{}, Log: s.log, Metrics: s.registry,
 	}
-	secrets, err := s.Access.Secrets(ctx, decisionKeys)
+	secrets, err := s.decisionSecrets(ctx, decisionKeys, ed25519.SeedSize, decisionKeyID)
 	if err != nil {
 		return err
-	}
-	if len(secrets) == 0 {
-		seed := make([]byte, ed25519.SeedSize)
-		_, _ = rand.Read(seed)
-		made := access.ServerSecret{Purpose: decisionKeys, Name: decisionKeyID(seed), Value: access.Secret(seed), CreatedAt: time.Now().UTC()}
-		if err := s.Access.PutSecret(ctx, made); err != nil {
-			return err
-		}
-		secrets = append(secrets, made)
 	}
 	var newest time.Time
 	for _, secret := range secrets {
@@ -88,6 +81,31 @@ func (s *Server) openDecisionLog(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, s.decisions.Close)
 	return nil
+}
+
+// logHashKey is what hashes in the decision log are made with. It outlives the master key, so that what was
+// hashed alike before that was changed is after it.
+func (s *Server) logHashKey(ctx context.Context) ([]byte, error) {
+	if s.cfg.InMemory {
+		return nil, nil
+	}
+	secrets, err := s.decisionSecrets(ctx, decisionHashKeys, sha256.Size, func([]byte) string { return "1" })
+	if err != nil {
+		return nil, err
+	}
+	return []byte(secrets[0].Value), nil
+}
+
+// decisionSecrets are those of a purpose, one of which is made when there is none.
+func (s *Server) decisionSecrets(ctx context.Context, purpose string, size int, name func(secret []byte) string) ([]access.ServerSecret, error) {
+	secrets, err := s.Access.Secrets(ctx, purpose)
+	if err != nil || len(secrets) > 0 {
+		return secrets, err
+	}
+	secret := make([]byte, size)
+	_, _ = rand.Read(secret)
+	made := access.ServerSecret{Purpose: purpose, Name: name(secret), Value: access.Secret(secret), CreatedAt: time.Now().UTC()}
+	return []access.ServerSecret{made}, s.Access.PutSecret(ctx, made)
 }
 
 // decisionKeyID names a key by its public half.
@@ -116,10 +134,76 @@ func (s *Server) openExport() (*decisionlog.Export, error) {
 	return decisionlog.NewExport(cfg)
 }
 
-// record is what the transports hand decisions to; nil without a decision log.
-func (s *Server) record() func(context.Context, *decisionlog.Entry) error {
-	if !s.cfg.DecisionLog || s.decisions == nil {
+// record is what the transports hand decisions to. What the log gets is what the policy store's rules leave; a
+// policy store that waits for the log gives no decision without one.
+func (s *Server) record(ctx context.Context, decided []decisionlog.Entry) error {
+	for i := range decided {
+		e := &decided[i]
+		logged, err := s.PolicyStores.Logged(ctx, e.PolicyStoreID, e.Incarnation, e.Request)
+		if err != nil {
+			return err
+		}
+		e.Wait, e.Principal, e.Resource = logged.Wait, logged.Principal, logged.Resource
+		e.Context, e.PrincipalAttributes, e.ResourceAttributes = logged.Kept.Context, logged.Kept.Principal, logged.Kept.Resource
+		if e.Wait && !s.logs() {
+			return copse.Errorf(copse.Unavailable, "decisions of this policy store must be logged, and this server keeps no decision log: start it with one, or set decisionLog.full of the policy store to drop")
+		}
+	}
+	if !s.logs() {
 		return nil
 	}
-	return s.decisions.Record
+	return s.decisions.Record(ctx, decided)
+}
+
+func (s *Server) logs() bool { return s.cfg.DecisionLog && s.decisions != nil }
+
+// Decider decides for the process that the server is in, and logs as the transports do.
+func (s *Server) Decider() copse.Decider {
+	if !s.logs() {
+		return s.PolicyStores.Decider()
+	}
+	return loggingDecider{s, s.PolicyStores.Decider()}
+}
+
+type loggingDecider struct {
+	s       *Server
+	decider copse.Decider
+}
+
+func (d loggingDecider) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
+	start := time.Now()
+	resp, err := d.decider.Decide(ctx, req)
+	if err == nil {
+		err = d.s.recordOwn(ctx, start, req, &resp)
+	}
+	if err != nil {
+		return copse.Response{}, err
+	}
+	return resp, nil
+}
+
+// Explain explains as Decider decides: an explanation is a decision first.
+func (s *Server) Explain(ctx context.Context, req *copse.Request) (copse.Explanation, error) {
+	start := time.Now()
+	out, err := s.PolicyStores.Explain(ctx, req)
+	if err == nil && s.logs() {
+		err = s.recordOwn(ctx, start, req, &out.Response)
+	}
+	if err != nil {
+		return copse.Explanation{}, err
+	}
+	return out, nil
+}
+
+// recordOwn records a decision of this process's own.
+func (s *Server) recordOwn(ctx context.Context, start time.Time, req *copse.Request, resp *copse.Response) error {
+	tenant, incarnation, err := s.PolicyStores.Owner(ctx, req.PolicyStoreID)
+	if err != nil {
+		return err
+	}
+	return s.record(ctx, []decisionlog.Entry{{
+		Time: start, RequestID: copse.NewID(), Via: "embedded", Tenant: tenant, PolicyStoreID: req.PolicyStoreID, Incarnation: incarnation,
+		Principal: req.Principal, Action: req.Action, Resource: req.Resource,
+		Response: *resp, Latency: time.Since(start), Request: req,
+	}})
 }

@@ -12,8 +12,18 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
-// decisionLog is what a server wrote, verified as an auditor would.
+// decisionLog is what a server wrote, without a fault or a gap.
 func (s *site) decisionLog(dir string) *decisionlog.Report {
+	s.t.Helper()
+	report := s.report(dir)
+	if len(report.Problems) > 0 || report.Lost > 0 {
+		s.t.Fatalf("the decision log: %+v", report)
+	}
+	return report
+}
+
+// report verifies the log as an auditor would.
+func (s *site) report(dir string) *decisionlog.Report {
 	s.t.Helper()
 	keys := map[string]ed25519.PublicKey{}
 	for _, k := range decode[api.DecisionKeyList](s.t, s.must(200, "GET", "/v1/decisions/keys", nil)).Keys {
@@ -22,9 +32,6 @@ func (s *site) decisionLog(dir string) *decisionlog.Report {
 	report, err := decisionlog.Verify(filepath.Join(dir, "decisions"), keys, "")
 	if err != nil {
 		s.t.Fatal(err)
-	}
-	if len(report.Problems) > 0 || report.Lost > 0 {
-		s.t.Fatalf("the decision log: %+v", report)
 	}
 	return report
 }

@@ -28,7 +28,7 @@ func (s *Server) route() error {
 	}
 	amazon, err := avp.New(avp.Config{
 		PolicyStores: s.PolicyStores, Access: s.Access, VerifyBy: s.tracer.verifyBy(s.Verifier.VerifyBy),
-		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Record: s.record(), Log: s.log, Metrics: s.registry,
+		AccountID: s.cfg.AccountID, Region: s.cfg.Region, Record: s.record, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (s *Server) route() error {
 	authorize := s.tracer.around(authorizer.Config{
 		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
 		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
-		Key: s.Access.Bearer, Record: s.record(), Log: s.log, Metrics: s.registry,
+		Key: s.Access.Bearer, Record: s.record, Log: s.log, Metrics: s.registry,
 	})
 	gateways, err := s.gatewayRoutes(authorize)
 	if err != nil {

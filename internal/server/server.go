@@ -122,6 +122,10 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.openDecisionLog(ctx); err != nil {
 		return err
 	}
+	logKey, err := s.logHashKey(ctx)
+	if err != nil {
+		return err
+	}
 	fetch, err := s.fetchPolicy()
 	if err != nil {
 		return err
@@ -129,6 +133,7 @@ func (s *Server) open(ctx context.Context) error {
 	var verifier atomic.Pointer[token.Verifier] // made after the services that have news for it
 	s.PolicyStores, err = policystore.New(policystore.Config{
 		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes, DefaultPlan: s.cfg.DefaultPlan, NoRates: s.cfg.NoRates,
+		LogFull: policystore.LogFull(s.cfg.DecisionLogFull), LogKey: logKey,
 		CheckIssuerURL: fetch.CheckURL,
 		SourceChanged: func(id copse.PolicyStoreID) {
 			if v := verifier.Load(); v != nil {
