@@ -273,17 +273,4 @@ func (s *Service) commit(ctx context.Context, c Caller, operation string, requir
 	return storageError(err)
 }
 
-// storageError classifies what a backend answered.
-func storageError(err error) error {
-	switch {
-	case errors.Is(err, storage.ErrConflict), errors.Is(err, storage.ErrExists):
-		return &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceAccessKey, Detail: "changed meanwhile; try again", Err: err}
-	case errors.Is(err, storage.ErrFull):
-		return &copse.Error{Kind: copse.Unavailable, Detail: "no space left to store anything; nothing was changed", Err: err}
-	case errors.Is(err, storage.ErrFailing):
-		return &copse.Error{Kind: copse.Unavailable, Detail: "the disk can't be read or written now; read again before you repeat a change, which may have been stored", Err: err}
-	case errors.Is(err, storage.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return &copse.Error{Kind: copse.Unavailable, Detail: "the server is stopping or the call ran out of time; try again", Err: err}
-	}
-	return &copse.Error{Kind: copse.Internal, Detail: err.Error(), Err: err}
-}
+func storageError(err error) error { return storage.AsError(err, copse.ResourceAccessKey, "") }

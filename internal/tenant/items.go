@@ -1,7 +1,6 @@
 package tenant
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -139,34 +138,12 @@ func decode(item storage.Item, into any) error {
 // now is the time as it is stored and shown: UTC, in microseconds.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// fromStorage gives a backend's error the kind a caller can act on.
+// fromStorage is [storage.AsError] for what may not be there.
 func fromStorage(err error, resource copse.ResourceType, id string) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := errors.AsType[*copse.Error](err); ok {
-		return err
-	}
-	e := &copse.Error{Resource: resource, ID: id, Err: err}
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
+	if _, ok := errors.AsType[*copse.Error](err); !ok && errors.Is(err, storage.ErrNotFound) {
 		return copse.NotFoundError(resource, id)
-	case errors.Is(err, storage.ErrConflict):
-		e.Kind, e.Detail = copse.Conflict, "changed by others meanwhile; read it again and retry"
-	case errors.Is(err, storage.ErrTooLarge):
-		e.Kind, e.Detail = copse.QuotaExceeded, "the change is too large for one commit: "+err.Error()
-	case errors.Is(err, storage.ErrFull):
-		e.Kind, e.Detail = copse.Unavailable, "storage is full; nothing was written"
-	case errors.Is(err, storage.ErrFailing):
-		e.Kind, e.Detail = copse.Unavailable, "the disk can't be read or written now; read again before you repeat a change, which may have been stored"
-	case errors.Is(err, storage.ErrClosed):
-		e.Kind, e.Detail = copse.Unavailable, "the server is shutting down"
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e.Kind, e.Detail = copse.Unavailable, "the request ended before storage answered"
-	default:
-		e.Kind, e.Detail = copse.Internal, "storage failed: "+err.Error()
 	}
-	return e
+	return storage.AsError(err, resource, id)
 }
 
 // unknowable is fromStorage for reads a decision depends on: what is not "not found" is "not known".
