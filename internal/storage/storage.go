@@ -106,7 +106,7 @@ type Commit struct {
 	Require     []Requirement
 	Writes      []Write
 
-	Actor     string // who, for the audit row: an access key id, "root", "system"
+	Actor     string // who, for the audit row: an access key id, "system"; and after a space the request it was for
 	Operation string // what, for the audit row: "CreatePolicy"
 }
 
@@ -335,9 +335,17 @@ type Backend interface {
 	// only (one commit may exceed limit). An absent or fenced partition has none.
 	History(ctx context.Context, p Partition, after uint64, limit int) ([]HistoryRow, error)
 
+	// Former returns the last history row of a key with a revision less than before: what a later write
+	// replaced. ErrNotFound when there is none, it is forgotten, or the partition is absent or fenced.
+	Former(ctx context.Context, p Partition, k Key, before uint64) (HistoryRow, error)
+
 	// Audit returns up to limit audit rows with Seq greater than after. There is one for every
 	// commit, and one for each partition that was fenced or erased, and each Forget that found rows.
 	Audit(ctx context.Context, after uint64, limit int) ([]AuditRow, error)
+
+	// AuditEnd is the number and the chain of the last audit row, from a record apart from the rows, so that
+	// rows missing at the end are noticed.
+	AuditEnd(ctx context.Context) (seq uint64, chain [32]byte, err error)
 
 	// Feed returns up to limit feed rows with Seq greater than after, in order. Seqs are given out
 	// consecutively in the order of commits and a row is never seen before a lower one, so nothing

@@ -158,6 +158,36 @@ func (b *Backend) Audit(ctx context.Context, after uint64, limit int) ([]storage
 	return slices.Clone(rows[:min(len(rows), max(limit, 0))]), nil
 }
 
+// Former implements [storage.Backend].
+func (b *Backend) Former(ctx context.Context, p storage.Partition, k storage.Key, before uint64) (storage.HistoryRow, error) {
+	if err := b.begin(ctx, p); err != nil {
+		return storage.HistoryRow{}, err
+	}
+	defer b.mu.Unlock()
+	if part, ok := b.active(p); ok {
+		for _, row := range slices.Backward(part.history) {
+			if row.Revision < before && row.Salt != nil && row.Key == k {
+				row.Salt, row.Body = bytes.Clone(row.Salt), bytes.Clone(row.Body)
+				return row, nil
+			}
+		}
+	}
+	return storage.HistoryRow{}, storage.ErrNotFound
+}
+
+// AuditEnd implements [storage.Backend].
+func (b *Backend) AuditEnd(ctx context.Context) (seq uint64, chain [32]byte, err error) {
+	if err := b.beginAll(ctx); err != nil {
+		return 0, chain, err
+	}
+	defer b.mu.Unlock()
+	if len(b.audit) > 0 {
+		last := b.audit[len(b.audit)-1]
+		seq, chain = last.Seq, last.Chain
+	}
+	return seq, chain, nil
+}
+
 // Feed implements [storage.Backend].
 func (b *Backend) Feed(ctx context.Context, after uint64, limit int) ([]storage.FeedRow, error) {
 	if err := b.beginAll(ctx); err != nil {

@@ -12,9 +12,9 @@ import (
 
 // reader is a connection that only reads, for one call at a time.
 type reader struct {
-	conn                                                                       *conn
-	begin, end                                                                 *stmt
-	head, heads, item, kind, items, past, commit, audit, chain, newest, feeder *stmt
+	conn                                                                                      *conn
+	begin, end                                                                                *stmt
+	head, heads, item, kind, items, past, commit, former, audit, chain, newest, ended, feeder *stmt
 }
 
 func openReader(path string, parameters url.Values) (*reader, error) {
@@ -30,7 +30,7 @@ func openReader(path string, parameters url.Values) (*reader, error) {
 	}{
 		{&r.begin, "BEGIN"}, {&r.end, "ROLLBACK"}, {&r.head, selectHead}, {&r.heads, selectHeads},
 		{&r.item, selectItem}, {&r.kind, selectKind}, {&r.items, selectItems}, {&r.past, selectPast},
-		{&r.commit, selectCommit}, {&r.audit, selectAudit}, {&r.chain, selectChain}, {&r.newest, selectNewest}, {&r.feeder, selectFeed},
+		{&r.commit, selectCommit}, {&r.former, selectFormer}, {&r.ended, selectCounter}, {&r.audit, selectAudit}, {&r.chain, selectChain}, {&r.newest, selectNewest}, {&r.feeder, selectFeed},
 	} {
 		if *p.to, err = c.prepare(p.text); err != nil {
 			return nil, errors.Join(err, c.close())
@@ -234,6 +234,41 @@ func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64
 		return nil, err
 	}
 	return rows, nil
+}
+
+// Former implements [storage.Backend].
+func (b *Backend) Former(ctx context.Context, p storage.Partition, k storage.Key, before uint64) (found storage.HistoryRow, err error) {
+	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
+		ok, err := r.former.one(func(r *row) (err error) {
+			found, err = r.history()
+			return err
+		}, []byte(p.String()), []byte(k.Kind), []byte(k.ID), position(before))
+		if err == nil && !ok {
+			err = storage.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return storage.HistoryRow{}, err
+	}
+	return found, nil
+}
+
+// AuditEnd implements [storage.Backend].
+func (b *Backend) AuditEnd(ctx context.Context) (seq uint64, chain [32]byte, err error) {
+	err = b.read(ctx, func(r *reader) error {
+		ok, err := r.ended.one(func(r *row) error {
+			_ = r.number() // of the feed
+			seq = r.number()
+			r.fixed(chain[:])
+			return r.err
+		})
+		if err == nil && !ok {
+			err = corruptf("there is no end of the audit rows")
+		}
+		return err
+	})
+	return seq, chain, err
 }
 
 // Audit implements [storage.Backend].

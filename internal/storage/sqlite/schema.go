@@ -89,6 +89,7 @@ const (
 	historyCols  = `revision, n, commitment, at, deleted, salt, kind, id, body`
 	selectPast   = `SELECT ` + historyCols + ` FROM history WHERE partition = ? AND revision > ? ORDER BY revision, n LIMIT ?`
 	selectCommit = `SELECT ` + historyCols + ` FROM history WHERE partition = ? AND revision = ? ORDER BY n`
+	selectFormer = `SELECT ` + historyCols + ` FROM history WHERE partition = ? AND kind = ? AND id = ? AND revision < ? ORDER BY revision DESC LIMIT 1`
 	selectAudit  = `SELECT seq, at, actor, operation, partition, incarnation, revision, writes, head, chain FROM audit WHERE seq > ? ORDER BY seq LIMIT ?`
 	selectNewest = `SELECT at FROM audit ORDER BY seq DESC LIMIT 1`
 	selectChain  = `SELECT chain FROM audit WHERE seq = ?`

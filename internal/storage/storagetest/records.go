@@ -76,6 +76,39 @@ func historyWholeCommits(h *harness) {
 	h.equal(len(rows), 12)
 }
 
+func former(h *harness) {
+	ctx, i := h.Context(), h.create(alpha, put(one, "a"))
+	h.commit(commitOf(alpha, i, put(one, "b"), put(two, "c")), 2)
+	h.commit(commitOf(alpha, i, remove(one)), 3)
+	h.create(storage.PolicyStore("beta"), put(one, "of another"))
+	wantAt := func(k storage.Key, before, revision uint64, body string) {
+		h.Helper()
+		row, err := h.b.Former(ctx, alpha, k, before)
+		h.ok(err)
+		h.ok(storage.VerifyHistoryRow(row, row.N))
+		h.equal([]any{row.Revision, row.Key, string(row.Body), row.Deleted}, []any{revision, k, body, body == ""})
+	}
+	wantAt(one, 2, 1, "a")
+	wantAt(one, 3, 2, "b")
+	wantAt(one, 4, 3, "")
+	wantAt(one, math.MaxUint64, 3, "")
+	wantAt(two, 3, 2, "c")
+	none := func(p storage.Partition, k storage.Key, before uint64) {
+		h.Helper()
+		_, err := h.b.Former(ctx, p, k, before)
+		h.wantErr(err, storage.ErrNotFound)
+	}
+	none(alpha, one, 1)
+	none(alpha, two, 2)
+	none(alpha, one, 0)
+	none(storage.PolicyStore("absent"), one, 9)
+	h.ok(h.b.Forget(ctx, alpha, one, 2))
+	none(alpha, one, 3)
+	wantAt(one, 4, 3, "")
+	h.ok(h.b.Fence(ctx, alpha, i, "tester"))
+	none(alpha, two, 9)
+}
+
 func forget(h *harness) {
 	i := h.create(alpha, put(one, "personal 1"), put(two, "keep"))
 	h.commit(commitOf(alpha, i, put(one, "personal 2")), 2)
@@ -197,6 +230,16 @@ func audit(h *harness) {
 	h.commit(c, 2)
 	chain := h.head(alpha).Chain
 	h.create(storage.Directory())
+	end := func() {
+		h.Helper()
+		rows, err := h.b.Audit(ctx, 0, 100)
+		h.ok(err)
+		seq, chain, err := h.b.AuditEnd(ctx)
+		h.ok(err)
+		h.equal(seq, uint64(len(rows)))
+		h.equal(chain, rows[len(rows)-1].Chain)
+	}
+	end()
 	rows, err := h.b.Audit(ctx, 1, 1)
 	h.ok(err)
 	row := rows[0]
@@ -220,6 +263,7 @@ func audit(h *harness) {
 	rows, err = h.b.Audit(ctx, 0, 10)
 	h.ok(err)
 	h.equal(len(rows), 5)
+	end()
 	h.chains()
 }
 
@@ -315,9 +359,11 @@ func closed(h *harness) {
 	_, headsErr := h.b.Heads(ctx, "", 1)
 	_, historyErr := h.b.History(ctx, alpha, 0, 1)
 	_, auditErr := h.b.Audit(ctx, 0, 1)
+	_, _, endErr := h.b.AuditEnd(ctx)
+	_, formerErr := h.b.Former(ctx, alpha, one, 1)
 	_, feedErr := h.b.Feed(ctx, 0, 1)
 	for _, err := range []error{
-		headErr, getErr, scanErr, loadErr, commitErr, eraseErr, headsErr, historyErr, auditErr, feedErr,
+		headErr, getErr, scanErr, loadErr, commitErr, eraseErr, headsErr, historyErr, auditErr, endErr, formerErr, feedErr,
 		h.b.Fence(ctx, alpha, i, "tester"), h.b.Forget(ctx, alpha, one, 0),
 	} {
 		h.wantErr(err, storage.ErrClosed)

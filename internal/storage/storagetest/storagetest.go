@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		{"create again after erasure", createAgain},
 		{"history", history},
 		{"history keeps commits whole", historyWholeCommits},
+		{"what was before", former},
 		{"forget", forget},
 		{"forget up to a revision", forgetUpTo},
 		{"forget in a long history", forgetLong},
