@@ -34,13 +34,14 @@ var imports = map[string]string{
 	"internal/storage/sqlite/testdata/killchild": ". internal/storage internal/storage/sqlite",
 	"internal/storage/storagetest":               ". internal/storage internal/storage/memory cmp", // memory is the model
 	"internal/access":                            ". internal/storage prometheus json",
-	"internal/decisionlog":                       ". cedar-types prometheus json", // files of its own: not in storage
+	"internal/auditlog":                          ". internal/access internal/storage", // reads what storage's commits leave, and verifies it without them
+	"internal/decisionlog":                       ". cedar-types prometheus json",      // files of its own: not in storage
 	"internal/token":                             ". cedar-types prometheus json jwt jwks otter sync",
 	"internal/policystore":                       ". cedar-types internal/access internal/engine internal/storage prometheus json sync rate",
 	"internal/tenant":                            ". cedar-types internal/access internal/policystore internal/storage prometheus json",
 	"internal/member":                            ". internal/access internal/storage prometheus json",
 	"internal/avp":                               ". cedar-types internal/access internal/decisionlog internal/policystore internal/token prometheus json", // tokens: two of its operations take them
-	"internal/api":                               ". cedar-types internal/access internal/decisionlog internal/member internal/policystore internal/tenant prometheus json huma",
+	"internal/api":                               ". cedar-types internal/access internal/auditlog internal/decisionlog internal/member internal/policystore internal/tenant prometheus json huma",
 	"internal/authorizer":                        ". cedar-types internal/access internal/decisionlog internal/member internal/token prometheus json yaml envoy", // members: who may choose their tenant; yaml: the route table; envoy: the messages of its external authorization
 	"internal/dev":                               ". json jwt jwks examples/payments internal/access internal/policyfiles internal/policystore internal/server internal/tenant",
 	"internal/server":                            ". internal/* prometheus yaml otel envoy grpc", // traces, which none of the parts knows of; gRPC's server, for Envoy
@@ -52,7 +53,7 @@ var imports = map[string]string{
 	// Its Decider asks a copse server over HTTP, signs with AWS's signer, and counts.
 	"remote":    ". cedar-types json aws prometheus",
 	"copsetest": ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse": ". internal/access internal/api internal/decisionlog internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	"cmd/copse": ". internal/access internal/api internal/auditlog internal/decisionlog internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
 	// Runs in AWS's Lambda, beside no storage: a test there holds what it links against this row's spirit.
 	"cmd/copse-lambda":  "lambda",
 	"examples/payments": "",

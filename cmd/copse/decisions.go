@@ -130,14 +130,11 @@ duration before now.`,
 				if value == "" {
 					continue
 				}
-				at, err := time.Parse(time.RFC3339, value)
-				if ago, agoErr := time.ParseDuration(value); agoErr == nil {
-					at, err = time.Now().Add(-ago), nil
-				}
+				at, err := timeFlag(name, value)
 				if err != nil {
-					return usagef("--%s %q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 24h", name, value)
+					return err
 				}
-				query.Set(name, at.UTC().Format(time.RFC3339Nano))
+				query.Set(name, at)
 			}
 			c, err := a.newClient()
 			if err != nil {
@@ -154,6 +151,18 @@ duration before now.`,
 	cmd.Flags().StringVar(&from, "from", "", "not before: a time, or how long ago")
 	cmd.Flags().StringVar(&to, "to", "", "before: a time, or how long ago")
 	return cmd
+}
+
+// timeFlag reads a time, or a duration before now, as the API takes it.
+func timeFlag(name, value string) (string, error) {
+	at, err := time.Parse(time.RFC3339, value)
+	if ago, agoErr := time.ParseDuration(value); agoErr == nil {
+		at, err = time.Now().Add(-ago), nil
+	}
+	if err != nil {
+		return "", usagef("--%s %q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 24h", name, value)
+	}
+	return at.UTC().Format(time.RFC3339Nano), nil
 }
 
 func (a *app) decisionsKeys() *cobra.Command {

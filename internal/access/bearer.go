@@ -16,31 +16,35 @@ func FormatBearer(id string, secret Secret) Secret {
 // Bearer verifies "copse_<id>_<secret>". A credential that can't be read, an unknown id and a wrong
 // secret are one answer and the same work, so that neither tells whether an id exists.
 func (s *Service) Bearer(ctx context.Context, credential string) (Caller, error) {
-	c, err := s.bearer(ctx, credential)
-	return c, s.count(err)
+	id, r, err := s.bearer(ctx, credential)
+	if err != nil {
+		return Caller{}, s.count(id, r, err)
+	}
+	return r.caller, nil
 }
 
-func (s *Service) bearer(ctx context.Context, credential string) (Caller, error) {
+// bearer returns the id and the key also with an error, as far as they are known.
+func (s *Service) bearer(ctx context.Context, credential string) (string, *record, error) {
 	if credential == "" {
-		return Caller{}, refuse(MissingAuthenticationToken, "a credential is needed: copse_<id>_<secret>")
+		return "", nil, refuse(MissingAuthenticationToken, "a credential is needed: copse_<id>_<secret>")
 	}
 	id, secret, ok := ParseBearer(credential)
 	if !ok {
-		return Caller{}, errBadCredential()
+		return "", nil, errBadCredential()
 	}
 	r, err := s.lookup(ctx, id)
 	if err != nil {
-		return Caller{}, err
+		return id, nil, err
 	}
 	if !r.hasSecret(secret) {
-		return Caller{}, errBadCredential()
+		return id, r, errBadCredential()
 	}
 	now := time.Now()
 	if r.expired(now) {
-		return Caller{}, refuse(ExpiredToken, "this access key has expired")
+		return id, r, refuse(ExpiredToken, "this access key has expired")
 	}
 	r.use.touch(now)
-	return r.caller, nil
+	return id, r, nil
 }
 
 func errBadCredential() error {

@@ -1,6 +1,8 @@
 package access
 
 import (
+	"strings"
+
 	"github.com/copse-authz/copse"
 )
 
@@ -29,6 +31,26 @@ type Caller struct {
 	KeyID string // for logs and audit rows
 	Scope Scope
 	Verbs Verb
+	// RequestID is of the request that is being answered, for audit rows: the transport sets it. Of letters,
+	// digits and -, or empty.
+	RequestID string
+}
+
+// Actor is who does something and in which request, as audit rows have it. Neither part has a space.
+func (c Caller) Actor() string { return FormatActor(c.KeyID, c.RequestID) }
+
+// FormatActor is the actor of an audit row.
+func FormatActor(keyID, requestID string) string {
+	if requestID == "" {
+		return keyID
+	}
+	return keyID + " " + requestID
+}
+
+// ParseActor takes apart what FormatActor made.
+func ParseActor(actor string) (keyID, requestID string) {
+	keyID, requestID, _ = strings.Cut(actor, " ")
+	return keyID, requestID
 }
 
 // System is copse itself: background work that no request asked for.

@@ -253,7 +253,7 @@ func (s *Service) commit(ctx context.Context, c Caller, operation string, requir
 	const attempts = 3 // another writer may make the directory between our two steps
 	var err error
 	for range attempts {
-		commit := storage.Commit{Partition: storage.Directory(), Require: require, Writes: writes, Actor: c.KeyID, Operation: operation}
+		commit := storage.Commit{Partition: storage.Directory(), Require: require, Writes: writes, Actor: c.Actor(), Operation: operation}
 		var head storage.Head
 		switch head, err = s.backend.Head(ctx, storage.Directory()); {
 		case err == nil:

@@ -80,10 +80,11 @@ func newFailures(r prometheus.Registerer) (*prometheus.CounterVec, error) {
 	return failures, r.Register(failures)
 }
 
-// count passes err on, counted.
-func (s *Service) count(err error) error {
+// count passes err on, counted; r is nil when nobody looked for the key.
+func (s *Service) count(id string, r *record, err error) error {
 	if reason := ReasonOf(err); reason != "" {
 		s.failures.WithLabelValues(string(reason)).Inc()
+		s.failed(id, r != nil && r.known, err)
 	}
 	return err
 }

@@ -86,6 +86,11 @@ func (of *keysOf) write(ids []string) (storage.Write, error) {
 	return storage.Write{Key: of.key, Body: body, Expect: of.expect}, nil
 }
 
+// IsKeysOf reports whether an item is the list of a tenant's or a policy store's access keys.
+func IsKeysOf(kind, id string, tenant copse.TenantID, policyStore copse.PolicyStoreID) bool {
+	return storage.Kind(kind) == ofKind && (id == string(TenantKind)+"/"+string(tenant) || id == string(PolicyStoreKind)+"/"+string(policyStore))
+}
+
 // admit is what goes with the making of a key: the tenant or policy store it is for must be there in the
 // moment of the commit, and have room for one more.
 func (s *Service) admit(ctx context.Context, k Key) ([]storage.Requirement, []storage.Write, error) {

@@ -38,13 +38,14 @@ type Service struct {
 	backend storage.Backend
 	region  string
 	sealers
-	pages    cipher.AEAD
-	root     *record // nil when there is no root key
-	nobody   *record // stands in for a key that does not exist
-	keys     *storage.Cache[string, *record]
-	stop     func()
-	uses     uses
-	failures *prometheus.CounterVec
+	pages      cipher.AEAD
+	root       *record // nil when there is no root key
+	nobody     *record // stands in for a key that does not exist
+	keys       *storage.Cache[string, *record]
+	stop       func()
+	uses       uses
+	failedUses failedUses
+	failures   *prometheus.CounterVec
 
 	unverified intake
 }

@@ -31,8 +31,11 @@ type signed struct {
 // header carries signatures, for long-lived keys: presigned URLs, session tokens, unsigned and
 // chunked payloads are refused.
 func (s *Service) SigV4(ctx context.Context, r *http.Request, body []byte) (Caller, error) {
-	c, err := s.sigV4(ctx, r, body)
-	return c, s.count(err)
+	id, rec, err := s.sigV4(ctx, r, body)
+	if err != nil {
+		return Caller{}, s.count(id, rec, err)
+	}
+	return rec.caller, nil
 }
 
 // PrecheckSigV4 looks at the key id and the date, and at the form of everything else, before anything
@@ -40,33 +43,39 @@ func (s *Service) SigV4(ctx context.Context, r *http.Request, body []byte) (Call
 // always signed) has its signature verified already here: then verified is true, and c is who calls.
 // The body is still anybody's, until SigV4 has seen it.
 func (s *Service) PrecheckSigV4(ctx context.Context, r *http.Request) (c Caller, verified bool, err error) {
-	c, verified, err = s.precheck(ctx, r)
-	return c, verified, s.count(err)
+	id, rec, verified, err := s.precheck(ctx, r)
+	if err != nil {
+		return Caller{}, false, s.count(id, rec, err)
+	}
+	if verified {
+		c = rec.caller
+	}
+	return c, verified, nil
 }
 
-func (s *Service) precheck(ctx context.Context, r *http.Request) (Caller, bool, error) {
+// precheck returns the id and the key also with an error, as far as they are known; so does sigV4.
+func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec *record, verified bool, err error) {
 	now := time.Now()
 	req, err := s.readSigned(r, now)
 	if err != nil {
-		return Caller{}, false, err
+		return req.keyID, nil, false, err
 	}
-	rec, err := s.signer(ctx, &req, now)
-	if err != nil {
-		return Caller{}, false, err
+	if rec, err = s.signer(ctx, &req, now); err != nil {
+		return req.keyID, rec, false, err
 	}
 	claimed, ok := claimedHash(r)
 	if !ok || r.ContentLength < 0 && req.signs("content-length") {
-		return Caller{}, false, nil
+		return req.keyID, rec, false, nil
 	}
 	matches, err := req.matches(rec, r, r.ContentLength, claimed)
 	switch {
 	case err != nil:
-		return Caller{}, false, err
+		return req.keyID, rec, false, err
 	case !matches:
-		return Caller{}, false, errNoMatch()
+		return req.keyID, rec, false, errNoMatch()
 	}
 	rec.use.touch(now)
-	return rec.caller, true, nil
+	return req.keyID, rec, true, nil
 }
 
 func errNoMatch() error {
@@ -90,36 +99,36 @@ func (s *Service) signer(ctx context.Context, req *signed, now time.Time) (*reco
 	case err != nil:
 		return nil, err
 	case !rec.known:
-		return nil, refuse(UnrecognizedClient, "there is no such access key")
+		return rec, refuse(UnrecognizedClient, "there is no such access key")
 	case rec.expired(now):
-		return nil, refuse(ExpiredToken, "this access key has expired")
+		return rec, refuse(ExpiredToken, "this access key has expired")
 	}
 	return rec, nil
 }
 
-func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (Caller, error) {
+func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (string, *record, error) {
 	now := time.Now()
 	req, err := s.readSigned(r, now)
 	if err != nil {
-		return Caller{}, err
+		return req.keyID, nil, err
 	}
 	rec, err := s.lookup(ctx, req.keyID)
 	if err != nil {
-		return Caller{}, err
+		return req.keyID, nil, err
 	}
 	matches, err := req.verify(rec, r, body)
 	switch {
 	case !rec.known:
-		return Caller{}, refuse(UnrecognizedClient, "there is no such access key")
+		return req.keyID, rec, refuse(UnrecognizedClient, "there is no such access key")
 	case err != nil:
-		return Caller{}, err
+		return req.keyID, rec, err
 	case !matches:
-		return Caller{}, errNoMatch()
+		return req.keyID, rec, errNoMatch()
 	case rec.expired(now):
-		return Caller{}, refuse(ExpiredToken, "this access key has expired")
+		return req.keyID, rec, refuse(ExpiredToken, "this access key has expired")
 	}
 	rec.use.touch(now)
-	return rec.caller, nil
+	return req.keyID, rec, nil
 }
 
 // readSigned checks all that needs neither the key nor the body.

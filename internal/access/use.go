@@ -114,7 +114,7 @@ func (us *uses) drop(id string) {
 	delete(us.byID, id)
 }
 
-// keepUses writes uses down until stopped, and then what is left of them. A write that fails is made
+// keepUses writes uses down, those that failed too, until stopped, and then what is left of them. A write that fails is made
 // again at the next tick; nothing but the list of keys depends on it.
 func (s *Service) keepUses(stopped <-chan struct{}) {
 	tick := time.NewTicker(useTick)
@@ -133,6 +133,7 @@ func (s *Service) keepUses(stopped <-chan struct{}) {
 func (s *Service) writeUses(all bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	s.writeFailed(ctx)
 	due := s.uses.due(time.Now(), all, s.keys.Invalidate)
 	for len(due) > 0 {
 		batch := map[string]int64{}

@@ -41,6 +41,7 @@ func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
 			a.refuse(w, r, id, err)
 			return
 		}
+		caller.RequestID = id
 		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(&exchange{humaContext: humago.NewContext(op, r, w), requestID: id})
@@ -121,7 +122,7 @@ func (a *API) authenticate(r *http.Request, limit int64, needs need) (access.Cal
 	if err != nil {
 		return access.Caller{}, nil, err
 	}
-	if err := needs.check(caller, r); err != nil {
+	if err := a.allow(caller, needs, r); err != nil {
 		return access.Caller{}, nil, err
 	}
 	body, release, err := a.access.ReadBody(r, limit, true)
@@ -137,7 +138,7 @@ func (a *API) authenticateSigned(r *http.Request, limit int64, needs need) (acce
 		return access.Caller{}, nil, err
 	}
 	if verified {
-		if err := needs.check(caller, r); err != nil {
+		if err := a.allow(caller, needs, r); err != nil {
 			return access.Caller{}, nil, err
 		}
 	}
@@ -157,7 +158,14 @@ func (a *API) authenticateSigned(r *http.Request, limit int64, needs need) (acce
 	if caller, err = a.access.SigV4(r.Context(), r, body); err != nil {
 		return access.Caller{}, nil, err
 	}
-	return caller, body, needs.check(caller, r)
+	return caller, body, a.allow(caller, needs, r)
+}
+
+// allow counts what it refuses as a failed use of the key.
+func (a *API) allow(c access.Caller, needs need, r *http.Request) error {
+	err := needs.check(c, r)
+	a.access.Refused(c, err)
+	return err
 }
 
 func tooLarge(err error, limit int64) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/auditlog"
 	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
@@ -26,6 +27,7 @@ type Config struct {
 	Members      *member.Service
 	// Backup begins a backup and tells its size. Nil: there is nothing on a disk to back up.
 	Backup    func(ctx context.Context) (io.ReadCloser, int64, error)
+	Audit     *auditlog.Log
 	Decisions *decisionlog.Log // nil: there is none
 	Support   Support
 	Version   string       // of copse, for the document
@@ -44,6 +46,7 @@ type API struct {
 	policyStores *policystore.Service
 	access       *access.Service
 	members      *member.Service
+	audit        *auditlog.Log
 	decisions    *decisionlog.Log
 	log          *slog.Logger
 	backup       func(ctx context.Context) (io.ReadCloser, int64, error)
@@ -64,11 +67,11 @@ type Route struct {
 
 // New makes the API.
 func New(cfg Config) (*API, error) {
-	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil || cfg.Members == nil {
-		return nil, errors.New("api: Tenants, PolicyStores, Access and Members are required")
+	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil || cfg.Members == nil || cfg.Audit == nil {
+		return nil, errors.New("api: Tenants, PolicyStores, Access, Members and Audit are required")
 	}
 	a := &API{
-		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, decisions: cfg.Decisions, log: cfg.Log, backup: cfg.Backup, support: cfg.Support,
+		tenants: cfg.Tenants, policyStores: cfg.PolicyStores, access: cfg.Access, members: cfg.Members, audit: cfg.Audit, decisions: cfg.Decisions, log: cfg.Log, backup: cfg.Backup, support: cfg.Support,
 		mux: http.NewServeMux(),
 	}
 	if a.log == nil {
@@ -87,6 +90,7 @@ func New(cfg Config) (*API, error) {
 	registerBackup(a, h)
 	registerDecisions(a, h)
 	registerDoctor(a, h)
+	registerAudit(a, h)
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error
@@ -169,8 +173,10 @@ func register[I, O any](a *API, h huma.API, rt route, do func(*API, context.Cont
 	}
 	a.routes = append(a.routes, Route{Method: rt.method, Path: rt.path})
 	huma.Register(h, op, func(ctx context.Context, in *I) (*O, error) {
-		out, err := do(a, ctx, callerFrom(ctx), in)
+		caller := callerFrom(ctx)
+		out, err := do(a, ctx, caller, in)
 		if err != nil {
+			a.access.Refused(caller, err)
 			return nil, asRefusal(err)
 		}
 		return out, nil

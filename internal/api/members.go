@@ -121,7 +121,7 @@ func (a *API) removeMember(ctx context.Context, c access.Caller, in *MemberQuery
 }
 
 func (a *API) setActiveTenant(ctx context.Context, c access.Caller, in *struct{ Body SetActiveRequest }) (*struct{}, error) {
-	return nil, a.members.SetActive(ctx, c.KeyID, in.Body.who(), in.Body.Client, copse.TenantID(in.Body.Tenant))
+	return nil, a.members.SetActive(ctx, c.Actor(), in.Body.who(), in.Body.Client, copse.TenantID(in.Body.Tenant))
 }
 
 func (a *API) tokenHook(ctx context.Context, _ access.Caller, in *struct{ Body TokenHookRequest }) (*struct{ Body TokenHookAnswer }, error) {

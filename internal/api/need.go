@@ -47,7 +47,7 @@ func (n need) check(c access.Caller, r *http.Request) error {
 		return copse.Errorf(copse.Denied, "this key may not answer for identity providers: that needs decide, everywhere")
 	}
 	if tenant := copse.TenantID(r.PathValue("tenant")); n.members != 0 && !c.MayEverywhere(access.Admin) && !c.MayForTenant(n.members, tenant) {
-		return copse.NotFoundError(copse.ResourceTenant, string(tenant))
+		return access.NotCovered(copse.ResourceTenant, string(tenant))
 	}
 	if n.policyStore == 0 {
 		return nil
@@ -59,7 +59,7 @@ func (n need) check(c access.Caller, r *http.Request) error {
 	// Whose it is takes a look at the directory, which the service takes; a key of a tenant gets the
 	// benefit of the doubt. What is refused here is refused whether or not the policy store exists.
 	if !c.May(n.policyStore, id, c.Scope.Tenant) {
-		return copse.NotFoundError(copse.ResourcePolicyStore, string(id))
+		return access.NotCovered(copse.ResourcePolicyStore, string(id))
 	}
 	return nil
 }

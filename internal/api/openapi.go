@@ -31,6 +31,7 @@ func (a *API) humaConfig(version string) huma.Config {
 				{Name: tagPolicyStores, Description: "Schema and policies. A key may cover one policy store; all others then do not exist for it."},
 				{Name: tagBackup, Description: "Everything that is stored, but for the master key."},
 				{Name: tagSupport, Description: "What is wrong with the server itself."},
+				{Name: tagAudit, Description: "Every change, by whom, and the uses of access keys that failed."},
 				{Name: tagDecisionLog, Description: "The decision log."},
 				{Name: tagPlans, Description: "Named sets of quotas. Each policy store is on one."},
 				{Name: tagKeys, Description: "Access keys: what they cover and what they may do there."},
@@ -63,6 +64,7 @@ const (
 	tagPlans        = "plans"
 	tagBackup       = "backup"
 	tagSupport      = "support"
+	tagAudit        = "audit log"
 	tagDecisionLog  = "decision log"
 	tagKeys         = "keys"
 	tagMembers      = "members"

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/auditlog"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage/memory"
@@ -52,7 +53,8 @@ func start(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api, err = New(Config{Tenants: tenants, PolicyStores: s.policyStores, Access: s.access, Members: members, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	s.api, err = New(Config{Tenants: tenants, PolicyStores: s.policyStores, Access: s.access, Members: members,
+		Audit: auditlog.New(auditlog.Config{Backend: s.backend, Owner: s.policyStores.Owner, Lookup: tenants.Lookup}), Log: slog.New(slog.NewTextHandler(s.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

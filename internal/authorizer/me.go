@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/token"
 )
@@ -84,7 +85,7 @@ func (m *me) setActive(w http.ResponseWriter, r *http.Request, v *token.Verified
 	if err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true)); err != nil {
 		return copse.Errorf(copse.Invalid, `the body is not {"tenant":"..."}: %w`, err)
 	}
-	err = m.members.SetActive(r.Context(), "user", member.Who{Issuer: v.Issuer, Subject: v.Subject}, v.ClientID, in.Tenant)
+	err = m.members.SetActive(r.Context(), access.FormatActor("user", requestID(w)), member.Who{Issuer: v.Issuer, Subject: v.Subject}, v.ClientID, in.Tenant)
 	if err != nil && copse.KindOf(err) == copse.NotFound {
 		return copse.Errorf(copse.Denied, "the member is not in tenant %q", in.Tenant) // one answer with all that does not concern them
 	}

@@ -138,6 +138,7 @@ func (h *handler) serve(r *http.Request, requestID string) (string, []byte, erro
 	if err != nil {
 		return "", nil, err
 	}
+	caller.RequestID = requestID
 	if err := checkContentType(r.Header); err != nil {
 		return "", nil, err
 	}
@@ -146,6 +147,7 @@ func (h *handler) serve(r *http.Request, requestID string) (string, []byte, erro
 		return "", nil, err
 	}
 	answer, err := op.run(h, ctx, &call{operation: op.name, start: start, caller: caller, body: body, requestID: requestID, needs: op.needs})
+	h.access.Refused(caller, err)
 	return op.name, answer, err
 }
 

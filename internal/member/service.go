@@ -160,7 +160,7 @@ func (s *Service) placeOf(ctx context.Context, c access.Caller, verb access.Verb
 		return place{}, err
 	}
 	if !c.MayEverywhere(access.Admin) && !c.MayForTenant(verb, tenant) {
-		return place{}, notFound
+		return place{}, access.NotCovered(copse.ResourceTenant, string(tenant))
 	}
 	return place{entry, storage.Requirement{Key: key, Expect: storage.Version(item.Version)}}, nil
 }
@@ -250,7 +250,7 @@ func (s *Service) join(ctx context.Context, c access.Caller, at place, m *Member
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, c.KeyID, "PutMember", at, isNew, membershipKey(m.Tenant, id),
+	return s.write(ctx, c.Actor(), "PutMember", at, isNew, membershipKey(m.Tenant, id),
 		membershipBody{V: bodyVersion, Incarnation: in.Incarnation}, memberKey(id), body, expect)
 }
 
@@ -287,7 +287,7 @@ func (s *Service) invite(ctx context.Context, c access.Caller, at place, m *Memb
 		}
 	}
 	body := inviteBody{V: bodyVersion, Email: canonicalEmail(m.Email), Own: !c.MayEverywhere(access.Admin), tenantOf: in}
-	return s.write(ctx, c.KeyID, "InviteMember", at, !found || old.Incarnation != in.Incarnation, membershipKey(m.Tenant, m.id()),
+	return s.write(ctx, c.Actor(), "InviteMember", at, !found || old.Incarnation != in.Incarnation, membershipKey(m.Tenant, m.id()),
 		membershipBody{V: bodyVersion, Incarnation: in.Incarnation, Invite: true}, key, body, expect)
 }
 
@@ -352,7 +352,7 @@ func (s *Service) Remove(ctx context.Context, c access.Caller, tenant copse.Tena
 			break
 		}
 		index := storage.Write{Key: membershipKey(tenant, who.id()), Expect: storage.Any()}
-		err = s.commit(ctx, c.KeyID, "RemoveMember", []storage.Requirement{at.row}, []storage.Write{row, counted, index, note})
+		err = s.commit(ctx, c.Actor(), "RemoveMember", []storage.Requirement{at.row}, []storage.Write{row, counted, index, note})
 		if err == nil {
 			s.forgetFormer(ctx, note.Key, body)
 		}

@@ -26,7 +26,7 @@ func (s *Service) DeleteTemplate(ctx context.Context, c access.Caller, id copse.
 		return err
 	}
 	var job *cascade
-	err = s.edit(ctx, operation{"DeletePolicyTemplate", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"DeletePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
 			return change{}, err

@@ -67,7 +67,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 		}
 	}
 	var result ContentsResult
-	result.Revision, err = s.apply(ctx, operation{"PutContents", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+	result.Revision, err = s.apply(ctx, operation{"PutContents", c.Actor(), id, r}, func(ctx context.Context, k *desk) (change, error) {
 		stored, err := s.read(ctx, id, r.incarnation)
 		if err != nil {
 			return change{}, err

@@ -71,7 +71,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	defer s.creating.Delete(out.ID)
 	out.Revision, err = s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.PolicyStore(out.ID), Incarnation: out.Incarnation, Create: true,
-		Writes: writes, Actor: c.KeyID, Operation: "CreatePolicyStore",
+		Writes: writes, Actor: c.Actor(), Operation: "CreatePolicyStore",
 	})
 	if err != nil {
 		s.undo(ctx, *out, err)
@@ -79,7 +79,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	}
 	_, err = s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory,
-		Writes: rows, Actor: c.KeyID, Operation: "CreatePolicyStore",
+		Writes: rows, Actor: c.Actor(), Operation: "CreatePolicyStore",
 	})
 	if err != nil && !s.undo(ctx, *out, err) {
 		return fromStorage(err, out.ID)
@@ -196,7 +196,7 @@ func (s *Service) Bind(ctx context.Context, c access.Caller, id copse.PolicyStor
 		_, err = s.backend.Commit(ctx, storage.Commit{
 			Partition: storage.Directory(), Incarnation: s.directory,
 			Writes: append(rows, storage.Write{Key: rowKey(id), Body: encoded, Expect: storage.Version(item.Version)}),
-			Actor:  c.KeyID, Operation: "BindPolicyStore",
+			Actor:  c.Actor(), Operation: "BindPolicyStore",
 		})
 		if !errors.Is(err, storage.ErrConflict) {
 			return fromStorage(err, id)

@@ -97,13 +97,13 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 			{Key: rowKey(id), Expect: storage.Version(item.Version)},
 			{Key: e.key(), Body: body},
 		}, u.Writes...),
-		Actor: c.KeyID, Operation: "DeletePolicyStore",
+		Actor: c.Actor(), Operation: "DeletePolicyStore",
 	})
 	if err != nil {
 		s.eraser.drop(id)
 		return fromStorage(err, id)
 	}
-	return s.carryOut(context.WithoutCancel(ctx), e, c.KeyID)
+	return s.carryOut(context.WithoutCancel(ctx), e, c.Actor())
 }
 
 func protected(id copse.PolicyStoreID) error {

@@ -120,7 +120,7 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 	}
 	made := madeIdentitySource{ID: copse.NewID()}
 	fresh := made.ID
-	_, err = s.apply(ctx, operation{"CreateIdentitySource", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+	_, err = s.apply(ctx, operation{"CreateIdentitySource", c.Actor(), id, r}, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, id, r.incarnation)
 		if err != nil {
 			return change{}, err
@@ -166,7 +166,7 @@ func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id 
 		return copse.IdentitySource{}, err
 	}
 	var next copse.IdentitySource
-	_, err = s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.KeyID, id, r}, in.ID, func(l *ledger, former *copse.IdentitySource) (change, error) {
+	_, err = s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.Actor(), id, r}, in.ID, func(l *ledger, former *copse.IdentitySource) (change, error) {
 		next = in
 		next.PolicyStoreID, next.CreatedAt, next.UpdatedAt = id, former.CreatedAt, now()
 		if next.PrincipalType == "" {
@@ -208,7 +208,7 @@ func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id 
 	if err != nil {
 		return err
 	}
-	_, err = s.changeIdentitySource(ctx, operation{"DeleteIdentitySource", c.KeyID, id, r}, source, func(l *ledger, former *copse.IdentitySource) (change, error) {
+	_, err = s.changeIdentitySource(ctx, operation{"DeleteIdentitySource", c.Actor(), id, r}, source, func(l *ledger, former *copse.IdentitySource) (change, error) {
 		write := storage.Write{Key: identitySourceKey(source), Expect: storage.Version(former.Revision)}
 		return change{base: l, writes: []storage.Write{write}, settle: func(*ledger, uint64) {}}, nil
 	})

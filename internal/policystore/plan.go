@@ -211,7 +211,7 @@ func (s *Service) PutPlan(ctx context.Context, c access.Caller, in Plan) (Plan, 
 		return Plan{}, err
 	}
 	_, err = s.backend.Commit(ctx, storage.Commit{
-		Partition: storage.Directory(), Incarnation: s.directory, Actor: c.KeyID, Operation: "PutPlan",
+		Partition: storage.Directory(), Incarnation: s.directory, Actor: c.Actor(), Operation: "PutPlan",
 		Writes: []storage.Write{{Key: planKey(in.Name), Body: body, Expect: storage.Any()}},
 	})
 	if err != nil {
@@ -240,7 +240,7 @@ func (s *Service) DeletePlan(ctx context.Context, c access.Caller, name string) 
 		return denied("change plans")
 	}
 	_, err := s.backend.Commit(ctx, storage.Commit{
-		Partition: storage.Directory(), Incarnation: s.directory, Actor: c.KeyID, Operation: "DeletePlan",
+		Partition: storage.Directory(), Incarnation: s.directory, Actor: c.Actor(), Operation: "DeletePlan",
 		Writes: []storage.Write{{Key: planKey(name), Expect: storage.Any()}},
 	})
 	return fromStorage(err, "")

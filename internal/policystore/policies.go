@@ -27,7 +27,7 @@ func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.Po
 	}
 	policyID := copse.PolicyID(copse.NewID())
 	var made madePolicy
-	err = s.edit(ctx, operation{"CreatePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"CreatePolicy", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
@@ -265,7 +265,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 		return Policy{}, err
 	}
 	var updated Policy
-	err = s.edit(ctx, operation{"UpdatePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"UpdatePolicy", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.stored(ctx, id, policy)
 		if err != nil {
 			return change{}, err
@@ -358,7 +358,7 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err != nil {
 		return err
 	}
-	err = s.edit(ctx, operation{"DeletePolicy", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"DeletePolicy", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.stored(ctx, id, policy)
 		if err != nil && copse.KindOf(err) == copse.NotFound {
 			return change{base: l}, nil

@@ -65,7 +65,7 @@ func (s *Service) changeRow(ctx context.Context, c access.Caller, operation stri
 			return err
 		}
 		commit := storage.Commit{
-			Partition: storage.Directory(), Incarnation: s.directory, Actor: c.KeyID, Operation: operation, Writes: writes,
+			Partition: storage.Directory(), Incarnation: s.directory, Actor: c.Actor(), Operation: operation, Writes: writes,
 		}
 		expect := storage.Version(item.Version)
 		switch {
@@ -94,7 +94,7 @@ func (s *Service) find(ctx context.Context, c access.Caller, verb access.Verb, i
 		return row{}, fromStorage(err, id)
 	}
 	if !c.May(verb, id, r.tenant) {
-		return row{}, notFound(id)
+		return row{}, access.NotCovered(copse.ResourcePolicyStore, string(id))
 	}
 	return r, nil
 }

@@ -20,7 +20,7 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 		return Schema{}, err
 	}
 	var body *schemaBody
-	err = s.edit(ctx, operation{"PutSchema", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"PutSchema", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		if err := checkSchema(text, schema, l.quotas); err != nil {
 			return change{}, err
 		}

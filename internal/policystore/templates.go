@@ -27,7 +27,7 @@ func (s *Service) CreateTemplate(ctx context.Context, c access.Caller, id copse.
 	}
 	templateID := copse.PolicyTemplateID(copse.NewID())
 	var made madeTemplate
-	err = s.edit(ctx, operation{"CreatePolicyTemplate", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"CreatePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
@@ -196,7 +196,7 @@ func (s *Service) UpdateTemplate(ctx context.Context, c access.Caller, id copse.
 		return Template{}, err
 	}
 	var updated Template
-	err = s.edit(ctx, operation{"UpdatePolicyTemplate", c.KeyID, id, r}, func(ctx context.Context, l *ledger) (change, error) {
+	err = s.edit(ctx, operation{"UpdatePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
 			return change{}, err

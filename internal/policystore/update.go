@@ -89,7 +89,7 @@ func (s *Service) checkUpdate(ctx context.Context, u *Update) error {
 // here. The ledger's revision keeps a policy that was validated under the former mode from being
 // committed after the new one, and the other way round.
 func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.PolicyStoreID, r row, u *Update) error {
-	_, err := s.apply(ctx, operation{"UpdatePolicyStore", c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+	_, err := s.apply(ctx, operation{"UpdatePolicyStore", c.Actor(), id, r}, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, id, r.incarnation)
 		if err != nil {
 			return change{}, err
@@ -200,7 +200,7 @@ func (s *Service) changeTags(ctx context.Context, c access.Caller, name string, 
 	if err != nil {
 		return err
 	}
-	_, err = s.apply(ctx, operation{name, c.KeyID, id, r}, func(ctx context.Context, k *desk) (change, error) {
+	_, err = s.apply(ctx, operation{name, c.Actor(), id, r}, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, id, r.incarnation)
 		if err != nil {
 			return change{}, err

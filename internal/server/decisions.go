@@ -12,6 +12,7 @@ import (
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
+	"github.com/copse-authz/copse/internal/auditlog"
 	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/policystore"
 )
@@ -32,6 +33,11 @@ func (c *Config) validateDecisionLog() error {
 		return copse.Errorf(copse.Invalid, "--decision-log-export needs the decision log: leave --decision-log=false out")
 	}
 	return nil
+}
+
+// audit is the audit log as callers may see it.
+func (s *Server) audit() *auditlog.Log {
+	return auditlog.New(auditlog.Config{Backend: s.backend, Owner: s.PolicyStores.Owner, Lookup: s.Tenants.Lookup})
 }
 
 // decisionsDir is the log in the data directory.

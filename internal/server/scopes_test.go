@@ -44,6 +44,7 @@ func controlScopes() map[string]scopeRow {
 		"GET /v1/policy-stores":                              {verb: "read", on: onListed},
 		"GET /v1/decisions":                                  {elsewhere: "TestLaw3DecisionsAreLoggedApart"},
 		"GET /v1/decisions/keys":                             {elsewhere: "TestLaw3DecisionsAreLoggedApart"}, // public keys: whoever has a key
+		"GET /v1/audit":                                      {elsewhere: "TestLaw5AuditRowsOfOthers"},
 		"GET /v1/usage":                                      {elsewhere: "TestUsage"},
 		"GET /v1/tenants/{tenant}/members":                   {verb: "read", on: onTenant},
 		"PUT /v1/tenants/{tenant}/members":                   {verb: "write", on: onTenant},

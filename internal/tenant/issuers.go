@@ -242,7 +242,7 @@ func (s *Service) commitIssuer(ctx context.Context, c access.Caller, operation s
 	revision, err := s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory, Require: require,
 		Writes: []storage.Write{write, {Key: rulesKey, Body: marker, Expect: known.expect()}},
-		Actor:  c.KeyID, Operation: operation,
+		Actor:  c.Actor(), Operation: operation,
 	})
 	if err != nil {
 		known.forget() // whatever it was, it may have been taken

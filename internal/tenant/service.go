@@ -170,7 +170,7 @@ func (s *Service) loadEntry(ctx context.Context, id copse.TenantID) (copse.Direc
 func (s *Service) commit(ctx context.Context, c access.Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {
 	_, err := s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory, Require: require, Writes: writes,
-		Actor: c.KeyID, Operation: operation,
+		Actor: c.Actor(), Operation: operation,
 	})
 	return err
 }

@@ -159,7 +159,7 @@ func (s *Service) Get(ctx context.Context, c access.Caller, id copse.TenantID) (
 		return Tenant{}, err
 	}
 	if !mayRead(c, id, r.PolicyStore) {
-		return Tenant{}, copse.NotFoundError(copse.ResourceTenant, string(id))
+		return Tenant{}, access.NotCovered(copse.ResourceTenant, string(id))
 	}
 	return r.tenant(id), nil
 }
