@@ -110,8 +110,16 @@ type Config struct {
 	// requests that are under way then may take; what is left is cut off. A second signal ends at once.
 	DrainDelay      time.Duration
 	ShutdownTimeout time.Duration
-	// MaxHeaderBytes bounds a request's line and headers.
+	// MaxHeaderBytes bounds a request's line and headers, MaxHeaders how many headers it has.
 	MaxHeaderBytes int
+	MaxHeaders     int
+	// MaxConnections bounds the open connections of the API and of Envoy's listener together; fewer are taken
+	// when the process may not open as many files. MaxConnectionsPerAddress bounds those of one client
+	// address (of a network of 64 bits with IPv6); 0 does not. MaxStreams bounds the requests that one
+	// connection over HTTP/2 or gRPC may have under way.
+	MaxConnections           int
+	MaxConnectionsPerAddress int
+	MaxStreams               int
 
 	// DecisionLog keeps a line for every decision in DataDir/decisions.
 	DecisionLog bool
@@ -186,8 +194,14 @@ func DefaultConfig() Config {
 		DrainDelay:         5 * time.Second,
 		ShutdownTimeout:    20 * time.Second,
 		MaxHeaderBytes:     64 << 10,
-		DecisionLog:        true,
-		DecisionLogFull:    string(policystore.LogDrop),
+		MaxHeaders:         200,
+		MaxConnections:     16384,
+		MaxStreams:         250,
+
+		MaxConnectionsPerAddress: 4096,
+
+		DecisionLog:     true,
+		DecisionLogFull: string(policystore.LogDrop),
 
 		DecisionLogSegmentBytes: decisionlog.DefaultSegmentBytes,
 		DecisionLogSegmentAge:   decisionlog.DefaultSegmentAge,
@@ -286,6 +300,10 @@ func Settings() []Setting {
 		{Key: "drain-delay", Usage: "how long requests are still taken when the server was told to end and is no longer ready", field: func(c *Config) any { return &c.DrainDelay }},
 		{Key: "shutdown-timeout", Usage: "how long requests under way may take after that", field: func(c *Config) any { return &c.ShutdownTimeout }},
 		{Key: "max-header-bytes", Usage: "largest request line and headers", field: func(c *Config) any { return &c.MaxHeaderBytes }},
+		{Key: "max-headers", Usage: "most headers of a request", field: func(c *Config) any { return &c.MaxHeaders }},
+		{Key: "max-connections", Usage: "most open connections of the API and of Envoy's listener", field: func(c *Config) any { return &c.MaxConnections }},
+		{Key: "max-connections-per-address", Usage: "most open connections of one client address; 0 for no limit", field: func(c *Config) any { return &c.MaxConnectionsPerAddress }},
+		{Key: "max-streams", Usage: "most requests under way on one connection over HTTP/2 or gRPC", field: func(c *Config) any { return &c.MaxStreams }},
 		{Key: "decision-log", Usage: "keep a line for every decision in the data directory", Bool: true, field: func(c *Config) any { return &c.DecisionLog }},
 		{Key: "decision-log-full", Usage: "of new policy stores, a decision that the log can't take: drop (give it, count it as lost) or wait (none before it is on disk)", field: func(c *Config) any { return &c.DecisionLogFull }},
 		{Key: "decision-log-segment-bytes", Usage: "size at which a file of the decision log is closed", field: func(c *Config) any { return &c.DecisionLogSegmentBytes }},
@@ -362,6 +380,9 @@ func (c *Config) Validate() error {
 	if len(c.AccountID) != 12 || strings.Trim(c.AccountID, "0123456789") != "" {
 		return copse.Errorf(copse.Invalid, "--account-id %q does not have twelve digits", c.AccountID)
 	}
+	if c.MaxConnectionsPerAddress < 0 {
+		return copse.Errorf(copse.Invalid, "--max-connections-per-address %d is below zero; 0 is no limit", c.MaxConnectionsPerAddress)
+	}
 	if c.DrainDelay < 0 {
 		return copse.Errorf(copse.Invalid, "--drain-delay %s is below zero; 0 ends without one", c.DrainDelay)
 	}
@@ -388,6 +409,7 @@ func (c *Config) Validate() error {
 		value int64
 	}{
 		{"snapshot-cache-bytes", c.SnapshotCacheBytes}, {"max-header-bytes", int64(c.MaxHeaderBytes)},
+		{"max-headers", int64(c.MaxHeaders)}, {"max-connections", int64(c.MaxConnections)}, {"max-streams", int64(c.MaxStreams)},
 		{"read-header-timeout", int64(c.ReadHeaderTimeout)}, {"read-timeout", int64(c.ReadTimeout)},
 		{"write-timeout", int64(c.WriteTimeout)}, {"idle-timeout", int64(c.IdleTimeout)},
 		{"shutdown-timeout", int64(c.ShutdownTimeout)}, {"backup-every", int64(c.BackupEvery)}, {"backup-keep", int64(c.BackupKeep)},

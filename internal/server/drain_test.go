@@ -2,10 +2,11 @@ package server_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os/exec"
@@ -101,9 +102,12 @@ type load struct {
 }
 
 func (l *load) run(roundTrip func(*http.Request) (*http.Response, error)) {
-	body := fmt.Sprintf(`{"policyStoreId":%q,"principal":{"entityType":"User","entityId":"alice"},"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"R","entityId":"r"}}`, l.store)
+	body, err := json.Marshal(viewRequest(l.store, "alice"))
+	if err != nil {
+		l.t.Error(err)
+	}
 	for !l.elsewhere.Load() && !l.t.Failed() {
-		req, err := http.NewRequestWithContext(context.Background(), "POST", l.url+"/", strings.NewReader(body))
+		req, err := http.NewRequestWithContext(context.Background(), "POST", l.url+"/", bytes.NewReader(body))
 		if err != nil {
 			l.t.Error(err)
 			return

@@ -14,20 +14,15 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-const (
-	// maxChecks is how many requests one connection may have under way. Envoy has a connection for each of
-	// its threads.
-	maxChecks = 1000
-	// minPing is how often a client may ask whether the server is there. Envoy asks when it is told to.
-	minPing = 10 * time.Second
-)
+// minPing is how often a client may ask whether the server is there. Envoy asks when it is told to.
+const minPing = 10 * time.Second
 
 // grpcServer answers Envoy, within the limits of the other listeners.
 func (s *Server) grpcServer(secure *tls.Config) *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(copse.MaxRequestBytes),
 		grpc.MaxHeaderListSize(uint32(s.cfg.MaxHeaderBytes)),
-		grpc.MaxConcurrentStreams(maxChecks),
+		grpc.MaxConcurrentStreams(uint32(s.cfg.MaxStreams)),
 		grpc.ConnectionTimeout(s.cfg.ReadHeaderTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: s.cfg.IdleTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),

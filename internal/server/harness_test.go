@@ -156,6 +156,24 @@ func (c *caller) amazon(credential, operation string, body any) reply {
 	return c.as(credential, "POST", "/", body, "X-Amz-Target", "VerifiedPermissions."+operation, "Content-Type", "application/x-amz-json-1.0")
 }
 
+// viewRequest asks the AVP API whether a user may view something.
+func viewRequest(store, user string) map[string]any {
+	return map[string]any{"policyStoreId": store,
+		"principal": map[string]string{"entityType": "User", "entityId": user},
+		"action":    map[string]string{"actionType": "Action", "actionId": "view"},
+		"resource":  map[string]string{"entityType": "R", "entityId": "r"}}
+}
+
+// tryView asks whether alice may, and takes nothing but ALLOW for an answer.
+func (c *caller) tryView(store string) error {
+	r, err := c.try("POST", "/", viewRequest(store, "alice"), "Authorization", "Bearer "+c.root,
+		"X-Amz-Target", "VerifiedPermissions.IsAuthorized", "Content-Type", "application/x-amz-json-1.0")
+	if err == nil && (r.status != http.StatusOK || !strings.Contains(r.body, `"ALLOW"`)) {
+		err = fmt.Errorf("got %v, want ALLOW", r)
+	}
+	return err
+}
+
 func (c *caller) authorize(token string, body any, headers ...string) reply {
 	c.t.Helper()
 	return c.call("POST", "/v1/authorize", body, append(headers, "Authorization", "Bearer "+token)...)

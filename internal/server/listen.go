@@ -53,28 +53,16 @@ func (s *Server) Listen() error {
 			return errors.Join(err, main.Close())
 		}
 	}
-	// Of what comes to the API; the others have no HTTP/2 of net/http's.
-	s.listener = goodbye{main, min(s.cfg.DrainDelay, goodbyeTime)}
-	return s.route()
-}
-
-// goodbyeTime is how long clients have between GOAWAY and the end of an idle connection.
-const goodbyeTime = 250 * time.Millisecond
-
-// goodbye is a listener that is slow to tell that it was closed. http.Server.Shutdown closes listeners, has
-// GOAWAY sent, waits for Accept to return, and then closes what is idle: without a pause, some
-// connections are closed before GOAWAY is out, under a request that may be on its way.
-type goodbye struct {
-	net.Listener
-	pause time.Duration
-}
-
-func (g goodbye) Accept() (net.Conn, error) {
-	conn, err := g.Listener.Accept()
-	if errors.Is(err, net.ErrClosed) {
-		time.Sleep(g.pause)
+	clients := newConnections(s.maxConnections(), s.cfg.MaxConnectionsPerAddress, s.log)
+	s.registry.MustRegister(clients)
+	s.listener = gate{Listener: main, of: clients, pause: min(s.cfg.DrainDelay, goodbyeTime)}
+	if s.extAuthzListener != nil {
+		s.extAuthzListener = gate{Listener: s.extAuthzListener, of: clients}
 	}
-	return conn, err
+	if s.opsListener != nil {
+		s.opsListener = gate{Listener: s.opsListener, of: newConnections(opsConnections, 0, s.log)}
+	}
+	return s.route()
 }
 
 func listen(setting, address string) (net.Listener, error) {
@@ -135,7 +123,6 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	main, ops := s.httpServer(s.handler), s.httpServer(s.opsHandler())
-	main.ConnState = newConnections(s.registry).state
 	if s.tls != nil {
 		main.TLSConfig = s.tls.listenerConfig()
 		watching, stop := context.WithCancel(ctx)
@@ -202,6 +189,11 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		WriteTimeout:      s.cfg.WriteTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: s.cfg.MaxStreams,
+			WriteByteTimeout:     s.cfg.WriteTimeout, // the other limits are a request's: this is for a client that reads nothing at all
+			CountError:           func(string) { s.http2Errors.Inc() },
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }

@@ -1,10 +1,7 @@
 package server
 
 import (
-	"net"
-	"net/http"
 	"runtime"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,27 +28,4 @@ func registerGroups(reg prometheus.Registerer, b *sqlite.Backend) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "copse_storage_group_changes_total", Help: "Changes in these transactions; divided by their number, how many share an fsync.",
 		}, func() float64 { _, changes := b.Groups(); return float64(changes) }))
-}
-
-// connections counts what is open on the API's listener. A connection that is taken over by a handler
-// would be counted for ever; none is.
-type connections struct{ open atomic.Int64 }
-
-func newConnections(reg prometheus.Registerer) *connections {
-	c := &connections{}
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "copse_http_connections", Help: "Open connections of the API's listener.",
-	}, func() float64 { return float64(c.open.Load()) }))
-	return c
-}
-
-// state is an http.Server's ConnState.
-func (c *connections) state(_ net.Conn, s http.ConnState) {
-	switch s {
-	case http.StateNew:
-		c.open.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		c.open.Add(-1)
-	case http.StateActive, http.StateIdle:
-	}
 }

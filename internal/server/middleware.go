@@ -31,12 +31,13 @@ type middleware struct {
 	flying atomic.Int64
 	// draining: HTTP/1 connections end with their answer, which says so, and no client is surprised later.
 	// Over HTTP/2 other requests may be on their way on the same connection: it ends after the delay.
-	draining *atomic.Bool
-	byCode   [6]prometheus.Counter // by hundreds
+	draining   *atomic.Bool
+	maxHeaders int
+	byCode     [6]prometheus.Counter // by hundreds
 }
 
-func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer, draining *atomic.Bool) *middleware {
-	m := &middleware{next: next, log: log, tracer: t, draining: draining,
+func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer, maxHeaders int, draining *atomic.Bool) *middleware {
+	m := &middleware{next: next, log: log, tracer: t, maxHeaders: maxHeaders, draining: draining,
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http_panics_total", Help: "Requests that a defect ended."})}
 	codes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_http_requests_total", Help: "Answers of the API's listener by status."}, []string{"code"})
 	for i := 1; i < len(m.byCode); i++ {
@@ -65,11 +66,22 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &response{ResponseWriter: w}
 	m.flying.Add(1)
 	defer m.finish(out, r, id[0])
+	if countHeaders(r.Header) > m.maxHeaders {
+		writeError(out, http.StatusRequestHeaderFieldsTooLarge, copse.Invalid, "the request has more headers than this server takes (--max-headers)")
+		return
+	}
 	if m.tracer != nil {
 		m.tracer.serve(m.next, out, r)
 		return
 	}
 	m.next.ServeHTTP(out, r)
+}
+
+func countHeaders(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
 }
 
 func (m *middleware) finish(out *response, r *http.Request, id string) {

@@ -57,7 +57,7 @@ func (s *Server) route() error {
 	if s.cfg.ExtraRoutes != nil {
 		s.routes = append(s.routes, s.cfg.ExtraRoutes(s.URL())...)
 	}
-	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry, s.tracer, &s.draining)
+	s.handler = newMiddleware(newRouter(s.routes), s.log, s.registry, s.tracer, s.cfg.MaxHeaders, &s.draining)
 	return nil
 }
 

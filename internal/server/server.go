@@ -57,6 +57,7 @@ type Server struct {
 	extAuthzListener      net.Listener
 	routes                []Route
 	handler               http.Handler
+	http2Errors           prometheus.Counter
 	extAuthz              authv3.AuthorizationServer
 	draining              atomic.Bool
 	probing               probing
@@ -78,6 +79,8 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	registerProcess(s.registry, cfg.Version)
+	s.http2Errors = prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http2_errors_total", Help: "Streams and connections over HTTP/2 that ended for what the client did wrong, or too often."})
+	s.registry.MustRegister(s.http2Errors)
 	// Before anything is made: a server that can't be reached should leave no trace.
 	var err error
 	if s.tls, err = openTLS(&cfg, s.log, s.registry); err != nil {

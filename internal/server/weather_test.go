@@ -101,10 +101,7 @@ func forbidWrites(t *testing.T) (allow func()) {
 
 func (s *site) view(store, user string) reply {
 	s.t.Helper()
-	return s.amazon(s.root, "IsAuthorized", map[string]any{"policyStoreId": store,
-		"principal": map[string]string{"entityType": "User", "entityId": user},
-		"action":    map[string]string{"actionType": "Action", "actionId": "view"},
-		"resource":  map[string]string{"entityType": "R", "entityId": "r"}})
+	return s.amazon(s.root, "IsAuthorized", viewRequest(store, user))
 }
 
 // A disk without room or that takes no writes: decisions of policy stores in the cache go on, writes are
