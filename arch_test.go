@@ -79,6 +79,7 @@ var testImports = map[string]string{
 	"internal/storage/sqlite": "internal/storage/storagetest internal/storage/memory",
 	"internal/avp":            "aws internal/*",
 	"internal/access":         "aws internal/storage/memory",
+	"internal/auditlog":       "internal/storage/memory",
 	"internal/member":         "internal/storage/memory lambda", // whose sample events they are
 	"internal/policystore":    "internal/storage/memory internal/storage/sqlite internal/tenant",
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",

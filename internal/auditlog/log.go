@@ -2,7 +2,6 @@ package auditlog
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -238,17 +237,10 @@ func (s *search) ofFilter(c Change) bool {
 	return access.IsKeysOf(c.Kind, c.ID, s.filter.Tenant, s.ofTenant)
 }
 
-// readError gives a backend's error the kind a caller can act on.
+// readError says what to do about rows that can't be read: a backend finds a damaged or changed one itself.
 func readError(err error) error {
-	if _, ok := errors.AsType[*copse.Error](err); ok {
+	if err = storage.AsError(err, "", ""); copse.KindOf(err) != copse.Internal {
 		return err
 	}
-	e := &copse.Error{Kind: copse.Unavailable, Err: err}
-	switch {
-	case errors.Is(err, storage.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e.Detail = "the server is stopping or the call ran out of time; try again"
-	default:
-		e.Detail = "the audit log can't be read here; the server's log says where, and `copse check` what to do"
-	}
-	return e
+	return &copse.Error{Kind: copse.Unavailable, Detail: "the audit log can't be read here; the server's log says where, and `copse check` what to do", Err: err}
 }

@@ -59,6 +59,8 @@ type Config struct {
 	Explain func(ctx context.Context, req *copse.Request) (copse.Explanation, error)
 	// Key verifies what X-Copse-Key holds: access.Service's Bearer.
 	Key func(ctx context.Context, credential string) (access.Caller, error)
+	// Refused is told of a key that does not cover what it was shown for: access.Service's Refused. Nil: nobody is.
+	Refused func(c access.Caller, err error)
 	// Record keeps decisions before they are answered; an error refuses them. Nil: none are kept.
 	Record func(ctx context.Context, decided []decisionlog.Entry) error
 	// Log gets a line per refusal or failure. Nil: none.
@@ -236,7 +238,11 @@ func (h *handler) checkKey(x *exchange, r *http.Request) error {
 		return err
 	}
 	if !caller.May(access.Decide, x.entry.PolicyStoreID, x.entry.Tenant) {
-		return copse.Errorf(copse.Denied, "access key %s does not cover tenant %q with decide", caller.KeyID, x.entry.Tenant)
+		err := copse.Errorf(copse.Denied, "access key %s does not cover tenant %q with decide", caller.KeyID, x.entry.Tenant)
+		if h.cfg.Refused != nil {
+			h.cfg.Refused(caller, err)
+		}
+		return err
 	}
 	x.detail = true
 	return nil

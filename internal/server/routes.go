@@ -36,7 +36,7 @@ func (s *Server) route() error {
 	authorize := s.tracer.around(authorizer.Config{
 		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
 		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
-		Key: s.Access.Bearer, Record: s.record, Log: s.log, Metrics: s.registry,
+		Key: s.Access.Bearer, Refused: s.Access.Refused, Record: s.record, Log: s.log, Metrics: s.registry,
 	})
 	gateways, err := s.gatewayRoutes(authorize)
 	if err != nil {

@@ -173,6 +173,28 @@ func TestScratchIsRemoved(t *testing.T) {
 	}
 }
 
+// A row that was changed, removed or moved is named.
+func TestChangedAuditRowIsNamed(t *testing.T) {
+	for change, row := range map[string]int{
+		`UPDATE audit SET actor = x'6e6f626f6479' WHERE seq = 30`: 30,
+		`UPDATE audit SET at = at + 1 WHERE seq = 1`:              1,
+		`UPDATE audit SET chain = randomblob(32) WHERE seq = 40`:  40,
+		`DELETE FROM audit WHERE seq = 50`:                        50,
+		`UPDATE audit SET seq = -1 WHERE seq = 20; UPDATE audit SET seq = 20 WHERE seq = 21; UPDATE audit SET seq = 21 WHERE seq = -1`: 20,
+	} {
+		dir, _ := written(t)
+		raw(t, dir, change)
+		b := open(t, dir)
+		named := fmt.Sprintf("row %d", row)
+		if err := storage.VerifyAudit(t.Context(), b); err == nil || !strings.HasSuffix(err.Error(), named) {
+			t.Errorf("%s: %v", change, err)
+		}
+		if _, err := b.Audit(t.Context(), uint64(row-1), 10); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: read all the same: %v", change, err)
+		}
+	}
+}
+
 // Rows that are missing at the end of the audit leave a chain that fits: the counter tells.
 func TestAuditRowsMissingAtTheEnd(t *testing.T) {
 	dir, _ := written(t)
