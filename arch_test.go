@@ -85,7 +85,7 @@ var testImports = map[string]string{
 	"internal/tenant":         "internal/storage/memory internal/storage/sqlite",
 	"internal/api":            "aws internal/*",
 	"internal/authorizer":     "internal/*",
-	"internal/server":         "aws jwt copsetest pep h2", // behind the gateways stands a service; frames of HTTP/2 that no client sends
+	"internal/server":         "aws jwt copsetest pep h2 sys", // behind the gateways stands a service; frames of HTTP/2 that no client sends; limits of another process
 	"internal/dev":            "internal/*",
 	"internal/policyfiles":    "",
 	"internal/token":          "jwt",
