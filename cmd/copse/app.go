@@ -21,6 +21,8 @@ type app struct {
 	stdout, stderr io.Writer
 
 	url, key, output string // global flags
+	// Files of the global flags: what the server's certificate chains to, and what is shown to it.
+	ca, clientCert, clientKey string
 }
 
 // run is the program: it returns the exit code.

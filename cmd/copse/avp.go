@@ -120,7 +120,7 @@ func (a *app) ownSide() (*remote.Client, error) {
 	if !ok {
 		return nil, usagef("COPSE_KEY is not an access key, which looks like copse_<id>_<secret>")
 	}
-	return newRemote(remote.Options{Endpoint: c.base, AccessKeyID: id, SecretAccessKey: secret, HTTPClient: &http.Client{CheckRedirect: c.http.CheckRedirect}})
+	return newRemote(remote.Options{Endpoint: c.base, AccessKeyID: id, SecretAccessKey: secret, HTTPClient: &http.Client{CheckRedirect: c.http.CheckRedirect, Transport: c.http.Transport}})
 }
 
 func (a *app) awsSide() (*remote.Client, error) {

@@ -51,11 +51,16 @@ func (a *app) anonymousClient(fallback string) (*client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
 		return nil, usagef("%q is not the address of a server; write it as https://copse.example.com or http://127.0.0.1:8420", address)
 	}
+	transport, err := a.transport()
+	if err != nil {
+		return nil, err
+	}
 	return &client{
 		base:       strings.TrimRight(u.String(), "/"),
 		credential: firstOf(a.key, a.env("COPSE_KEY")),
 		http: &http.Client{
-			Timeout: requestTimeout,
+			Timeout:   requestTimeout,
+			Transport: transport,
 			// A credential goes to the address it was meant for and to no other.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},

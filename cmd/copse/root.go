@@ -54,6 +54,9 @@ func (a *app) rootCommand() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.url, "url", "", "address of the server (COPSE_URL)")
 	flags.StringVar(&a.key, "key", "", "access key, copse_<id>_<secret>; better in COPSE_KEY, where other users of this machine can't see it")
+	flags.StringVar(&a.ca, "ca", "", "PEM file of what the server's certificate chains to, if the system does not know it (COPSE_CA)")
+	flags.StringVar(&a.clientCert, "client-cert", "", "PEM file of a certificate to show to the server (COPSE_CLIENT_CERT)")
+	flags.StringVar(&a.clientKey, "client-key", "", "PEM file of its key (COPSE_CLIENT_KEY)")
 	flags.StringVarP(&a.output, "output", "o", "table", "table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp))
 

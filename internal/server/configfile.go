@@ -11,7 +11,8 @@ import (
 )
 
 // notSettings are variables named COPSE_ that other parts of copse read.
-var notSettings = map[string]bool{"COPSE_URL": true, "COPSE_KEY": true, "COPSE_CONFIG": true}
+var notSettings = map[string]bool{"COPSE_URL": true, "COPSE_KEY": true, "COPSE_CONFIG": true,
+	"COPSE_CA": true, "COPSE_CLIENT_CERT": true, "COPSE_CLIENT_KEY": true}
 
 // LoadConfig is the defaults, then the file (unless file is empty), then the environment ("NAME=value"
 // each, as os.Environ returns them). Flags come after it, with [Config.Set]. What it does not know it

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+)
+
+// transport connects as the operator of a server with a private CA, or with --tls-client-ca, has to.
+// Nothing but that differs from the default.
+func (a *app) transport() (http.RoundTripper, error) {
+	ca := firstOf(a.ca, a.env("COPSE_CA"))
+	cert, key := firstOf(a.clientCert, a.env("COPSE_CLIENT_CERT")), firstOf(a.clientKey, a.env("COPSE_CLIENT_KEY"))
+	if (cert == "") != (key == "") {
+		return nil, usagef("--client-cert and --client-key (COPSE_CLIENT_CERT, COPSE_CLIENT_KEY) go together: set both or neither")
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, usagef("--ca: %v", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, usagef("--ca: %s holds no certificate in PEM form", ca)
+		}
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, usagef("--client-cert %s with --client-key %s: %v", cert, key, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	standard, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return nil, failf("the default transport of HTTP is another")
+	}
+	own := standard.Clone()
+	own.TLSClientConfig = config
+	return own, nil
+}
