@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,10 +17,21 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
-// hangUp sends a request, or only so much of it, and goes away: with a reset, or as if it were done.
+// hangUp sends a request, or only so much of it, and goes away: with a reset, or as if it were done. The
+// connection was served before, so that the server is done with the request when it has closed that.
 func hangUp(t *testing.T, s *site, request string, part float64, reset bool, after time.Duration) {
 	t.Helper()
 	conn := dial(t, s.Addr().String(), "")
+	if _, err := io.WriteString(conn, "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.WriteString(conn, request[:int(part*float64(len(request)))]); err != nil {
 		t.Error(err)
 	}
@@ -55,7 +67,7 @@ func TestClientsThatGoAway(t *testing.T) {
 	large := viewRequest(store, "alice")
 	large["context"] = map[string]any{"contextMap": map[string]any{"x": map[string]string{"string": strings.Repeat("y", 300_000)}}}
 	before := s.rest()
-	for n := range 120 {
+	for n := range 60 {
 		body := viewRequest(store, "alice")
 		if n%2 == 0 {
 			body = large
@@ -115,7 +127,7 @@ func TestWritesWhoseClientGoesAway(t *testing.T) {
 	v := &victim{t: t, client: s.caller, idp: p}
 	before := s.rest()
 	now, done, undone := 1, 0, 0
-	for next := 2; next < 62; next++ {
+	for next := 2; next < 34; next++ {
 		schema, policies := versioned(next)
 		request := s.text("PUT", "/v1/policy-stores/"+store+"/contents", api.PutContentsRequest{Schema: schema, Policies: policies}, "If-Match", "*", "Content-Type", "application/json")
 		part := 1.0
@@ -123,7 +135,8 @@ func TestWritesWhoseClientGoesAway(t *testing.T) {
 			part = 0.9
 		}
 		hangUp(t, s, request, part, next%2 == 0, time.Duration(rand.IntN(4000))*time.Microsecond)
-		s.await("copse_http_requests_in_flight", 0)
+		s.http.CloseIdleConnections()
+		s.await("copse_http_connections", 0)
 		seen, err := v.see(&fact{name: "acme"}, store)
 		switch {
 		case err != nil:
@@ -138,7 +151,7 @@ func TestWritesWhoseClientGoesAway(t *testing.T) {
 		}
 	}
 	t.Logf("%d writes were done, %d not", done, undone)
-	if done == 0 || undone < 15 {
+	if done == 0 || undone < 8 {
 		t.Error("too little happened to prove anything")
 	}
 	s.settles(before)

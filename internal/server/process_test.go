@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
 )
 
@@ -20,12 +21,33 @@ const (
 	processRootSecret = "root-secret-of-a-process-with-forty-chars"
 )
 
+// programDir is where the program is built, once for all tests: linking it takes seconds.
+var programDir string
+
+var program = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(programDir, "copse")
+	out, err := exec.Command("go", "build", "-o", binary, "github.com/copse-authz/copse/cmd/copse").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building copse: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+func TestMain(m *testing.M) {
+	var err error
+	if programDir, err = os.MkdirTemp("", "copse-program-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(programDir)
+	os.Exit(code)
+}
+
 func buildCopse(t *testing.T) (binary string) {
 	t.Helper()
-	binary = filepath.Join(t.TempDir(), "copse")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/copse-authz/copse/cmd/copse")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building copse: %v\n%s", err, out)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }

@@ -199,7 +199,7 @@ func endless(given *atomic.Int64) func(*server.Config) {
 
 // Who sends or reads slowly holds a connection for a bounded time, whatever the protocol, and nobody up.
 func TestSlowClients(t *testing.T) {
-	const each = 15
+	const each = 8
 	var given atomic.Int64
 	s, _, _ := secure(t, endless(&given), func(c *server.Config) {
 		c.ReadHeaderTimeout, c.ReadTimeout, c.WriteTimeout, c.IdleTimeout, c.Log = 700*time.Millisecond, time.Second, time.Second, time.Second, nil
