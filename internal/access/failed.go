@@ -26,8 +26,8 @@ const OperationFailedUses = "FailedKeyUses"
 const (
 	// Ids that failed uses are counted under, between two writes; further ones are counted under others. Those
 	// of keys that there are have places of their own, which no stranger can take with ids that he made up.
-	maxFailedKnown   = 400
-	maxFailedUnknown = 100
+	maxFailedKnown   = 200
+	maxFailedUnknown = 20
 
 	failedOthers    = "others"
 	failedMalformed = "malformed"

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/memory"
@@ -236,6 +238,26 @@ func TestFailedUsesOutliveAFullDisk(t *testing.T) {
 			t.Errorf("%+v", records)
 		}
 	})
+}
+
+// What strangers can have written in a minute, with every reason there is.
+func TestRecordsOfFailedUsesAreSmall(t *testing.T) {
+	var f failedUses
+	ids := make([]string, 1000)
+	for n := range ids {
+		ids[n] = newKeyID()
+	}
+	for _, reason := range append(Reasons(), NotAllowed) {
+		for _, id := range ids {
+			f.note(id, false, reason, 1<<40, time.Now())
+		}
+		f.note(failedMalformed, false, reason, 1<<40, time.Now())
+	}
+	uses, _ := f.take(time.Now())
+	body, err := json.Marshal(uses)
+	if err != nil || len(body) > 16_000 || len(uses.Uses) < 100 {
+		t.Errorf("%d bytes of %d uses, %v", len(body), len(uses.Uses), err)
+	}
 }
 
 func TestOnlyIDsThatCopseDrawsAreKept(t *testing.T) {

@@ -62,20 +62,20 @@ const (
 func (l *Log) After(ctx context.Context, c access.Caller, f *Filter, after uint64, limit int) (Page, error) {
 	s, err := l.search(ctx, c, f)
 	if err != nil {
-		return Page{}, readError(err)
+		return Page{}, readError(c, err)
 	}
 	out := Page{End: s.end, Next: after, Earlier: after}
 	for !s.nothing {
 		rows, err := l.cfg.Backend.Audit(ctx, out.Next, chunk)
 		if err != nil {
-			return Page{}, readError(err)
+			return Page{}, readError(c, err)
 		}
 		for i := range rows {
 			if len(out.Entries) >= limit || s.spent > budget {
 				return out, nil
 			}
 			if out.Entries, err = s.take(ctx, out.Entries, &rows[i]); err != nil {
-				return Page{}, readError(err)
+				return Page{}, readError(c, err)
 			}
 			out.Next = rows[i].Seq
 		}
@@ -90,11 +90,11 @@ func (l *Log) After(ctx context.Context, c access.Caller, f *Filter, after uint6
 func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint64, limit int) (Page, error) {
 	s, err := l.search(ctx, c, f)
 	if err != nil {
-		return Page{}, readError(err)
+		return Page{}, readError(c, err)
 	}
 	last, _, err := l.cfg.Backend.AuditEnd(ctx)
 	if err != nil {
-		return Page{}, readError(err)
+		return Page{}, readError(c, err)
 	}
 	out := Page{End: s.end, Next: last}
 	if before > 0 {
@@ -105,7 +105,7 @@ func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint6
 		first := last - min(last, chunk)
 		rows, err := l.cfg.Backend.Audit(ctx, first, int(last-first))
 		if err != nil {
-			return Page{}, readError(err)
+			return Page{}, readError(c, err)
 		}
 		for i := range slices.Backward(rows) {
 			if len(found) >= limit || s.spent > budget {
@@ -117,7 +117,7 @@ func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint6
 				break
 			}
 			if found, err = s.take(ctx, found, &rows[i]); err != nil {
-				return Page{}, readError(err)
+				return Page{}, readError(c, err)
 			}
 		}
 		if out.Earlier > 0 {
@@ -237,10 +237,16 @@ func (s *search) ofFilter(c Change) bool {
 	return access.IsKeysOf(c.Kind, c.ID, s.filter.Tenant, s.ofTenant)
 }
 
-// readError says what to do about rows that can't be read: a backend finds a damaged or changed one itself.
-func readError(err error) error {
+// readError says what to do about rows that can't be read. A backend finds a damaged or changed row itself, and
+// says which: to whom sees all rows.
+func readError(c access.Caller, err error) error {
 	if err = storage.AsError(err, "", ""); copse.KindOf(err) != copse.Internal {
 		return err
 	}
-	return &copse.Error{Kind: copse.Unavailable, Detail: "the audit log can't be read here; the server's log says where, and `copse check` what to do", Err: err}
+	what := ""
+	if c.MayEverywhere(access.Admin) {
+		what = " (" + err.Error() + ")"
+	}
+	return &copse.Error{Kind: copse.Unavailable, Err: err,
+		Detail: "the audit log can't be read here" + what + ": stop the server and run `copse check`, which says what to do"}
 }

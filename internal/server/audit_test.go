@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +13,9 @@ import (
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/auditlog"
+	"github.com/copse-authz/copse/internal/server"
 	"github.com/copse-authz/copse/internal/storage"
+	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
 // auditRows reads all rows that a credential sees, from the first on, page by page.
@@ -269,6 +274,44 @@ func TestAuditVerifyFindsTampering(t *testing.T) {
 	s.onboard("initech", permitAll)
 	if r := s.auditReport(whole.Head, nil); len(r.Problems) > 0 {
 		t.Errorf("grown since: %+v", r.Problems)
+	}
+}
+
+// Somebody with the disk changes who did it. The server reads the row to nobody and names it; so does the check.
+func TestAuditRowChangedOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	onDisk := func(c *server.Config) { c.DataDir = dir }
+	row := uint64(0)
+	t.Run("before", func(t *testing.T) {
+		s := start(t, onDisk)
+		acme := s.onboard("acme", permitAll)
+		s.must(200, "PUT", "/v1/policy-stores/"+acme.PolicyStoreID+"/contents", map[string]any{"policies": []any{}}, "If-Match", "*", "X-Request-Id", "request-of-mine-1")
+		s.onboard("globex", permitAll)
+		rows := s.auditRows(s.root, "&operation=PutContents")
+		if len(rows) != 1 || rows[0].RequestID != "request-of-mine-1" {
+			t.Fatalf("%+v", rows)
+		}
+		row = rows[0].Number
+	})
+	path := filepath.Join(dir, sqlite.FileName)
+	file, err := os.ReadFile(path)
+	if err != nil || bytes.Count(file, []byte("request-of-mine-1")) != 1 {
+		t.Fatalf("the request is in the file %d times, %v", bytes.Count(file, []byte("request-of-mine-1")), err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(file, []byte("request-of-mine-1"), []byte("request-of-mine-2"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	named := fmt.Sprintf("row %d", row)
+	report, err := server.Check(t.Context(), dir, "", nil)
+	if err != nil || len(report.Problems) != 1 || !strings.HasSuffix(report.Problems[0].What, named) {
+		t.Errorf("the check: %+v, %v", report, err)
+	}
+	s := start(t, onDisk, func(c *server.Config) { c.Log = nil })
+	if r := s.as(s.root, "GET", "/v1/audit", nil); r.status != 503 || !strings.Contains(r.body, named) || strings.Contains(r.body, "request-of-mine") {
+		t.Errorf("to the operator: %v", r)
+	}
+	if r := s.as(s.key(api.KeyScope{Tenant: "globex"}, "read"), "GET", "/v1/audit", nil); r.status != 503 || strings.Contains(r.body, named) {
+		t.Errorf("to a tenant: %v", r)
 	}
 }
 
