@@ -91,6 +91,7 @@ func TestFailedUsesSayWhichKeyAndWhy(t *testing.T) {
 		s.Refused(Caller{}, requireAdmin(Caller{}))
 		begin := time.Now()
 		time.Sleep(useTick)
+		synctest.Wait()
 		records, at := failedRecords(t, backend)
 		if len(records) != 1 || records[0].From.After(begin) || !records[0].To.After(begin) || !at[0].Equal(records[0].To) {
 			t.Fatalf("%+v at %v", records, at)
@@ -227,12 +228,14 @@ func TestFailedUsesOutliveAFullDisk(t *testing.T) {
 				_, _ = s.Bearer(t.Context(), string(FormatBearer(k.ID, "wrong")))
 			}
 			time.Sleep(useTick)
+			synctest.Wait()
 		}
 		if records, _ := failedRecords(t, memory); len(records) != 0 {
 			t.Fatalf("%d records on a full disk", len(records))
 		}
 		backend.set(false)
 		time.Sleep(useTick)
+		synctest.Wait()
 		records, _ := failedRecords(t, memory)
 		if len(records) != 1 || !records[0].From.Equal(begin) || failedCounts(records...)[k.ID+" InvalidCredential"] != 6 {
 			t.Errorf("%+v", records)
