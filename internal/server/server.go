@@ -106,6 +106,23 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.selfTest(ctx); err != nil {
 		return err
 	}
+	if err := s.openAccess(); err != nil {
+		return err
+	}
+	if err := s.openDecisionLog(ctx); err != nil {
+		return err
+	}
+	if err := s.openTenancy(ctx); err != nil {
+		return err
+	}
+	if err := s.openContexts(ctx); err != nil {
+		return err
+	}
+	s.openSchedule()
+	return nil
+}
+
+func (s *Server) openAccess() error {
 	masterKey, err := s.loadMasterKey()
 	if err != nil {
 		return err
@@ -122,9 +139,12 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, s.Access.Close)
-	if err := s.openDecisionLog(ctx); err != nil {
-		return err
-	}
+	return nil
+}
+
+// openTenancy makes policy stores, tenants, members and the verifier of tokens, which have news for each
+// other.
+func (s *Server) openTenancy(ctx context.Context) error {
 	logKey, err := s.logHashKey(ctx)
 	if err != nil {
 		return err
@@ -181,10 +201,6 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	verifier.Store(s.Verifier)
 	s.closers = append(s.closers, s.Verifier.Close)
-	if err := s.openContexts(ctx); err != nil {
-		return err
-	}
-	s.openSchedule()
 	return nil
 }
 
