@@ -32,14 +32,14 @@ import (
 // that stay. The two take turns in small lots, so that whatever else the machine does hits both.
 
 // documents is a policy store of middling size and a request of about 1 KB that matches a few of it.
-func documents(b *testing.B) (*copsetest.Server, copsetest.Tenant) {
+func documents(b *testing.B, options ...copsetest.Option) (*copsetest.Server, copsetest.Tenant) {
 	b.Helper()
 	file, err := os.Create(filepath.Join(b.TempDir(), "copse.log"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = file.Close() })
-	srv := copsetest.Start(b, copsetest.Log(slog.New(slog.NewJSONHandler(file, nil))))
+	srv := copsetest.Start(b, append(options, copsetest.Log(slog.New(slog.NewJSONHandler(file, nil))))...)
 	policies := map[string]string{
 		"owners":   `permit (principal, action == Action::"edit", resource is Doc) when { resource.owner == principal };`,
 		"readers":  `permit (principal in Role::"reader", action == Action::"view", resource is Doc) when { resource.level <= 3 };`,
@@ -61,9 +61,14 @@ const docContext = `{"contextMap":{"mfa":{"boolean":true},"from":{"ipaddr":"10.1
 
 func BenchmarkHTTPAuthorize(b *testing.B) {
 	srv, _ := documents(b)
-	body := `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Doc","entityId":"17"},"context":` + docContext + `,"entities":{"entityList":` + docEntities + `]}}`
-	header := http.Header{"Authorization": {"Bearer " + srv.Token(b, "acme", "alice", copsetest.Groups("reader"))}, "Content-Type": {"application/json"}}
+	header, body := aliceAsks(b, srv)
 	compare(b, srv.URL, "/v1/authorize", header, body, `"decision":"ALLOW"`)
+}
+
+func aliceAsks(b *testing.B, srv *copsetest.Server) (header http.Header, body string) {
+	b.Helper()
+	body = `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Doc","entityId":"17"},"context":` + docContext + `,"entities":{"entityList":` + docEntities + `]}}`
+	return http.Header{"Authorization": {"Bearer " + srv.Token(b, "acme", "alice", copsetest.Groups("reader"))}, "Content-Type": {"application/json"}}, body
 }
 
 func BenchmarkHTTPIsAuthorized(b *testing.B) {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -71,6 +73,27 @@ func (a *app) showDecisions(out api.DecisionList) error {
 	})
 }
 
+// searchDecisions asks until there are as many as wanted, or no more: one answer is of a part of the log.
+func searchDecisions(ctx context.Context, c *client, query url.Values, limit int) (api.DecisionList, error) {
+	query = maps.Clone(query)
+	var all api.DecisionList
+	for {
+		var out api.DecisionList
+		if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
+			return api.DecisionList{}, err
+		}
+		if all.Next == 0 {
+			all.Next = out.Next
+		}
+		all.Before, all.Decisions = out.Before, append(out.Decisions, all.Decisions...)
+		if out.Before == 0 || len(all.Decisions) >= limit || query.Has("after") {
+			return all, nil
+		}
+		query.Set("before", strconv.FormatUint(out.Before, 10))
+		query.Set("maxResults", strconv.Itoa(limit-len(all.Decisions)))
+	}
+}
+
 func (a *app) decisionsTail() *cobra.Command {
 	var filter decisionFilter
 	var followOn bool
@@ -88,8 +111,8 @@ interrupted.`,
 			}
 			query := filter.query()
 			for {
-				var out api.DecisionList
-				if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
+				out, err := searchDecisions(cmd.Context(), c, query, filter.limit)
+				if err != nil {
 					return err
 				}
 				if !query.Has("after") || len(out.Decisions) > 0 {
@@ -117,15 +140,20 @@ interrupted.`,
 func (a *app) decisionsSearch() *cobra.Command {
 	var filter decisionFilter
 	var from, to string
+	var before uint64
 	cmd := &cobra.Command{
 		Use:   "search",
 		Short: "Find decisions by tenant, principal, action, resource, decision and time",
-		Long: `Find decisions. All that is given must match, in full and byte for byte; times are RFC 3339, or a
-duration before now.`,
+		Long: `Find decisions, the last ones first found. All that is given must match, in full and byte for byte;
+times are RFC 3339, or a duration before now. A time makes it fast: what was logged before it is not
+read.`,
 		Example: `  copse decisions search --tenant acme --resource 'Invoice::"17"' --from 24h`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := filter.query()
+			if before > 0 {
+				query.Set("before", strconv.FormatUint(before, 10))
+			}
 			for name, value := range map[string]string{"from": from, "to": to} {
 				if value == "" {
 					continue
@@ -140,14 +168,15 @@ duration before now.`,
 			if err != nil {
 				return err
 			}
-			var out api.DecisionList
-			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
+			out, err := searchDecisions(cmd.Context(), c, query, filter.limit)
+			if err != nil {
 				return err
 			}
 			return a.showDecisions(out)
 		},
 	}
 	filter.flags(cmd)
+	cmd.Flags().Uint64Var(&before, "before", 0, "of lines before this one: go on with before of an earlier answer's JSON")
 	cmd.Flags().StringVar(&from, "from", "", "not before: a time, or how long ago")
 	cmd.Flags().StringVar(&to, "to", "", "before: a time, or how long ago")
 	return cmd

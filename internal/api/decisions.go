@@ -18,7 +18,7 @@ import (
 func registerDecisions(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodGet, path: "/v1/decisions", id: "searchDecisions", tag: tagDecisionLog, status: http.StatusOK,
 		summary:     "Search the decision log",
-		description: "The last decisions that match, the oldest first; with after, the first ones after that line. A key with the verb read sees those of the policy stores it covers, and no others."}, (*API).searchDecisions)
+		description: "The last decisions that match, the oldest first; with after, the first ones after that line. One call reads about 64 MB of the log at most, and may find fewer than there are: before and next say where to go on. A key with the verb read sees those of the policy stores it covers, and no others."}, (*API).searchDecisions)
 	register(a, h, route{method: http.MethodGet, path: "/v1/decisions/keys", id: "listDecisionKeys", tag: tagDecisionLog, status: http.StatusOK,
 		summary: "The public keys that the decision log is signed with"}, (*API).decisionKeys)
 }
@@ -34,6 +34,7 @@ type DecisionQuery struct {
 	From          time.Time `query:"from" doc:"Not before."`
 	To            time.Time `query:"to" doc:"Before."`
 	After         uint64    `query:"after" doc:"Only lines with greater numbers: next of an earlier answer."`
+	Before        uint64    `query:"before" doc:"Only lines with smaller numbers: before of an earlier answer."`
 	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
 }
 
@@ -42,7 +43,7 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		May:    func(id copse.PolicyStoreID, tenant copse.TenantID) bool { return c.May(access.Read, id, tenant) },
 		Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
 		Action: in.Action, Decision: in.Decision,
-		From: in.From, To: in.To, After: in.After,
+		From: in.From, To: in.To, After: in.After, Before: in.Before,
 	}
 	var err error
 	if f.Principal, err = a.loggedAs(ctx, c, in, in.Principal); err != nil {
@@ -52,11 +53,11 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		return nil, err
 	}
 	out := &struct{ Body DecisionList }{Body: DecisionList{Decisions: []LoggedDecision{}}}
-	found, last, err := a.decisions.Search(ctx, &f, min(max(in.MaxResults, 1), maxResults))
+	results, err := a.decisions.Search(ctx, &f, min(max(in.MaxResults, 1), maxResults))
 	if err != nil {
 		return nil, err
 	}
-	for _, line := range found {
+	for _, line := range results.Found {
 		d, err := line.Decision()
 		if err != nil {
 			return nil, err
@@ -70,7 +71,7 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 			Determining: d.Determining, Errors: d.Errors, OverBudget: d.OverBudget, Micros: d.Micros,
 		})
 	}
-	out.Body.Next = max(last, in.After)
+	out.Body.Next, out.Body.Before = max(results.Next, in.After), results.Before
 	return out, nil
 }
 

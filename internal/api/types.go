@@ -252,7 +252,8 @@ type LoggedDecision struct {
 // DecisionList is what a search of the decision log found.
 type DecisionList struct {
 	Decisions []LoggedDecision `json:"decisions" nullable:"false" doc:"The oldest first."`
-	Next      uint64           `json:"next" doc:"As after, it asks for what is logged from now on."`
+	Next      uint64           `json:"next" doc:"As after, it asks for what comes later."`
+	Before    uint64           `json:"before,omitzero" doc:"As before, it asks for what was earlier. Absent: there is nothing earlier to look at."`
 }
 
 // DecisionKey is the public half of an Ed25519 key.

@@ -119,8 +119,9 @@ func TestWhatIsRecordedIsFoundAndVerifies(t *testing.T) {
 		if f.May == nil {
 			f.May = everything
 		}
-		found, _, err := l.Search(t.Context(), &f, limit)
+		results, err := l.Search(t.Context(), &f, limit)
 		must(t, err)
+		found := results.Found
 		if !slices.IsSortedFunc(found, func(a, b Found) int { return int(a.N) - int(b.N) }) {
 			t.Fatalf("not in order: %v", found)
 		}
@@ -263,7 +264,7 @@ func contents(t *testing.T, dir string) string {
 	must(t, err)
 	var all strings.Builder
 	for _, f := range files {
-		_, err := f.eachLine(func(line []byte, _ int64) error { all.Write(line); return nil })
+		_, err := f.eachLine(0, func(line []byte, _ int64) error { all.Write(line); return nil })
 		must(t, err)
 	}
 	return all.String()

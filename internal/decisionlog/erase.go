@@ -73,7 +73,7 @@ func (l *Log) Erase(ctx context.Context, ids ...copse.PolicyStoreID) error {
 // the two leaves lines that are there although the log says they are not, and the repetition finds them.
 func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 	found, numbers, count := false, sha256.New(), uint64(0)
-	_, err := f.eachLine(func(text []byte, _ int64) error {
+	_, err := f.eachLine(0, func(text []byte, _ int64) error {
 		line, its, err := lineOf(text, leaving)
 		if err != nil || !its && !line.Erased {
 			return err
@@ -123,7 +123,7 @@ func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 		return err
 	}
 	_ = w.file.Close()
-	w.file, w.size = file, size
+	w.file, w.size, w.marks = file, size, nil
 	return nil
 }
 

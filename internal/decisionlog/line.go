@@ -19,7 +19,8 @@ import (
 type Line struct {
 	Segment uint64 `json:"segment,omitzero"` // a head: the segment's number
 	After   string `json:"after,omitzero"`   // a head: the chain before its first line
-	// A head: when the segment was begun. Nobody signs it; it is for finding.
+	// A head: its first line's number, and when the segment was begun. Nobody signs these; they are for finding.
+	First uint64    `json:"first,omitzero"`
 	Began time.Time `json:"began,omitzero"`
 
 	N          uint64         `json:"n,omitzero"`   // of the line, from 1, in all segments

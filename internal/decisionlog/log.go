@@ -117,8 +117,11 @@ type Log struct {
 	failing atomic.Bool // the disk does not take lines
 	gone    sync.Map    // policy stores that were erased, and when: their late decisions leave no line
 
-	files  sync.Mutex // held while closed segments are replaced or removed
-	writer writer
+	files     sync.Mutex      // held while closed segments are replaced or removed
+	heads     map[uint64]Line // first lines of segments, by number
+	searching chan struct{}
+	budget    int64 // of a search: searchBytes
+	writer    writer
 
 	lost    *prometheus.CounterVec
 	refused *prometheus.CounterVec
@@ -141,7 +144,7 @@ func Open(cfg Config) (*Log, error) {
 	cfg.Queue = cmp.Or(cfg.Queue, DefaultQueue)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	l := &Log{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), searching: make(chan struct{}, searches), budget: searchBytes, stop: make(chan struct{}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_decision_log_lost_total",
 			Help: "Decisions that have no line in the decision log, by reason."}, []string{"reason"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "copse_decision_log_refused_total",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -24,7 +25,7 @@ func Lost(dir string, since time.Time) (count uint64, err error) {
 		if f.endsBefore(since) {
 			break
 		}
-		_, err := f.eachLine(func(text []byte, _ int64) error {
+		_, err := f.eachLine(0, func(text []byte, _ int64) error {
 			if !bytes.Contains(text, []byte(`"`+kindLost+`"`)) { // spares parsing decisions
 				return nil
 			}
@@ -43,4 +44,10 @@ func Lost(dir string, since time.Time) (count uint64, err error) {
 		}
 	}
 	return count, nil
+}
+
+// endsBefore: nothing in the segment is as late as t.
+func (f segmentFile) endsBefore(t time.Time) bool {
+	info, err := os.Stat(f.path)
+	return err == nil && info.ModTime().Before(t)
 }

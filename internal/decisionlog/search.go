@@ -5,8 +5,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +27,8 @@ type Filter struct {
 	Principal, Resource []string // any of these, in full, as the lines have them
 	Action, Decision    string
 	From, To            time.Time
-	After               uint64 // lines with greater numbers only
+	After               uint64 // lines with greater numbers only, the first ones
+	Before              uint64 // lines with smaller numbers only
 }
 
 // Found is a decision and the number of its line.
@@ -41,91 +43,247 @@ func (f *Found) Decision() (d Decision, err error) {
 	return d, err
 }
 
-// Search returns the last limit decisions that a filter takes, the oldest first, and the number of the log's
-// last line at least: a search for what came after it misses nothing. With After it is the first limit.
-func (l *Log) Search(ctx context.Context, f *Filter, limit int) (found []Found, last uint64, err error) {
+// Results are what a search found, the oldest first.
+type Results struct {
+	Found []Found
+	// Next as After continues with what comes later; nothing up to it is missed.
+	Next uint64
+	// Before, as that of the filter, continues with what was earlier. 0: there is nothing earlier to look at.
+	Before uint64
+}
+
+// What searches may cost: the rest of the server has the same processors.
+const (
+	searchBytes = 64 << 20 // of lines read by one, beyond which it ends where it is
+	searches    = 2        // at a time
+	searchWait  = 5 * time.Second
+	chunkBytes  = 256 << 10
+	// clockSlack is how much earlier a decision's time may be than its line: longer than any request takes.
+	clockSlack = lateDecisions
+)
+
+// Search returns the last limit decisions that a filter takes, or with After the first. It reads at most
+// about [searchBytes], so that it may find fewer, and says where to go on.
+func (l *Log) Search(ctx context.Context, f *Filter, limit int) (out Results, err error) {
 	if l == nil {
-		return nil, 0, nil
+		return Results{}, nil
 	}
+	if err := l.turn(ctx); err != nil {
+		return Results{}, err
+	}
+	defer func() { <-l.searching }()
 	shown, may := *f, f.May
 	shown.May = func(id copse.PolicyStoreID, tenant copse.TenantID) bool {
 		_, gone := l.gone.Load(id)
 		return !gone && may(id, tenant)
 	}
 	f = &shown
+	s := search{Filter: f, ctx: ctx, limit: limit, before: f.Before, budget: l.budget}
+	if s.marks, err = f.marks(); err != nil {
+		return Results{}, err
+	}
+	if s.before == 0 {
+		s.before = math.MaxUint64
+	}
 	l.flush()
-	l.writer.mu.Lock()
-	last = l.writer.n
-	l.writer.mu.Unlock()
+	chunks, last, err := l.chunks()
+	if err != nil {
+		return Results{}, err
+	}
+	chunks = slices.DeleteFunc(chunks, s.elsewhere)
+	if f.After > 0 {
+		return s.forward(chunks, max(last, f.After))
+	}
+	return s.backward(chunks, last)
+}
+
+// turn waits until fewer than [searches] are under way.
+func (l *Log) turn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, searchWait)
+	defer cancel()
+	select {
+	case l.searching <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &copse.Error{Kind: copse.Throttled, Detail: "too many searches of the decision log are under way; try again", Err: ctx.Err()}
+	}
+}
+
+// chunk is a part of the log that is read as a whole: a closed segment, or a piece of the open one.
+type chunk struct {
+	file        segmentFile
+	at          int64  // of its first line
+	first, past uint64 // numbers of its lines: first, and one more than the last
+	began       time.Time
+	ended       time.Time // not before its last line was written; zero: not known
+}
+
+// chunks are all of the log, in order, and the number of its last line.
+func (l *Log) chunks() (out []chunk, last uint64, err error) {
+	w := &l.writer
+	w.mu.Lock()
+	open, marks := w.segment, slices.Clone(w.marks)
+	if w.file == nil {
+		open++ // what is there is closed
+	}
+	last = w.n
+	w.mu.Unlock()
 	l.files.Lock() // an erasure that has ended is seen by every search after it
+	defer l.files.Unlock()
 	files, err := segments(l.cfg.Dir)
-	l.files.Unlock()
 	if err != nil {
 		return nil, 0, err
 	}
-	forward := f.After > 0
-	if !forward {
-		slices.Reverse(files)
-	}
-	for _, file := range files {
-		if err := ctx.Err(); err != nil {
-			return nil, 0, err
+	heads := make(map[uint64]Line, len(files))
+	for _, f := range files {
+		if f.number > open {
+			break // begun since
 		}
-		part, err := f.in(ctx, file, limit)
-		if errors.Is(err, fs.ErrNotExist) { // compressed or retired since
-			if !file.compressed() {
-				file.path = strings.TrimSuffix(file.path, plainSuffix) + gzipSuffix
-				part, err = f.in(ctx, file, limit)
+		head, ok := l.heads[f.number]
+		if !ok {
+			if head, err = f.head(); err != nil {
+				return nil, 0, err
 			}
-			if errors.Is(err, fs.ErrNotExist) {
+		}
+		heads[f.number] = head
+		if n := len(out); n > 0 {
+			out[n-1].past, out[n-1].ended = head.First, head.Began
+		}
+		out = append(out, chunk{file: f, first: head.First, began: head.Began})
+	}
+	l.heads = heads // those of segments that went are forgotten
+	if n := len(out); n > 0 {
+		out[n-1].past = last + 1
+		for _, m := range marks {
+			if out[n-1].file.number != open || m.n <= out[n-1].first {
 				continue
 			}
+			piece := out[len(out)-1]
+			out[len(out)-1].past, out[len(out)-1].ended = m.n, m.when
+			piece.first, piece.at, piece.began = m.n, m.at, m.when
+			out = append(out, piece)
 		}
+	}
+	return out, last, nil
+}
+
+// head reads a segment's first line, and the second of one that does not say its number.
+func (f segmentFile) head() (head Line, err error) {
+	_, err = f.eachLine(0, func(text []byte, at int64) error {
+		if at > 0 {
+			head.First = numberOf(text)
+		} else if err := json.Unmarshal(text, &head); err != nil {
+			return err
+		}
+		if head.First == 0 {
+			return nil
+		}
+		return errEnough
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return head, err
+}
+
+// search is one under way.
+type search struct {
+	*Filter
+	ctx    context.Context
+	limit  int
+	before uint64
+	marks  [][][]byte
+	read   int64
+	budget int64
+}
+
+// elsewhere: nothing in the chunk is asked for.
+func (s *search) elsewhere(c chunk) bool {
+	return c.past <= s.After+1 || c.first >= s.before ||
+		!s.From.IsZero() && !c.ended.IsZero() && c.ended.Before(s.From) ||
+		!s.To.IsZero() && c.began.Add(-clockSlack).After(s.To)
+}
+
+func (s *search) forward(chunks []chunk, last uint64) (Results, error) {
+	out := Results{Next: last}
+	for i, c := range chunks {
+		part, err := s.in(c)
 		if err != nil {
-			return nil, 0, err
+			return Results{}, err
 		}
-		if forward {
-			if found = append(found, part...); len(found) >= limit {
-				found = found[:limit]
-				return found, found[limit-1].N, nil
-			}
-			continue
+		if out.Found = append(out.Found, part...); len(out.Found) >= s.limit {
+			out.Found = out.Found[:s.limit]
+			out.Next = out.Found[s.limit-1].N
+			return out, nil
 		}
-		found = append(part, found...)
-		if len(found) >= limit {
-			return found[len(found)-limit:], last, nil
-		}
-		if !f.From.IsZero() && len(part) == 0 && file.endsBefore(f.From) {
-			break
+		if s.read > s.budget && i < len(chunks)-1 {
+			out.Next = max(c.past-1, s.After)
+			return out, nil
 		}
 	}
-	return found, last, nil
+	return out, nil
 }
 
-// endsBefore: nothing in the segment is as late as t.
-func (f segmentFile) endsBefore(t time.Time) bool {
-	info, err := os.Stat(f.path)
-	return err == nil && info.ModTime().Before(t)
-}
-
-// in searches a segment, for no more than can be in the answer.
-func (f *Filter) in(ctx context.Context, file segmentFile, limit int) (found []Found, err error) {
-	// Reading JSON costs the most: what can't match is passed over by its bytes.
-	marks, err := f.marks()
-	if err != nil {
-		return nil, err
+func (s *search) backward(chunks []chunk, last uint64) (Results, error) {
+	out := Results{Next: last}
+	for i, c := range slices.Backward(chunks) {
+		part, err := s.in(c)
+		if err != nil {
+			return Results{}, err
+		}
+		out.Found = append(part, out.Found...)
+		if len(out.Found) >= s.limit {
+			out.Found = out.Found[len(out.Found)-s.limit:]
+			out.Before = out.Found[0].N
+			return out, nil
+		}
+		if s.read > s.budget && i > 0 {
+			out.Before = c.first
+			return out, nil
+		}
 	}
-	lines := 0
-	_, err = file.eachLine(func(text []byte, _ int64) error {
-		if lines++; lines%1000 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+	return out, nil
+}
+
+var (
+	errEnough = errors.New("enough")
+	errMoved  = errors.New("the lines are elsewhere now")
+)
+
+// in searches a chunk. Its segment may have been compressed, erased from or retired since it was listed.
+func (s *search) in(c chunk) ([]Found, error) {
+	found, err := s.lines(c)
+	if errors.Is(err, fs.ErrNotExist) && !c.file.compressed() {
+		c.file.path, c.at = strings.TrimSuffix(c.file.path, plainSuffix)+gzipSuffix, 0
+		found, err = s.lines(c)
+	}
+	if errors.Is(err, errMoved) {
+		c.at = 0
+		found, err = s.lines(c)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return found, err
+}
+
+// lines searches those of a chunk, for no more than can be in the answer.
+func (s *search) lines(c chunk) (found []Found, err error) {
+	count := 0
+	_, err = c.file.eachLine(c.at, func(text []byte, at int64) error {
+		s.read += int64(len(text))
+		if count++; count%1000 == 0 && s.ctx.Err() != nil {
+			return s.ctx.Err()
 		}
-		for _, any := range marks {
-			if !slices.ContainsFunc(any, func(mark []byte) bool { return bytes.Contains(text, mark) }) {
-				return nil
-			}
-		}
-		if !bytes.Contains(text, []byte(`"entry":{"kind":"decision"`)) {
+		n := numberOf(text)
+		switch {
+		case at == c.at && at > 0 && n != c.first:
+			return errMoved
+		case n == 0:
+			return nil // a head or a seal
+		case n >= c.past || n >= s.before:
+			return errEnough
+		case n <= s.After || n < c.first || !s.mayMatch(text):
 			return nil
 		}
 		var line Line
@@ -136,15 +294,16 @@ func (f *Filter) in(ctx context.Context, file segmentFile, limit int) (found []F
 		if err := json.Unmarshal(line.Entry, &d); err != nil {
 			return err
 		}
-		if line.N > f.After && f.takes(&d) {
-			found = append(found, Found{line.N, line.Entry})
+		if !s.takes(&d) {
+			return nil
 		}
+		found = append(found, Found{line.N, line.Entry})
 		switch {
-		case len(found) < 2*limit:
-		case f.After > 0:
+		case len(found) < 2*s.limit:
+		case s.After > 0:
 			return errEnough
 		default:
-			found = append(found[:0], found[len(found)-limit:]...)
+			found = append(found[:0], found[len(found)-s.limit:]...)
 		}
 		return nil
 	})
@@ -154,9 +313,30 @@ func (f *Filter) in(ctx context.Context, file segmentFile, limit int) (found []F
 	return found, err
 }
 
+// numberOf is a line's number, which stands first; 0 for a head or a seal.
+func numberOf(text []byte) uint64 {
+	rest, ok := bytes.CutPrefix(text, []byte(`{"n":`))
+	end := bytes.IndexByte(rest, ',')
+	if !ok || end < 0 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(string(rest[:end]), 10, 64)
+	return n
+}
+
+// mayMatch: reading JSON costs the most, so what can't match is passed over by its bytes.
+func (s *search) mayMatch(text []byte) bool {
+	for _, any := range s.marks {
+		if !slices.ContainsFunc(any, func(mark []byte) bool { return bytes.Contains(text, mark) }) {
+			return false
+		}
+	}
+	return bytes.Contains(text, []byte(`"entry":{"kind":"decision"`))
+}
+
 // marks are what a line must have of each group to be worth reading.
 func (f *Filter) marks() (groups [][][]byte, err error) {
-	for _, any := range [][]string{{string(f.Tenant)}, {string(f.PolicyStoreID)}, f.Principal, {f.Action}, f.Resource} {
+	for _, any := range [][]string{{string(f.Tenant)}, {string(f.PolicyStoreID)}, f.Principal, {f.Action}, f.Resource, {f.Decision}} {
 		var marks [][]byte
 		for _, value := range any {
 			if value == "" {
@@ -174,8 +354,6 @@ func (f *Filter) marks() (groups [][][]byte, err error) {
 	}
 	return groups, nil
 }
-
-var errEnough = errors.New("enough")
 
 func (f *Filter) takes(d *Decision) bool {
 	is := func(want, got string) bool { return want == "" || want == got }

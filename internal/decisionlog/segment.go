@@ -72,9 +72,9 @@ func segments(dir string) ([]segmentFile, error) {
 	return out, nil
 }
 
-// eachLine calls do with every line of a segment and the byte it begins at. A last line without a newline
-// is torn, and not a line.
-func (f segmentFile) eachLine(do func(line []byte, at int64) error) (torn bool, err error) {
+// eachLine calls do with every line of a segment from a byte on, and the byte it begins at. A last line
+// without a newline is torn, and not a line.
+func (f segmentFile) eachLine(from int64, do func(line []byte, at int64) error) (torn bool, err error) {
 	file, err := os.Open(f.path)
 	if err != nil {
 		return false, err
@@ -85,10 +85,12 @@ func (f segmentFile) eachLine(do func(line []byte, at int64) error) (torn bool, 
 		if in, err = gzip.NewReader(bufio.NewReader(file)); err != nil {
 			return false, err
 		}
+	} else if _, err := file.Seek(from, io.SeekStart); err != nil {
+		return false, err
 	}
 	lines := bufio.NewReaderSize(in, 256<<10)
 	var long []byte
-	for at := int64(0); ; {
+	for at := from; ; {
 		line, err := lines.ReadSlice('\n')
 		if len(long)+len(line) > maxLine {
 			return false, fmt.Errorf("a line has more than %d bytes", maxLine)
@@ -128,6 +130,7 @@ type writer struct {
 	file *os.File // nil: the next batch begins a segment
 	position
 	opened time.Time
+	marks  []mark    // of the open segment
 	dirty  bool      // there are lines after the last seal
 	torn   bool      // there may be more in the file than its size says
 	unsure bool      // a sync failed: the kernel may have given up on what was written before it
@@ -136,6 +139,13 @@ type writer struct {
 	owed   []event
 	buffer []byte
 	entry  []byte
+}
+
+// mark says where a line of the open segment begins, for searches: all before it were written when it was made.
+type mark struct {
+	n    uint64
+	at   int64
+	when time.Time
 }
 
 // owe remembers decisions without a line; the next batch says so.
@@ -200,6 +210,9 @@ func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error
 		return 0, err
 	}
 	l.counter.done()
+	if before := w.size - int64(len(w.buffer)); before >= chunkBytes && (len(w.marks) == 0 || before-w.marks[len(w.marks)-1].at >= chunkBytes) {
+		w.marks = append(w.marks, mark{w.n + 1, before, now()})
+	}
 	to.size = w.size
 	w.position, w.dirty, w.owed = to, true, nil
 	w.export(l, durable)
@@ -311,7 +324,7 @@ func (w *writer) begin(l *Log) error {
 	if err != nil {
 		return err
 	}
-	head, err := json.Marshal(Line{Segment: w.segment + 1, After: hex.EncodeToString(w.chain[:]), Began: now()})
+	head, err := json.Marshal(Line{Segment: w.segment + 1, After: hex.EncodeToString(w.chain[:]), First: w.n + 1, Began: now()})
 	if err == nil {
 		_, err = file.Write(append(head, '\n'))
 	}
@@ -321,7 +334,7 @@ func (w *writer) begin(l *Log) error {
 	if err != nil {
 		return errors.Join(err, file.Close(), os.Remove(path))
 	}
-	w.file, w.opened, w.size, w.torn, w.unsure = file, time.Now(), int64(len(head)+1), false, false
+	w.file, w.opened, w.size, w.torn, w.unsure, w.marks = file, time.Now(), int64(len(head)+1), false, false, nil
 	w.segment++
 	return nil
 }
@@ -410,7 +423,7 @@ var sealMark = []byte(`{"seal":`)
 // without a line after its head. Only the end is read as JSON: a seal says all that is before it.
 func (w *writer) resume(f segmentFile) (whole bool, err error) {
 	sealed := int64(0)
-	_, err = f.eachLine(func(text []byte, at int64) error {
+	_, err = f.eachLine(0, func(text []byte, at int64) error {
 		if bytes.HasPrefix(text, sealMark) {
 			sealed = at
 		}
@@ -421,7 +434,7 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 	}
 	closed, good := false, int64(0)
 	w.segment, w.dirty = f.number, false
-	_, err = f.eachLine(func(text []byte, at int64) error {
+	_, err = f.eachLine(0, func(text []byte, at int64) error {
 		if at < sealed {
 			return nil
 		}
@@ -591,7 +604,7 @@ func rewrite(f segmentFile, to string, change func(line []byte) []byte) (err err
 		zipped = gzip.NewWriter(buffered)
 		target = zipped
 	}
-	_, err = f.eachLine(func(text []byte, _ int64) error {
+	_, err = f.eachLine(0, func(text []byte, _ int64) error {
 		if _, err := target.Write(change(text)); err != nil {
 			return err
 		}

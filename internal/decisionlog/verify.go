@@ -128,7 +128,7 @@ func (v *verifier) segment(f segmentFile, last bool) {
 	}
 	v.closed, v.sinceSeal = false, 0
 	head := false
-	torn, err := f.eachLine(func(text []byte, _ int64) error {
+	torn, err := f.eachLine(0, func(text []byte, _ int64) error {
 		var line Line
 		if err := json.Unmarshal(text, &line, json.RejectUnknownMembers(true)); err != nil {
 			v.problem(v.n+1, "can't be read: %v", err)
