@@ -191,6 +191,16 @@ func (l *load) ask(b *testing.B) reply {
 		b.Fatalf("%s %s %v", resp.Status, body, err)
 	}
 	l.answer = reply{resp.Header.Get("Content-Type"), body, seen.Len()}
+	// A connection that never asked anything is closed after a while.
+	buf := make([]byte, l.answer.bytes)
+	for _, conn := range l.conns[1:] {
+		if _, err := conn.Write(l.request); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
 	return l.answer
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -355,6 +356,48 @@ func TestRetentionIsWrittenDown(t *testing.T) {
 	wantClean(t, r)
 	if r.Segments != 1 {
 		t.Fatalf("%+v", r)
+	}
+}
+
+func TestSegmentsRotateAndGoByAge(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, config(dir))
+	record(t, l, "acme", 1)
+	l.drain()
+	must(t, l.tidy())
+	if _, err := os.Stat(segmentPath(dir, 1)); err != nil {
+		t.Fatalf("a young segment is closed: %v", err)
+	}
+	l.writer.mu.Lock()
+	l.writer.opened = time.Now().Add(-DefaultSegmentAge - time.Second)
+	l.writer.mu.Unlock()
+	must(t, l.tidy())
+	closed := filepath.Join(dir, "000000000001.jsonl.gz")
+	if _, err := os.Stat(closed); err != nil {
+		t.Fatalf("an old one is not closed and compressed: %v", err)
+	}
+	old := time.Now().Add(-DefaultRetainAge - time.Second)
+	must(t, os.Chtimes(closed, old, old))
+	record(t, l, "acme", 1)
+	must(t, l.tidy())
+	if _, err := os.Stat(closed); !os.IsNotExist(err) {
+		t.Fatalf("one that was closed too long ago stays: %v", err)
+	}
+	must(t, l.Close())
+	wantClean(t, verify(t, dir, ""))
+}
+
+// A collector that takes nothing costs copies, which are counted, and neither the log nor the end of the server.
+func TestAnExportThatFailsIsCounted(t *testing.T) {
+	x, err := NewExport(ExportConfig{Collector: "http://127.0.0.1:1"})
+	must(t, err)
+	x.send = func([][]byte) error { return errors.New("is away") }
+	for range 5 * exportBatch {
+		x.Write([]byte(`{}`))
+	}
+	must(t, x.Close())
+	if n := counted(t, x.lost); n != 5*exportBatch {
+		t.Errorf("%v are counted, want %d", n, 5*exportBatch)
 	}
 }
 

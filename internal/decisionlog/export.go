@@ -121,18 +121,23 @@ func (x *Export) run() {
 				more = false
 			}
 			if len(batch) >= exportBatch {
-				batch = x.flush(batch)
+				batch = x.flush(batch, ended)
 			}
 		}
-		batch = x.flush(batch)
+		batch = x.flush(batch, ended)
 	}
 }
 
-func (x *Export) flush(batch [][]byte) [][]byte {
+var errEnding = errors.New("the server ends, and the last copies could not be delivered")
+
+func (x *Export) flush(batch [][]byte, ending bool) [][]byte {
 	if len(batch) == 0 {
 		return batch
 	}
-	err := x.send(batch)
+	err := errEnding
+	if !ending || !x.failed { // a collector that is away must not hold up the end, batch by batch
+		err = x.send(batch)
+	}
 	if err != nil {
 		x.lost.Add(float64(len(batch)))
 		if !x.failed {
