@@ -2,7 +2,6 @@ package decisionlog
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"crypto/rand"
 	"encoding/hex"
@@ -19,8 +18,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-
-	"github.com/copse-authz/copse"
 )
 
 // Names of segments: twelve digits, so that their order is that of their names, and .gz once compressed.
@@ -379,104 +376,6 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// recover finds where a former process stopped, cuts off what it wrote by half, and owes a line for the
-// decisions that it counted and did not write.
-func (l *Log) recover() error {
-	w := &l.writer
-	files, err := segments(l.cfg.Dir)
-	if err != nil {
-		return copse.Errorf(copse.Invalid, "decision log: %w", err)
-	}
-	if l.counter, err = openCounter(l.cfg.Dir); err != nil {
-		return copse.Errorf(copse.Invalid, "decision log: %w", err)
-	}
-	for len(files) > 0 {
-		last := files[len(files)-1]
-		whole, err := w.resume(last)
-		if err == nil && !whole { // the process ended before the first line: what came before is in the segment before
-			err = os.Remove(last.path)
-			files = files[:len(files)-1]
-		}
-		if err != nil {
-			return errors.Join(copse.Errorf(copse.Invalid, "decision log: %s: %w; move the directory away to begin a new log", last.path, err), l.counter.close())
-		}
-		if whole {
-			break
-		}
-	}
-	counted := l.counter.resume(w.seq)
-	switch {
-	case counted > w.seq:
-		l.lost.WithLabelValues(lostCrash).Add(float64(counted - w.seq))
-		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: lostCrash, Count: counted - w.seq, AtLeast: !l.counter.sameBoot})
-	case !l.counter.sameBoot && len(files) > 0:
-		w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: lostCrash, AtLeast: true})
-	}
-	return nil
-}
-
-var sealMark = []byte(`{"seal":`)
-
-// resume takes the position from the last segment, and goes on in it if it is not closed. It is not whole
-// without a line after its head. Only the end is read as JSON: a seal says all that is before it.
-func (w *writer) resume(f segmentFile) (whole bool, err error) {
-	sealed := int64(0)
-	_, err = f.eachLine(0, func(text []byte, at int64) error {
-		if bytes.HasPrefix(text, sealMark) {
-			sealed = at
-		}
-		return nil
-	})
-	if err != nil {
-		return false, err
-	}
-	closed, good := false, int64(0)
-	w.segment, w.dirty = f.number, false
-	_, err = f.eachLine(0, func(text []byte, at int64) error {
-		if at < sealed {
-			return nil
-		}
-		var line Line
-		if err := json.Unmarshal(text, &line); err != nil {
-			return fmt.Errorf("byte %d: %w", at, err)
-		}
-		good = at + int64(len(text)) + 1
-		whole = whole || line.Seal != nil || line.N > 0
-		switch {
-		case line.Seal != nil:
-			closed, w.dirty = line.Seal.Closed, false
-			w.n, w.seq = line.Seal.N, line.Seal.Seq
-			return readHash(&w.chain, line.Seal.Chain)
-		case line.N > 0:
-			var c [32]byte
-			if err := readHash(&c, line.Commitment); err != nil {
-				return err
-			}
-			w.n, w.seq, w.dirty = line.N, line.Seq, true
-			w.chain = next(w.chain, line.N, line.Seq, c)
-			return nil
-		}
-		return readHash(&w.chain, line.After)
-	})
-	if err != nil || closed || !whole {
-		return whole, err
-	}
-	if w.file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
-		return true, err
-	}
-	w.size, w.opened = good, time.Now()
-	return true, w.file.Truncate(good)
-}
-
-func readHash(into *[32]byte, text string) error {
-	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw) != len(into) {
-		return fmt.Errorf("%q is not a hash", text)
-	}
-	copy(into[:], raw)
-	return nil
 }
 
 // maintain compresses what is closed and removes what is old.
