@@ -72,7 +72,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupServer, a.devCommand(), a.serveCommand(), a.configCommand(), a.backupCommand(), a.restoreCommand(), a.checkCommand(), a.compactCommand(), a.doctorCommand())
+	add(groupServer, a.devCommand(), a.serveCommand(), a.configCommand(), a.backupCommand(), a.restoreCommand(), a.checkCommand(), a.compactCommand(), a.doctorCommand(), a.debugCommand())
 	add(groupAdmin, a.tenantCommand(), a.policyCommand(), a.templateCommand(), a.schemaCommand(), a.storeCommand(), a.planCommand(), a.usageCommand(), a.authorizeCommand(), a.issuerCommand(), a.keyCommand(), a.decisionsCommand(), a.auditCommand(), a.importCommand(), a.exportCommand(), a.memberCommand(), a.rlsCommand(), a.routesCommand())
 	add(groupAbout, a.versionCommand(), a.completionCommand(), a.generateCommand())
 	root.AddCommand(exitCodesTopic())

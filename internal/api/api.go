@@ -36,7 +36,8 @@ type Config struct {
 
 // Support is what a server tells about itself, to those who may administer everything.
 type Support struct {
-	Diagnose func(ctx context.Context) Diagnosis
+	Diagnose    func(ctx context.Context) Diagnosis
+	DebugBundle func(ctx context.Context, withNames bool) (archive []byte, err error)
 }
 
 // API serves the control API: everything under /v1/ that has no handler of its own, and

@@ -94,8 +94,8 @@ func TestNoRouteWithoutAuthentication(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != (37+8+3)*5 {
-		t.Errorf("%d requests, want %d", asked, (37+8+3)*5)
+	if asked != (37+9+3)*5 {
+		t.Errorf("%d requests, want %d", asked, (37+9+3)*5)
 	}
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -14,7 +15,15 @@ func registerDoctor(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodGet, path: "/v1/doctor", id: "diagnose", tag: tagSupport, status: http.StatusOK, needs: adminOfServers,
 		summary:     "Look the server over",
 		description: "What is wrong or soon will be, and what to do, as `copse doctor` shows it. Nothing is changed."}, (*API).diagnose)
+	register(a, h, route{method: http.MethodGet, path: "/v1/debug/bundle", id: "makeDebugBundle", tag: tagSupport, status: http.StatusOK, needs: adminOfServers,
+		summary: "Collect what helps to find a fault",
+		description: "An archive (tar, gzip): what the doctor finds, settings, metrics, profiles of goroutines and memory, use, sizes, facts about the machine. " +
+			"No secrets, no policies and nobody's names are in it, unless names of tenants and plans are asked for."}, (*API).makeDebugBundle)
+	h.OpenAPI().Paths["/v1/debug/bundle"].Get.Responses["200"] = &huma.Response{Description: "The archive.",
+		Content: map[string]*huma.MediaType{bundleType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
 }
+
+const bundleType = "application/gzip"
 
 // What a finding calls for.
 const (
@@ -53,7 +62,35 @@ func (a *API) diagnose(ctx context.Context, c access.Caller, _ *struct{}) (*stru
 		return nil, &copse.Error{Kind: copse.Denied, Detail: adminOfServers.admin}
 	}
 	if a.support.Diagnose == nil {
-		return nil, copse.Errorf(copse.InvalidState, "this program does not look at itself")
+		return nil, errNoSupport()
 	}
 	return &struct{ Body Diagnosis }{a.support.Diagnose(ctx)}, nil
+}
+
+func errNoSupport() error {
+	return copse.Errorf(copse.InvalidState, "this program does not look at itself")
+}
+
+// BundleQuery is exported for the same reason as [Paging].
+type BundleQuery struct {
+	Names bool `query:"names" doc:"With the names of tenants and plans."`
+}
+
+func (a *API) makeDebugBundle(ctx context.Context, c access.Caller, in *BundleQuery) (*huma.StreamResponse, error) {
+	if !c.MayEverywhere(access.Admin) {
+		return nil, &copse.Error{Kind: copse.Denied, Detail: adminOfServers.admin}
+	}
+	if a.support.DebugBundle == nil {
+		return nil, errNoSupport()
+	}
+	archive, err := a.support.DebugBundle(ctx, in.Names)
+	if err != nil {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		hc.SetHeader("Content-Type", bundleType)
+		hc.SetHeader("Content-Length", strconv.Itoa(len(archive)))
+		hc.SetStatus(http.StatusOK)
+		_, _ = hc.BodyWriter().Write(archive) // a client that went away misses it
+	}}, nil
 }

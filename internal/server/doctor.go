@@ -69,8 +69,10 @@ func Diagnose(ctx context.Context, file string, environ []string, dataDir string
 	return api.Diagnosis{Version: d.cfg.Version, Findings: d.findings}
 }
 
+const checkConfiguration = "configuration"
+
 func (d *doctor) configuration(file string, environ []string, dataDir string) {
-	const check = "configuration"
+	const check = checkConfiguration
 	const do = "correct it; `copse config check FILE` says when it is right, docs/configuration.md has every setting"
 	var err error
 	if d.cfg, err = LoadConfig(file, environ); err != nil {

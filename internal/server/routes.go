@@ -18,7 +18,7 @@ func (s *Server) Routes() []Route { return slices.Clone(s.routes) }
 // route builds the table. It waits for Listen because extra routes want to know the address.
 func (s *Server) route() error {
 	settings := api.Config{Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Audit: s.audit(), Decisions: s.decisions, Version: s.cfg.Version, Log: s.log,
-		Support: api.Support{Diagnose: s.diagnose}}
+		Support: api.Support{Diagnose: s.diagnose, DebugBundle: s.debugBundle}}
 	if s.sqlite != nil {
 		settings.Backup = s.backup
 	}

@@ -74,7 +74,7 @@ func controlScopes() map[string]scopeRow {
 	for _, op := range []string{"POST /v1/tenants", "DELETE /v1/tenants/{tenant}", "POST /v1/tenants/{tenant}/suspend", "POST /v1/tenants/{tenant}/resume",
 		"POST /v1/issuers", "GET /v1/issuers", "GET /v1/issuers/{id}", "PUT /v1/issuers/{id}", "DELETE /v1/issuers/{id}",
 		"POST /v1/keys", "GET /v1/keys", "PUT /v1/keys/{id}/expiry", "POST /v1/keys/{id}/rotate", "DELETE /v1/keys/{id}",
-		"PUT /v1/plans/{name}", "DELETE /v1/plans/{name}", "PATCH /v1/policy-stores/{id}", "PUT /v1/members/active", "POST /v1/backup", "GET /v1/doctor"} {
+		"PUT /v1/plans/{name}", "DELETE /v1/plans/{name}", "PATCH /v1/policy-stores/{id}", "PUT /v1/members/active", "POST /v1/backup", "GET /v1/doctor", "GET /v1/debug/bundle"} {
 		rows[op] = admin
 	}
 	return rows
