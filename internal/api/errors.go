@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -146,7 +147,7 @@ func setErrorHeaders(set func(name, value string), status int) {
 
 // logFailure puts what went wrong inside copse into the log, since it is not in the answer.
 func (a *API) logFailure(method, path, requestID string, r *refusal) {
-	if r.status < http.StatusInternalServerError {
+	if r.status < http.StatusInternalServerError || errors.Is(r.err, context.Canceled) { // the client went away
 		return
 	}
 	attrs := []any{"requestId", requestID, "method", method, "path", path, "error", r.err}

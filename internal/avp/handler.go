@@ -117,7 +117,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			header["Retry-After"] = []string{"1"}
 		}
 		if status >= http.StatusInternalServerError {
-			h.log.LogAttrs(r.Context(), slog.LevelError, "AVP operation failed",
+			level := slog.LevelError
+			if r.Context().Err() != nil {
+				level = slog.LevelDebug // the client went away, which is no failure of copse's
+			}
+			h.log.LogAttrs(r.Context(), level, "AVP operation failed",
 				slog.String("requestId", requestID), slog.String("operation", name), slog.Any("error", cause(err)))
 		}
 	}

@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"context"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,7 +89,12 @@ func (m *metrics) refused(err error) error {
 	return err
 }
 
-func (m *metrics) failed(err error) { m.errors[copse.KindOf(err)].Inc() }
+// failed leaves out what nobody waits for any more: clients that go away are no reason to wake somebody.
+func (m *metrics) failed(err error) {
+	if !errors.Is(err, context.Canceled) {
+		m.errors[copse.KindOf(err)].Inc()
+	}
+}
 
 func (m *metrics) decided(e *compiled, out *copse.Response) {
 	m.decisions[out.Decision].Inc()

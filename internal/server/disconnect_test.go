@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/server"
 )
 
 // hangUp sends a request, or only so much of it, and goes away: with a reset, or as if it were done. The
@@ -60,7 +62,8 @@ func (c *caller) text(method, path string, body any, headers ...string) string {
 // A client that goes away in mid-request leaves nothing behind: no goroutine, no turn that expensive
 // decisions wait for, no lock.
 func TestClientsThatGoAway(t *testing.T) {
-	s := start(t)
+	var log lockedBuffer
+	s := start(t, func(c *server.Config) { c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})) })
 	store := s.onboard("acme", map[string]string{"p": aliceMayView}).PolicyStoreID
 	amazon := []string{"X-Amz-Target", "VerifiedPermissions.IsAuthorized", "Content-Type", "application/x-amz-json-1.0"}
 	// Reading so large a request needs a turn, of which a policy store has half as many as there are processors.
@@ -82,6 +85,10 @@ func TestClientsThatGoAway(t *testing.T) {
 		hangUp(t, s, s.text("POST", "/v1/backup", nil), 1, true, time.Duration(rand.IntN(5000))*time.Microsecond)
 	}
 	s.settles(before)
+	// Alerts go by these.
+	if n := s.count(`copse_decision_errors_total{kind="Unavailable"}`) + s.count(`copse_decision_errors_total{kind="Internal"}`); n > 0 || strings.Contains(log.String(), "ERROR") {
+		t.Errorf("clients that went away are %d failures, and in the log: %s", n, &log)
+	}
 	for range 10 {
 		if r := s.amazon(s.root, "IsAuthorized", large); r.status != http.StatusOK || !strings.Contains(r.body, `"ALLOW"`) {
 			t.Fatalf("a large decision afterwards: %v", r)
