@@ -209,6 +209,7 @@ func TestProbesOfADiskThatHangs(t *testing.T) {
 			}
 			cancel()
 		}
+		synctest.Wait()
 		if looks != 1 {
 			t.Errorf("%d looks at once", looks)
 		}
