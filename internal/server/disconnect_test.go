@@ -63,7 +63,9 @@ func (c *caller) text(method, path string, body any, headers ...string) string {
 // decisions wait for, no lock.
 func TestClientsThatGoAway(t *testing.T) {
 	var log lockedBuffer
-	s := start(t, func(c *server.Config) { c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})) })
+	s := start(t, func(c *server.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	})
 	store := s.onboard("acme", map[string]string{"p": aliceMayView}).PolicyStoreID
 	amazon := []string{"X-Amz-Target", "VerifiedPermissions.IsAuthorized", "Content-Type", "application/x-amz-json-1.0"}
 	// Reading so large a request needs a turn, of which a policy store has half as many as there are processors.
