@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -199,6 +200,44 @@ func TestReadme(t *testing.T) {
 	}
 	if ran < 10 {
 		t.Errorf("only %d commands of the README were run", ran)
+	}
+}
+
+// The operations page's walk through a server's life, run as it is written but for its ports.
+func TestOperations(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "copse"), "./cmd/copse").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text := string(page)
+	for _, port := range []string{"127.0.0.1:8420", "127.0.0.1:8421"} {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = strings.ReplaceAll(text, port, free.Addr().String())
+		if err := free.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell := startConsole(t, t.TempDir(), append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "LC_ALL=C"))
+	ran, began := 0, time.Now()
+	for _, step := range consoleSteps(text) {
+		got := shell.run(t, step.command)
+		if !outputPattern(step.want).MatchString(got) {
+			t.Errorf("docs/operations.md:%d: $ %s\ngot:\n%s\nwant:\n%s", step.line, step.command, got, strings.Join(step.want, "\n"))
+			break // what follows builds on it
+		}
+		ran++
+		t.Logf("%v %s", time.Since(began), step.command)
+	}
+	shell.run(t, "kill %% 2> /dev/null; wait")
+	if ran < 40 && !t.Failed() {
+		t.Errorf("only %d commands of the page were run", ran)
 	}
 }
 

@@ -56,10 +56,13 @@ The exit code is 1 when there is an error; warnings are shown and change nothing
 }
 
 // lastAnswer keeps what a client is told beside bodies.
-type lastAnswer struct{ resp *http.Response }
+type lastAnswer struct {
+	by   http.RoundTripper // the client's own, which knows certificates
+	resp *http.Response
+}
 
 func (l *lastAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := http.DefaultTransport.RoundTrip(r)
+	resp, err := l.by.RoundTrip(r)
 	l.resp = resp
 	return resp, err
 }
@@ -70,7 +73,7 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	if err != nil {
 		return d, err
 	}
-	var seen lastAnswer
+	seen := lastAnswer{by: c.http.Transport}
 	c.http.Transport = &seen
 	if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/doctor", out: &d}); err != nil {
 		return d, err
