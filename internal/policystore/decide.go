@@ -207,15 +207,15 @@ func (s *Service) snapshot(ctx context.Context, id copse.PolicyStoreID, incarnat
 
 func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request) (copse.Response, error) {
 	read := int64(size(req))
-	taken, err := s.turns.begin(ctx, req.PolicyStoreID, e.turn, read)
-	if err != nil {
-		s.noTurn(req.PolicyStoreID, err)
-		return copse.Response{}, err
+	var out copse.Response
+	var err error
+	if noTurn := s.inTurn(ctx, req.PolicyStoreID, e, read, func() {
+		var steps int
+		out, steps, err = e.snapshot.DecideCounted(req)
+		e.turn.spent(read + int64(steps))
+	}); noTurn != nil {
+		err = noTurn
 	}
-	out, steps, err := e.snapshot.DecideCounted(req)
-	s.turns.end(e.turn, taken)
-	e.turn.spent(read + int64(steps))
-	s.tallies.decided(req.PolicyStoreID, e)
 	if err != nil {
 		s.metrics.failed(err)
 		return copse.Response{}, err
@@ -225,11 +225,18 @@ func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request)
 	return out, nil
 }
 
-// noTurn counts a decision that did not get a turn in time, if that is what err says.
-func (s *Service) noTurn(id copse.PolicyStoreID, err error) {
-	if copse.KindOf(err) == copse.Throttled {
-		s.metrics.rates[rateTurns].Inc()
-		s.tallies.refused(id)
+// inTurn does what costs processor time, when it is its turn. The error is that of a turn that did not come.
+func (s *Service) inTurn(ctx context.Context, id copse.PolicyStoreID, e *compiled, cost int64, do func()) error {
+	taken, err := s.turns.begin(ctx, id, e.turn, cost)
+	if err != nil {
+		if copse.KindOf(err) == copse.Throttled {
+			s.metrics.rates[rateTurns].Inc()
+			s.tallies.refused(id)
+		}
+		return err
 	}
-	s.metrics.failed(err)
+	defer s.turns.end(e.turn, taken) // also after a defect: a turn that is lost is lost to everybody
+	do()
+	s.tallies.decided(id, e)
+	return nil
 }

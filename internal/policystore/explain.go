@@ -38,16 +38,15 @@ func (s *Service) explain(ctx context.Context, req *copse.Request) (copse.Explan
 		if err != nil {
 			return copse.Explanation{}, err
 		}
-		taken, err := s.turns.begin(ctx, req.PolicyStoreID, e.turn, expensive) // always: parts are evaluated again
-		if err != nil {
-			s.tallies.refused(req.PolicyStoreID)
-			return copse.Explanation{}, err
-		}
-		out, err := e.snapshot.Explain(req, func(policy copse.PolicyID) (*engine.Policy, error) {
-			return s.asOf(ctx, req.PolicyStoreID, policy, e.revision)
+		var out copse.Explanation
+		noTurn := s.inTurn(ctx, req.PolicyStoreID, e, expensive, func() { // always a turn: parts are evaluated again
+			out, err = e.snapshot.Explain(req, func(policy copse.PolicyID) (*engine.Policy, error) {
+				return s.asOf(ctx, req.PolicyStoreID, policy, e.revision)
+			})
 		})
-		s.turns.end(e.turn, taken)
-		s.tallies.decided(req.PolicyStoreID, e)
+		if noTurn != nil {
+			return copse.Explanation{}, noTurn
+		}
 		if errors.Is(err, errMoved) {
 			continue
 		}

@@ -68,6 +68,22 @@ func TestTurns(t *testing.T) {
 	})
 }
 
+// A defect in the middle of a decision, which the server answers with an error, costs nobody a turn.
+func TestATurnIsGivenBackAfterADefect(t *testing.T) {
+	s, e := &Service{turns: newTurns()}, &compiled{turn: newTurn()}
+	for range 100 {
+		func() {
+			defer func() { _ = recover() }()
+			if err := s.inTurn(t.Context(), "p", e, expensive, func() { panic("defect") }); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	if len(s.turns.all) != 0 || len(e.turn.of) != 0 {
+		t.Error("a turn was not given back")
+	}
+}
+
 // What a policy store's decisions cost is known from the last ones, and not forgotten over a few cheap ones
 // or a change of a policy.
 func TestExpensiveDecisionsAreKnown(t *testing.T) {
