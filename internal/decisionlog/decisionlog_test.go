@@ -477,3 +477,13 @@ func TestRecordAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per decision", n)
 	}
 }
+
+// What is refused may hold a password, and start-up errors are logged.
+func TestARefusedCollectorIsNotQuoted(t *testing.T) {
+	for _, collector := range []string{"https://me:canary@collector.example.com", "canary", "http://%zz-canary", "ftp://canary"} {
+		_, err := NewExport(ExportConfig{Collector: collector})
+		if copse.KindOf(err) != copse.Invalid || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v", collector, err)
+		}
+	}
+}

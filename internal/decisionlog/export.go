@@ -65,7 +65,8 @@ func NewExport(cfg ExportConfig) (*Export, error) {
 	case cfg.Collector != "":
 		u, err := url.Parse(cfg.Collector)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return nil, copse.Errorf(copse.Invalid, "%q is not the URL of a collector, such as http://127.0.0.1:4318", cfg.Collector)
+			// Not quoted: what is wrong with it may be that there is a password in it.
+			return nil, copse.Errorf(copse.Invalid, "decision log export: that is not the URL of a collector, such as http://127.0.0.1:4318, without a user and a password")
 		}
 		client := &http.Client{Timeout: exportWait}
 		target := strings.TrimSuffix(u.String(), "/") + "/v1/logs"

@@ -27,7 +27,7 @@ func (c *Config) validateDecisionLog() error {
 	}
 	kind, place, _ := strings.Cut(c.DecisionLogExport, ":")
 	if c.DecisionLogExport != "" && c.DecisionLogExport != "stdout" && (place == "" || kind != "file" && kind != "otlp") {
-		return copse.Errorf(copse.Invalid, "--decision-log-export %q must be stdout, file:PATH or otlp:URL", c.DecisionLogExport)
+		return copse.Errorf(copse.Invalid, "--decision-log-export must be stdout, file:PATH or otlp:URL")
 	}
 	if c.DecisionLogExport != "" && !c.DecisionLog {
 		return copse.Errorf(copse.Invalid, "--decision-log-export needs the decision log: leave --decision-log=false out")
