@@ -228,6 +228,7 @@ func TestDoctorFinds(t *testing.T) {
 			p.certificate(-time.Hour, time.Hour)
 			p.settings["tls-key"] = key
 		}, wrong, "certificate", "does not match"},
+		{"a clients' CA that is none", func(p *patient) { p.settings["tls-client-ca"] = p.certificate(-time.Hour, time.Hour) }, wrong, "certificate", "--tls-client-ca"},
 		{"a proxy's certificate", func(p *patient) { p.settings["behind-tls-proxy"] = "true" }, note, "certificate", "the certificate of the proxy"},
 		{"no backups", func(p *patient) { p.settings["backup-dir"] = "" }, warning, "backups", "none are made on schedule"},
 		{"no backup yet", func(*patient) {}, warning, "backups", "there is none"},

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -108,24 +107,25 @@ func (d *doctor) certificates() {
 		}
 		return
 	}
-	pair, err := tls.LoadX509KeyPair(d.cfg.TLSCert, d.cfg.TLSKey)
+	files, err := loadTLS(&d.cfg)
 	if err != nil {
-		d.wrong(check, "put both files of one pair there; a running server goes on with the last good one", "%s: %v", d.cfg.TLSCert, err)
+		d.wrong(check, "put both files of one pair there, and certificates of clients' CAs; a running server goes on with the last good ones", "%v", err)
 		return
 	}
 	if info, err := os.Stat(d.cfg.TLSKey); err == nil && info.Mode().Perm()&0o007 != 0 {
 		d.warn(check, "chmod o= "+d.cfg.TLSKey, "the key %s has mode %04o: everyone can reach it", d.cfg.TLSKey, info.Mode().Perm())
 	}
-	first := pair.Leaf
-	for _, der := range pair.Certificate {
+	leaf := files.inUse.Load().leaf
+	first := leaf
+	for _, der := range files.inUse.Load().config.Certificates[0].Certificate {
 		if c, err := x509.ParseCertificate(der); err == nil && c.NotAfter.Before(first.NotAfter) {
 			first = c // one of the chain that ends earlier
 		}
 	}
 	const renew = "put a new pair in their place: the server reads the files again, without a restart"
 	switch end := first.NotAfter.UTC().Format(time.RFC3339); {
-	case d.now.Before(pair.Leaf.NotBefore):
-		d.wrong(check, "is the clock right? Otherwise "+renew, "%s is not valid before %s", d.cfg.TLSCert, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
+	case d.now.Before(leaf.NotBefore):
+		d.wrong(check, "is the clock right? Otherwise "+renew, "%s is not valid before %s", d.cfg.TLSCert, leaf.NotBefore.UTC().Format(time.RFC3339))
 	case d.now.After(first.NotAfter):
 		d.wrong(check, renew, "%s expired at %s", d.cfg.TLSCert, end)
 	case d.now.Add(expirySoon).After(first.NotAfter):
@@ -193,7 +193,7 @@ func (d *doctor) losses(counted uint64) {
 		return
 	}
 	if lost = max(lost, counted); lost > 0 {
-		d.warn(check, "see copse_decision_log_lost_total for the reason: a disk that is full or slow, or a kill. --decision-log-full wait refuses decisions instead",
+		d.warn(check, "see copse_decision_log_lost_total for the reason: a disk that is full or slow, or a kill. Policy stores with decisionLog.full wait refuse decisions instead",
 			"%d decisions of the last days have no line", lost)
 		return
 	}

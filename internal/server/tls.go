@@ -56,19 +56,14 @@ func openTLS(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*tlsFile
 	if cfg.TLSCert == "" {
 		return nil, nil
 	}
-	f := &tlsFiles{cert: cfg.TLSCert, key: cfg.TLSKey, clientCA: cfg.TLSClientCA, log: log}
-	text, err := f.read()
+	f, err := loadTLS(cfg)
 	if err != nil {
 		return nil, err
 	}
-	first, err := f.parse(text)
-	if err != nil {
-		return nil, err
-	}
-	if err := validNow(first.leaf); err != nil {
+	f.log = log
+	if err := validNow(f.inUse.Load().leaf); err != nil {
 		log.Warn("clients will refuse this server's certificate", "file", f.cert, "error", err)
 	}
-	f.inUse.Store(first)
 	reg.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "copse_tls_certificate_expiry_timestamp_seconds", Help: "When the certificate that is served expires, in seconds since 1970.",
@@ -81,6 +76,21 @@ func openTLS(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*tlsFile
 			}
 			return 0
 		}))
+	return f, nil
+}
+
+// loadTLS reads the files once. Nobody hears of them.
+func loadTLS(cfg *Config) (*tlsFiles, error) {
+	f := &tlsFiles{cert: cfg.TLSCert, key: cfg.TLSKey, clientCA: cfg.TLSClientCA, log: slog.New(slog.DiscardHandler)}
+	text, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	first, err := f.parse(text)
+	if err != nil {
+		return nil, err
+	}
+	f.inUse.Store(first)
 	return f, nil
 }
 
@@ -224,7 +234,7 @@ func checkTLS(cfg *Config) (warning string, err error) {
 	if cfg.TLSCert == "" {
 		return "", nil
 	}
-	f, err := openTLS(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	f, err := loadTLS(cfg)
 	if err != nil {
 		return "", err
 	}
