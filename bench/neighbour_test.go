@@ -1,16 +1,9 @@
 package bench
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +14,7 @@ import (
 // BenchmarkNoisyNeighbour has one tenant flood the server over HTTP with the most expensive policies and
 // requests it may have, while others go on asking. Quiet and flooded spells take turns in one run. The
 // others' requests are due at fixed times, and what one takes counts from then, so that a server which
-// stands still is not asked less. Server and clients share one process and its cores.
+// stands still is not asked less. Server, flood and neighbours are a process each, on the same cores.
 func BenchmarkNoisyNeighbour(b *testing.B) {
 	for _, plan := range []string{"default", "unmetered"} {
 		b.Run(plan, func(b *testing.B) { noisyNeighbour(b, plan) })
@@ -38,36 +31,30 @@ const (
 
 func noisyNeighbour(b *testing.B, plan string) {
 	srv := copsetest.Start(b, copsetest.Plan(plan))
-	var asked []*askLoad
+	var asked, flood []clientLoad
 	for i := range neighbours {
 		id := copse.TenantID(fmt.Sprintf("neighbour-%d", i))
 		srv.CreateTenant(b, id, copsetest.Contents{Policies: map[string]string{
 			"readers": `permit (principal in Role::"reader", action == Action::"view", resource is Doc) when { resource.level <= 3 };`}})
 		body := `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Doc","entityId":"17"},"context":` + docContext + `,"entities":{"entityList":` + docEntities + `]}}`
-		asked = append(asked, newAskLoad(srv, srv.Token(b, id, "alice", copsetest.Groups("reader")), body))
+		asked = append(asked, clientLoad{srv.URL, srv.Token(b, id, "alice", copsetest.Groups("reader")), body, "ALLOW"})
 	}
 	srv.CreateTenant(b, "noisy", copsetest.Contents{Policies: mostExpensive()})
 	token := srv.Token(b, "noisy", "mallory")
-	flood := []*askLoad{newAskLoad(srv, token, expensiveRequest(0)), newAskLoad(srv, token, expensiveRequest(900_000))}
-	for _, l := range append(slices.Clone(asked), flood...) {
-		if status, body := l.once(b); status != http.StatusOK || strings.Contains(body, "ALLOW") != (l != flood[0] && l != flood[1]) {
-			b.Fatalf("%d %s", status, body)
-		}
+	for i := range 8 { // one in eight sends the large one
+		flood = append(flood, clientLoad{srv.URL, token, expensiveRequest(i / 7 * 900_000), "DENY"})
 	}
+	others := startClient(b, "neighbours", asked)
 	var quiet, loud []time.Duration
-	var floods, refused atomic.Int64
+	var sum floodReport
 	for b.Loop() {
 		for range spells {
-			quiet = append(quiet, due(b, asked)...)
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
-			for i := range floodConns {
-				wg.Go(func() { flood[i%8/7].repeat(b, stop, &floods, &refused) }) // one in eight sends the large one
-			}
-			time.Sleep(200 * time.Millisecond)
-			loud = append(loud, due(b, asked)...)
-			close(stop)
-			wg.Wait()
+			quiet = append(quiet, ask[[]time.Duration](b, others)...)
+			noise := startClient(b, "flood", flood)
+			ask[string](b, noise) // it has begun
+			loud = append(loud, ask[[]time.Duration](b, others)...)
+			r := ask[floodReport](b, noise)
+			sum.Answers, sum.Refusals, sum.Took = sum.Answers+r.Answers, sum.Refusals+r.Refusals, sum.Took+r.Took
 		}
 	}
 	slices.Sort(quiet)
@@ -80,9 +67,8 @@ func noisyNeighbour(b *testing.B, plan string) {
 	b.ReportMetric(ms(p(quiet, 99)), "quiet-p99-ms")
 	b.ReportMetric(ms(p(loud, 99)), "flooded-p99-ms")
 	b.ReportMetric(float64(p(loud, 99))/float64(p(quiet, 99)), "p99-ratio")
-	seconds := float64(b.N) * spells * spell.Seconds()
-	b.ReportMetric(float64(floods.Load())/seconds, "flood-answers/s")
-	b.ReportMetric(float64(refused.Load())/seconds, "flood-refusals/s")
+	b.ReportMetric(float64(sum.Answers)/sum.Took.Seconds(), "flood-answers/s")
+	b.ReportMetric(float64(sum.Refusals)/sum.Took.Seconds(), "flood-refusals/s")
 }
 
 // mostExpensive are as many policies of the greatest size as may name no resource, each comparing sets of
@@ -110,92 +96,4 @@ func expensiveRequest(padding int) string {
 	}
 	return `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Doc","entityId":"1"},"context":{"contextMap":{"a":` + all + `,"b":` + all +
 		`,"pad":{"set":[` + strings.Join(pad, ",") + `]}}}}`
-}
-
-// askLoad is one request, and the connections that are free to send it.
-type askLoad struct {
-	address string
-	request []byte
-	idle    chan *bufio.ReadWriter
-}
-
-func newAskLoad(srv *copsetest.Server, token, body string) *askLoad {
-	l := &askLoad{address: strings.TrimPrefix(srv.URL, "http://"), idle: make(chan *bufio.ReadWriter, 1000)}
-	l.request = fmt.Appendf(nil, "POST /v1/authorize HTTP/1.1\r\nHost: copse\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", token, len(body), body)
-	return l
-}
-
-// once sends the request, on a connection of its own when none is free.
-func (l *askLoad) once(b *testing.B) (status int, body string) {
-	var rw *bufio.ReadWriter
-	select {
-	case rw = <-l.idle:
-	default:
-		conn, err := net.Dial("tcp", l.address)
-		if err != nil {
-			b.Error(err)
-			return 0, ""
-		}
-		b.Cleanup(func() { _ = conn.Close() })
-		rw = bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
-	}
-	_, err := rw.Write(l.request)
-	if err == nil {
-		err = rw.Flush()
-	}
-	if err != nil {
-		b.Error(err)
-		return 0, ""
-	}
-	resp, err := http.ReadResponse(rw.Reader, nil)
-	if err != nil {
-		b.Error(err)
-		return 0, ""
-	}
-	var text bytes.Buffer
-	if _, err := io.Copy(&text, resp.Body); err != nil {
-		b.Error(err)
-	}
-	l.idle <- rw
-	return resp.StatusCode, text.String()
-}
-
-// repeat sends without a pause.
-func (l *askLoad) repeat(b *testing.B, stop chan struct{}, answers, refused *atomic.Int64) {
-	for {
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		switch status, body := l.once(b); status {
-		case http.StatusOK:
-			answers.Add(1)
-		case http.StatusTooManyRequests:
-			refused.Add(1)
-		default:
-			b.Errorf("the flood is answered %d %s", status, body)
-			return
-		}
-	}
-}
-
-// due asks for each tenant in turn at its time for a spell, and returns what each answer took from then.
-func due(b *testing.B, loads []*askLoad) []time.Duration {
-	n := int(spell / every)
-	took := make([]time.Duration, n)
-	var wg sync.WaitGroup
-	start := time.Now()
-	for i := range n {
-		at := start.Add(time.Duration(i) * every)
-		time.Sleep(time.Until(at))
-		wg.Go(func() {
-			if status, body := loads[i%len(loads)].once(b); status != http.StatusOK {
-				b.Errorf("a neighbour is answered %d %s", status, body)
-			}
-			took[i] = time.Since(at)
-		})
-	}
-	wg.Wait()
-	return took
 }

@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/copse-authz/copse"
@@ -40,5 +42,28 @@ func TestOnlyTheAnswerIsAllocated(t *testing.T) {
 				t.Errorf("%s, checked %t: %v allocations, want %v", what, check, least, test.want)
 			}
 		}
+	}
+}
+
+// Large requests one after the other use the same room: what they would leave to the collector otherwise is
+// ten times their size, and everybody waits for it.
+func TestLargeRequestsUseRoomAgain(t *testing.T) {
+	s := compileText(t, nil, copse.Settings{}, `permit(principal, action, resource);`)
+	req := viewRequest()
+	req.Context = cedarJSON(`{"a": ` + longs(60_000) + `}`)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the collector may take the room at any time
+	var before, after runtime.MemStats
+	const warm, runs = 2, 5
+	for i := range warm + runs {
+		if i == warm {
+			runtime.ReadMemStats(&before)
+		}
+		if _, err := s.Decide(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if got, most := (after.TotalAlloc-before.TotalAlloc)/runs, uint64(len(req.Context.Bytes))/10; got > most {
+		t.Errorf("%d bytes for each request of %d", got, len(req.Context.Bytes))
 	}
 }

@@ -17,4 +17,22 @@ const stepsOfFailure = 250
 
 const overBudget = "budget exceeded"
 
-func (c *call) overBudget() bool { return c.steps > MaxDecisionSteps }
+// stepsBetweenRests and bytesBetweenRests are how much is decided and read between two moments at which
+// others may have the processor: a tenth of a millisecond or so. Ordinary requests end before the first.
+const (
+	stepsBetweenRests = 20_000
+	bytesBetweenRests = 16 << 10
+)
+
+// overBudget is asked wherever a condition goes through much, so this is also where a decision rests that
+// takes long.
+func (c *call) overBudget() bool { return c.steps > c.restAt && c.rest() }
+
+func (c *call) rest() (over bool) {
+	if c.steps > MaxDecisionSteps {
+		return true // it ends now, and asks often on its way
+	}
+	giveWay()
+	c.restAt = min(c.steps+stepsBetweenRests, MaxDecisionSteps)
+	return false
+}

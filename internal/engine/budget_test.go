@@ -254,3 +254,29 @@ func clashingTexts(n int, last int) string {
 	}
 	return "[" + strings.Join(texts, ",") + "]"
 }
+
+// A decision that takes long lets others go first again and again, to its budget's end and not beyond it;
+// one that does not, never.
+func TestRests(t *testing.T) {
+	c := newCall(&Snapshot{symbols: newSymbols()}, &copse.Request{})
+	rests := 0
+	for last := c.restAt; c.steps <= MaxDecisionSteps; c.steps++ {
+		if c.overBudget() {
+			t.Fatalf("over budget after %d steps", c.steps)
+		}
+		if c.restAt != last {
+			rests, last = rests+1, c.restAt
+		}
+		if rests > 0 && c.steps <= stepsBetweenRests {
+			t.Fatalf("it rests after %d steps", c.steps)
+		}
+	}
+	if want := MaxDecisionSteps/stepsBetweenRests - 1; !c.overBudget() || rests < want-1 || rests > want+1 {
+		t.Errorf("%d rests in %d steps, want %d", rests, c.steps, want)
+	}
+	text := "[" + strings.Repeat("1,", 10*bytesBetweenRests) + "1]"
+	s := c.scan("context", cedarJSON(text))
+	if _, err := s.cedarValue(nil); err != nil || s.restAt < len(text)-2*bytesBetweenRests || s.restAt > len(text)+bytesBetweenRests {
+		t.Errorf("read to its end, %d bytes, it rests next at %d: %v", len(text), s.restAt, err)
+	}
+}

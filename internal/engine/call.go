@@ -21,11 +21,13 @@ type call struct {
 	context                     value
 	serverContext               []slot
 
-	// steps is what deciding has cost so far, fault why the expression evaluated last failed.
-	steps int
-	fault fault
-	bools [2]value
-	shown int // steps of evaluating what an explanation shows beside the decision
+	// steps is what deciding has cost so far, restAt after how many others may go first again, and fault
+	// why the expression evaluated last failed.
+	steps  int
+	restAt int
+	fault  fault
+	bools  [2]value
+	shown  int // steps of evaluating what an explanation shows beside the decision
 
 	// What the request names and the snapshot does not, numbered beyond the snapshot's symbols.
 	names words
@@ -69,12 +71,18 @@ var calls = sync.Pool{New: func() any {
 func newCall(s *Snapshot, req *copse.Request) *call {
 	c := calls.Get().(*call)
 	c.snapshot, c.symbols, c.request = s, s.symbols, req
+	c.restAt = stepsBetweenRests
 	return c
 }
 
-// maxKept is how much room a call keeps for the next one, of each kind: more than any ordinary request
-// takes, and little enough for as many calls as there are processors.
-const maxKept = 64 << 10
+// maxKept is how much room a call keeps for the next one, of each kind, in bytes: what the largest requests
+// take, because those who send them one after the other would have the collector at work all the time,
+// and everybody wait for it. It is little enough for as many calls as there are processors, and given
+// back when no such request came between two collections.
+const maxKept = 8 << 20
+
+// maxPlaces is how large a hash table is kept: emptying it costs its size, however little the next request needs.
+const maxPlaces = 1024
 
 // release forgets the request. Nothing may hold on to values of the call.
 func (c *call) release() {
@@ -108,7 +116,7 @@ func forgotten[T any](list []T) []T {
 
 // forgottenPlaces empties a hash table that had n entries.
 func forgottenPlaces(places []uint32, n int) []uint32 {
-	if len(places) > maxKept/64 { // emptying it costs its size, however little the next request needs
+	if len(places) > maxPlaces {
 		return nil
 	}
 	if n > 0 {

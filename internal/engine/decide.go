@@ -37,7 +37,7 @@ func (c *call) answer() error {
 	if c.overBudget() {
 		return nil // sets that were being read then are not what was sent
 	}
-	c.steps = 0 // those of decoding are not deciding's
+	c.steps, c.restAt = 0, stepsBetweenRests // those of decoding are not deciding's
 	c.decide(s.index.find(c))
 	return nil
 }

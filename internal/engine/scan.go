@@ -21,6 +21,8 @@ type scanner struct {
 	pos  int
 	// last is the end of the token read last, where findings point.
 	last int
+	// restAt is where others may go first again.
+	restAt int
 	// root is the member path the text was found at; inText says that the text is one string there,
 	// so that findings have a line and column inside it.
 	root   string
@@ -31,7 +33,7 @@ type scanner struct {
 // scan begins to read a piece of data. The former one has been read.
 func (c *call) scan(member string, data copse.Data) *scanner {
 	root, inText := dataPath(member, data.Format)
-	c.scanner = scanner{call: c, data: data.Bytes, text: asText(data.Bytes), root: root, inText: inText}
+	c.scanner = scanner{call: c, data: data.Bytes, text: asText(data.Bytes), root: root, inText: inText, restAt: bytesBetweenRests}
 	return &c.scanner
 }
 
@@ -124,6 +126,10 @@ func (s *scanner) open(bracket byte, what string) error {
 
 // more reads what is between elements: a comma, or the bracket that ends the array.
 func (s *scanner) more(first bool, bracket byte) (bool, error) {
+	if s.pos > s.restAt {
+		giveWay()
+		s.restAt = s.pos + bytesBetweenRests
+	}
 	switch b := s.peek(); {
 	case b == bracket:
 		s.pos++

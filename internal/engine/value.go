@@ -187,7 +187,12 @@ func (c *call) normalize(elements []slot) []slot {
 	if len(elements) < 2 {
 		return elements
 	}
-	slices.SortFunc(elements, func(a, b slot) int { return c.compare(a.value, b.value) })
+	slices.SortFunc(elements, func(a, b slot) int {
+		if c.overBudget() {
+			return 0
+		}
+		return c.compare(a.value, b.value)
+	})
 	return slices.CompactFunc(elements, func(a, b slot) bool { return c.equal(a.value, b.value) })
 }
 
