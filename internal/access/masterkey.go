@@ -40,8 +40,8 @@ func OpenMasterKey(file, dir string) (key MasterKey, generated bool, err error) 
 	return key, err == nil, err
 }
 
-// LoadMasterKey reads 32 bytes written as 64 hexadecimal digits or as base64. A file that anybody but
-// its owner can read or write is refused: whoever reads it can open every stored secret.
+// LoadMasterKey reads 32 bytes written as 64 hexadecimal digits or as base64. A file that is not [Private]
+// is refused: whoever reads it can open every stored secret.
 func LoadMasterKey(file string) (MasterKey, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -55,7 +55,7 @@ func LoadMasterKey(file string) (MasterKey, error) {
 	if !info.Mode().IsRegular() {
 		return nil, copse.Errorf(copse.Invalid, "master key: %s is not a regular file", file)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if !Private(info) {
 		return nil, copse.Errorf(copse.Invalid,
 			"master key: %s has mode %04o, so others can reach it; run: chmod 600 %s", file, info.Mode().Perm(), file)
 	}
@@ -69,6 +69,17 @@ func LoadMasterKey(file string) (MasterKey, error) {
 			"master key: %s must hold 32 random bytes as 64 hexadecimal digits or as base64, and nothing else", file)
 	}
 	return key, nil
+}
+
+// Private reports whether a file of secrets is for the server alone: nobody but its owner can reach it, or it
+// is root's, and a server that is not root reads it as one of its group. So Kubernetes mounts secrets.
+func Private(info fs.FileInfo) bool {
+	owner, known := OwnerOf(info)
+	return private(info.Mode().Perm(), known && owner == 0 && os.Geteuid() != 0)
+}
+
+func private(mode fs.FileMode, ofRoot bool) bool {
+	return mode&0o077 == 0 || ofRoot && mode&0o037 == 0
 }
 
 func decodeMasterKey(text []byte) MasterKey {

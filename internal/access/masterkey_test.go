@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,5 +104,19 @@ func TestOpenMasterKey(t *testing.T) {
 	other, _, err := OpenMasterKey("", t.TempDir())
 	if err != nil || bytes.Equal(made, other) {
 		t.Errorf("two generated keys are equal, or %v", err)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	for _, c := range []struct {
+		mode         fs.FileMode
+		ours, ofRoot bool
+	}{
+		{0o600, true, true}, {0o400, true, true}, {0o440, false, true}, {0o640, false, true},
+		{0o660, false, false}, {0o650, false, false}, {0o444, false, false}, {0o644, false, false}, {0o604, false, false}, {0o602, false, false},
+	} {
+		if ours, ofRoot := private(c.mode, false), private(c.mode, true); ours != c.ours || ofRoot != c.ofRoot {
+			t.Errorf("%04o: %t, and %t of root, want %t and %t", c.mode, ours, ofRoot, c.ours, c.ofRoot)
+		}
 	}
 }

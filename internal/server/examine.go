@@ -52,10 +52,10 @@ func (d *doctor) directory() {
 	}
 }
 
-// private holds that nobody but the owner reaches a file. With a refused one no server starts.
+// private holds that others do not reach a file. With a refused one no server starts.
 func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
 	mode := info.Mode().Perm()
-	if mode&0o077 == 0 {
+	if access.Private(info) {
 		return
 	}
 	do := "chmod 600 " + path
@@ -71,8 +71,8 @@ func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
 
 // sameOwner finds what a command left that was run as another user.
 func (d *doctor) sameOwner(check, dir string, of fs.FileInfo, path string, file fs.FileInfo) {
-	want, known := ownerOf(of)
-	if have, _ := ownerOf(file); known && have != want {
+	want, known := access.OwnerOf(of)
+	if have, _ := access.OwnerOf(file); known && have != want {
 		d.wrong(check, "chown it to the owner of the directory, and run copse as that user",
 			"%s belongs to user %d and %s to user %d: the server can't write it", path, have, dir, want)
 	}

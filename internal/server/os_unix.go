@@ -7,14 +7,6 @@ import (
 	"syscall"
 )
 
-func ownerOf(info fs.FileInfo) (user uint32, ok bool) {
-	s, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return s.Uid, true
-}
-
 // deviceOf tells file systems apart.
 func deviceOf(info fs.FileInfo) (device uint64, ok bool) {
 	s, ok := info.Sys().(*syscall.Stat_t)
