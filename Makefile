@@ -3,7 +3,7 @@ GO ?= go
 # Linters are pinned in tools.mod, apart from the module's own dependencies.
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help deps build test test-long lint example dist bench bench-rust mutants vuln clean
+.PHONY: help deps build test test-long lint example image dist bench bench-rust mutants vuln clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: ## gofmt, go vet, golangci-lint
 
 example: deps ## run the sample SaaS on the whole chain, and attack it
 	$(GO) run ./examples/payments/chain
+
+image: ## the container image "copse", by buildah, podman or docker
+	@./scripts/image
 
 dist: ## the archives of a release, in dist/
 	@./scripts/dist

@@ -74,7 +74,7 @@ var imports = map[string]string{
 // testImports is what test files may import on top of their package's row.
 var testImports = map[string]string{
 	"*":                       "rapid cmp testscript",
-	".":                       "rls", // docs_test.go holds the page of the audit against it
+	".":                       "rls yaml", // docs_test.go holds the page of the audit against it; chart_test.go reads manifests
 	"internal/storage/memory": "internal/storage/storagetest",
 	"internal/storage/sqlite": "internal/storage/storagetest internal/storage/memory",
 	"internal/avp":            "aws internal/*",

@@ -325,10 +325,8 @@ func TestChartsProcess(t *testing.T) {
 	all := manifests(t, text)
 	p := all["StatefulSet rel"].Spec.Template.Spec
 	c := p.Containers[0]
-	k := &kubelet{t: t, root: t.TempDir(), pod: p, replace: []string{}}
-	if err := os.Chmod(filepath.Dir(k.root), 0o755); err != nil { // the directory that the test's are in is its owner's alone
-		t.Fatal(err)
-	}
+	k := &kubelet{t: t, root: t.TempDir(), pod: p}
+	k.must(os.Chmod(filepath.Dir(k.root), 0o755)) // the directory that the test's are in is its owner's alone
 	for _, port := range c.Ports {
 		k.replace = append(k.replace, fmt.Sprintf("listen: :%d\n", port.ContainerPort), "listen: "+k.port(port.Name)+"\n")
 	}
@@ -336,10 +334,7 @@ func TestChartsProcess(t *testing.T) {
 		k.replace = append(k.replace, mount.MountPath+"/", k.root+mount.MountPath+"/", " "+mount.MountPath+"\n", " "+k.root+mount.MountPath+"\n")
 	}
 	k.secrets(all)
-	binary := filepath.Join(k.root, "copse")
-	if out, err := exec.Command("go", "build", "-o", binary, "./cmd/copse").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary, _ := buildCopse(t)
 	if out, err := k.command(binary, "config", "check", "/etc/copse/config/copse.yaml").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -159,22 +159,30 @@ func startDev(t *testing.T, binary string) []string {
 	return env
 }
 
+// buildCopse makes the program as it is released, static, and an environment with it in the path.
+func buildCopse(t *testing.T) (binary string, env []string) {
+	t.Helper()
+	dir := t.TempDir()
+	binary = filepath.Join(dir, "copse")
+	cmd := exec.Command("go", "build", "-o", binary, "./cmd/copse")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary, append(os.Environ(), "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"), "LC_ALL=C")
+}
+
 // The README is run as it is written: its commands, in order, in one shell, against a real server.
 func TestReadme(t *testing.T) {
 	page, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := t.TempDir()
-	binary := filepath.Join(bin, "copse")
-	if out, err := exec.Command("go", "build", "-o", binary, "./cmd/copse").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary, env := buildCopse(t)
 	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "LC_ALL=C")
 	var shell *console
 	ran := 0
 	for _, step := range consoleSteps(string(page)) {
@@ -209,10 +217,7 @@ func TestOperations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "copse"), "./cmd/copse").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	_, env := buildCopse(t)
 	text := string(page)
 	for _, port := range []string{"127.0.0.1:8420", "127.0.0.1:8421"} {
 		free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -224,7 +229,7 @@ func TestOperations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	shell := startConsole(t, t.TempDir(), append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "LC_ALL=C"))
+	shell := startConsole(t, t.TempDir(), env)
 	ran, began := 0, time.Now()
 	for _, step := range consoleSteps(text) {
 		got := shell.run(t, step.command)

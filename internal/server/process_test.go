@@ -26,8 +26,9 @@ var programDir string
 
 var program = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(programDir, "copse")
-	out, err := exec.Command("go", "build", "-o", binary, "github.com/copse-authz/copse/cmd/copse").CombinedOutput()
-	if err != nil {
+	cmd := exec.Command("go", "build", "-o", binary, "github.com/copse-authz/copse/cmd/copse")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building copse: %w\n%s", err, out)
 	}
 	return binary, nil
