@@ -111,7 +111,7 @@ var external = map[string][]string{
 	"sys":         {"golang.org/x/sys"},
 	"sync":        {"golang.org/x/sync"},
 	"rate":        {"golang.org/x/time/rate"},
-	"prometheus":  {"github.com/prometheus/client_golang", "github.com/prometheus/client_model"},
+	"prometheus":  {"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/prometheus/common"},
 	"jwt":         {"github.com/golang-jwt/jwt/v5"},
 	"jwks":        {"github.com/MicahParks/jwkset"},
 	"huma":        {"github.com/danielgtaylor/huma/v2"},

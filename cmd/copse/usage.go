@@ -29,7 +29,7 @@ a policy store, with read, its own only.`,
 			}
 			query := url.Values{"by": {by}, "top": {strconv.Itoa(top)}}
 			var out api.UsageList
-			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/usage?" + query.Encode(), out: &out}); err != nil {
+			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/usage", query: query, out: &out}); err != nil {
 				return err
 			}
 			return a.show(out, func(t *table) {

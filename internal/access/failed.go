@@ -75,7 +75,7 @@ func ParseFailedUses(p storage.Partition, k storage.Key, body []byte) (*FailedUs
 	return &out, nil
 }
 
-// failures counts failed uses until they are written. Its size has a bound, whoever fails how often.
+// failedUses counts failed uses until they are written. Its size has a bound, whoever fails how often.
 type failedUses struct {
 	mu      sync.Mutex
 	from    time.Time

@@ -99,13 +99,14 @@ func decodeMasterKey(text []byte) MasterKey {
 func GenerateMasterKey(file string) (MasterKey, error) {
 	key := make(MasterKey, MasterKeySize)
 	_, _ = rand.Read(key)
-	if err := writeDurably(file, hex.EncodeToString(key)+"\n"); err != nil {
+	if err := WriteSecret(file, hex.EncodeToString(key)+"\n"); err != nil {
 		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
 	}
 	return key, nil
 }
 
-func writeDurably(file, text string) error {
+// WriteSecret makes a file that must not exist yet, readable by its owner only, and returns once it is on disk.
+func WriteSecret(file, text string) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -114,7 +115,46 @@ func writeDurably(file, text string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(file))
 	}
-	dir, err := os.Open(filepath.Dir(file))
+	return syncDir(filepath.Dir(file))
+}
+
+// ReplaceMasterKey gives the former key a name that is free before the new one takes its place, so that at
+// no moment there is no key, or a key that has only one name and loses it.
+func ReplaceMasterKey(file, next string) (former string, err error) {
+	failed := func(err error) (string, error) {
+		return "", copse.Errorf(copse.Invalid, "the data are sealed under %s, which could not take the place of %s; run this again: %w", next, file, err)
+	}
+	mine, err := os.Stat(file)
+	if err != nil {
+		return failed(err)
+	}
+	for n := 1; ; n++ {
+		former = fmt.Sprintf("%s.former-%d", file, n)
+		if err = os.Link(file, former); err == nil {
+			break
+		}
+		if other, statErr := os.Stat(former); statErr == nil && os.SameFile(mine, other) {
+			break // a former run came this far
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return failed(err)
+		}
+	}
+	if err := syncDir(filepath.Dir(file)); err != nil {
+		return failed(err)
+	}
+	if err := os.Rename(next, file); err != nil {
+		return failed(err)
+	}
+	if err := syncDir(filepath.Dir(file)); err != nil {
+		return failed(err)
+	}
+	return former, nil
+}
+
+// syncDir has a name that was given or taken away in a directory survive a crash.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

@@ -45,11 +45,14 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		Action: in.Action, Decision: in.Decision,
 		From: in.From, To: in.To, After: in.After, Before: in.Before,
 	}
-	var err error
-	if f.Principal, err = a.loggedAs(ctx, c, in, in.Principal); err != nil {
+	id, err := a.rulesOf(ctx, c, in)
+	if err != nil {
 		return nil, err
 	}
-	if f.Resource, err = a.loggedAs(ctx, c, in, in.Resource); err != nil {
+	if f.Principal, err = a.loggedAs(ctx, c, id, in.Principal); err != nil {
+		return nil, err
+	}
+	if f.Resource, err = a.loggedAs(ctx, c, id, in.Resource); err != nil {
 		return nil, err
 	}
 	out := &struct{ Body DecisionList }{Body: DecisionList{Decisions: []LoggedDecision{}}}
@@ -75,19 +78,24 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 	return out, nil
 }
 
-// loggedAs is an identifier as it is, and as the policy store's rules hash it, if the query names one policy
-// store or tenant. What the caller's key does not cover adds nothing, as it finds nothing.
-func (a *API) loggedAs(ctx context.Context, c access.Caller, in *DecisionQuery, text string) ([]string, error) {
+// rulesOf is the policy store whose rules hash the identifiers that the query looks for: the one it names, or its
+// tenant's. Empty: there is none, or the caller's key does not cover it.
+func (a *API) rulesOf(ctx context.Context, c access.Caller, in *DecisionQuery) (copse.PolicyStoreID, error) {
+	if in.PolicyStoreID != "" || in.Tenant == "" || in.Principal == "" && in.Resource == "" {
+		return copse.PolicyStoreID(in.PolicyStoreID), nil
+	}
+	t, err := a.tenants.Get(ctx, c, copse.TenantID(in.Tenant))
+	if err != nil && copse.KindOf(err) != copse.NotFound && copse.KindOf(err) != copse.Invalid {
+		return "", err
+	}
+	return t.PolicyStoreID, nil
+}
+
+// loggedAs is an identifier as it is, and as the rules of a policy store hash it, if there is one. What the
+// caller's key does not cover adds nothing, as it finds nothing.
+func (a *API) loggedAs(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text string) ([]string, error) {
 	if text == "" {
 		return nil, nil
-	}
-	id := copse.PolicyStoreID(in.PolicyStoreID)
-	if id == "" && in.Tenant != "" {
-		t, err := a.tenants.Get(ctx, c, copse.TenantID(in.Tenant))
-		if err != nil && copse.KindOf(err) != copse.NotFound && copse.KindOf(err) != copse.Invalid {
-			return nil, err
-		}
-		id = t.PolicyStoreID
 	}
 	if id == "" {
 		return []string{text}, nil

@@ -45,7 +45,7 @@ type Page struct {
 	Entries []Entry
 	Next    uint64 // After it, the search goes on
 	Earlier uint64 // Before it, the search goes on; 0: there is nothing
-	End     *End   // for callers who see all rows; not before the last of Entries
+	End     *End   // for callers who see all rows: where the log ended when the call began
 }
 
 const (
@@ -92,10 +92,7 @@ func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint6
 	if err != nil {
 		return Page{}, readError(c, err)
 	}
-	last, _, err := l.cfg.Backend.AuditEnd(ctx)
-	if err != nil {
-		return Page{}, readError(c, err)
-	}
+	last := s.last
 	out := Page{End: s.end, Next: last}
 	if before > 0 {
 		last = min(last, before-1)
@@ -140,6 +137,7 @@ type search struct {
 	nothing  bool                // and this one none
 	only     copse.PolicyStoreID // when not empty, no other can be seen
 	ofTenant copse.PolicyStoreID // of the filter's tenant
+	last     uint64              // number of the last row when the call began
 	end      *End
 	owners   map[copse.PolicyStoreID]owner
 	spent    int
@@ -152,10 +150,13 @@ type owner struct {
 
 func (l *Log) search(ctx context.Context, c access.Caller, f *Filter) (*search, error) {
 	s := &search{log: l, caller: c, filter: f, all: c.MayEverywhere(access.Admin), owners: map[copse.PolicyStoreID]owner{}}
+	var chain [32]byte
 	var err error
+	if s.last, chain, err = l.cfg.Backend.AuditEnd(ctx); err != nil {
+		return nil, err
+	}
 	if s.all {
-		s.end = new(End)
-		s.end.Number, s.end.Chain, err = l.cfg.Backend.AuditEnd(ctx)
+		s.end = &End{s.last, chain}
 	} else {
 		s.nothing = c.Verbs&access.Read == 0
 		s.only = c.Scope.PolicyStore

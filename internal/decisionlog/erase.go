@@ -48,7 +48,7 @@ func (l *Log) Erase(ctx context.Context, ids ...copse.PolicyStoreID) error {
 		l.Hide(id)
 		leaving[string(id)] = true
 	}
-	l.flush()
+	l.drain()
 	l.files.Lock()
 	defer l.files.Unlock()
 	files, err := segments(l.cfg.Dir)

@@ -256,7 +256,8 @@ func (l *Log) write() {
 	}
 }
 
-// drain writes what is queued. Nothing it could not write is kept: the next attempt says how much it was.
+// drain writes what is queued: all that was handed over before. Nothing it could not write is kept: the next
+// attempt says how much it was.
 func (l *Log) drain() {
 	w := &l.writer
 	w.mu.Lock()
@@ -305,6 +306,3 @@ func (l *Log) Keys() map[string]ed25519.PublicKey {
 	}
 	return maps.Clone(l.cfg.Keys)
 }
-
-// flush has everything handed over so far in the files, for those who read them.
-func (l *Log) flush() { l.drain() }

@@ -85,7 +85,7 @@ func (l *Log) Search(ctx context.Context, f *Filter, limit int) (out Results, er
 	if s.before == 0 {
 		s.before = math.MaxUint64
 	}
-	l.flush()
+	l.drain()
 	chunks, last, err := l.chunks()
 	if err != nil {
 		return Results{}, err

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
@@ -254,21 +253,17 @@ func (s *Server) heads(ctx context.Context) ([]bundledHead, error) {
 	return out, err
 }
 
-// memoryAnswer takes an answer that no client asked for.
-type memoryAnswer struct {
-	io.Writer
-	header http.Header
-}
-
-func (m *memoryAnswer) Header() http.Header { return m.header }
-func (m *memoryAnswer) WriteHeader(int)     {}
-
-// writeMetrics is what /metrics answers.
+// writeMetrics writes what /metrics answers.
 func (s *Server) writeMetrics(w io.Writer) error {
-	r, err := http.NewRequest(http.MethodGet, "/metrics", nil)
+	families, err := s.registry.Gather()
 	if err != nil {
 		return err
 	}
-	promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}).ServeHTTP(&memoryAnswer{w, http.Header{}}, r)
+	out := expfmt.NewEncoder(w, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, family := range families {
+		if err := out.Encode(family); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -30,7 +30,9 @@ type connections struct {
 	limit, perAddress int // perAddress may be 0: no limit
 	log               *slog.Logger
 
-	refusedAll, refusedAddress, failed prometheus.Counter
+	refused                    *prometheus.CounterVec
+	refusedAll, refusedAddress prometheus.Counter // of refused
+	failed                     prometheus.Counter
 
 	mu        sync.Mutex
 	open      int
@@ -42,25 +44,21 @@ func newConnections(limit, perAddress int, log *slog.Logger) *connections {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_http_connections_refused_total", Help: "Connections that were closed at once: over the limit of all, or of their address."}, []string{"reason"})
 	return &connections{
-		limit: limit, perAddress: perAddress, log: log, byAddress: map[netip.Prefix]int{},
+		limit: limit, perAddress: perAddress, log: log, byAddress: map[netip.Prefix]int{}, refused: refused,
 		refusedAll: refused.WithLabelValues("limit"), refusedAddress: refused.WithLabelValues("address"),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "copse_http_accept_failures_total", Help: "Connections that could not be taken: the process may open no more files."}),
 	}
 }
 
-// Describe and Collect make it a prometheus.Collector, for the listeners that have one.
-func (c *connections) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
-
-func (c *connections) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	open := c.open
-	c.mu.Unlock()
-	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "copse_http_connections", Help: "Open connections of the API's and Envoy's listeners."})
-	gauge.Set(float64(open))
-	for _, m := range []prometheus.Collector{gauge, c.refusedAll, c.refusedAddress, c.failed} {
-		m.Collect(ch)
-	}
+// register has metrics tell of them. Those of the operations listener are in no metric.
+func (c *connections) register(reg prometheus.Registerer) {
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "copse_http_connections", Help: "Open connections of the API's and Envoy's listeners."}, func() float64 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return float64(c.open)
+	})
+	reg.MustRegister(open, c.refused, c.failed)
 }
 
 // maxConnections is what was asked for, or what the limit of open files allows: else the files would run

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -61,8 +60,8 @@ func (s *Server) loadRootKey() (rootKey, error) {
 		return parseRootKey(file, string(bytes.TrimSpace(text)))
 	}
 	// Before it is used for anything: nobody can be locked out by a crash.
-	if err := writeSecret(file, string(made.credential())); err != nil {
-		return rootKey{}, err
+	if err := access.WriteSecret(file, string(made.credential())+"\n"); err != nil {
+		return rootKey{}, copse.Errorf(copse.Invalid, "making the root key: %w", err)
 	}
 	if s.cfg.OnRootKey != nil {
 		s.cfg.OnRootKey(file, made.credential())
@@ -91,22 +90,6 @@ func parseRootKey(file, credential string) (rootKey, error) {
 		return rootKey{}, copse.Errorf(copse.Invalid, "root key file %s does not hold a credential copse_<id>_<secret>; remove it to have a new one made", file)
 	}
 	return rootKey{ID: id, Secret: access.Secret(secret)}, nil
-}
-
-// writeSecret makes a file that must not exist yet, and returns once it is on disk.
-func writeSecret(file, text string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return copse.Errorf(copse.Invalid, "making a key: %w", err)
-	}
-	_, err = fmt.Fprintln(f, text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(copse.Errorf(copse.Invalid, "making a key: %w", err), os.Remove(file))
-	}
-	if err := syncDir(filepath.Dir(file)); err != nil {
-		return copse.Errorf(copse.Invalid, "making a key: %w", err)
-	}
-	return nil
 }
 
 func randomBytes(n int) []byte {

@@ -54,7 +54,7 @@ func (s *Server) Listen() error {
 		}
 	}
 	clients := newConnections(s.maxConnections(), s.cfg.MaxConnectionsPerAddress, s.log)
-	s.registry.MustRegister(clients)
+	clients.register(s.registry)
 	s.listener = gate{Listener: main, of: clients, pause: min(s.cfg.DrainDelay, goodbyeTime)}
 	if s.extAuthzListener != nil {
 		s.extAuthzListener = gate{Listener: s.extAuthzListener, of: clients}

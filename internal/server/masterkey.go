@@ -3,12 +3,9 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
-	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
@@ -57,49 +54,7 @@ func RotateMasterKey(ctx context.Context, dataDir, file, to string) (r MasterKey
 	}
 	if inPlace {
 		r.File = file
-		r.Former, err = replaceMasterKey(file, to)
+		r.Former, err = access.ReplaceMasterKey(file, to)
 	}
 	return r, err
-}
-
-// replaceMasterKey gives the former key a name that is free before the new one takes its place, so that at
-// no moment there is no key, or a key that has only one name and loses it.
-func replaceMasterKey(file, next string) (former string, err error) {
-	failed := func(err error) (string, error) {
-		return "", copse.Errorf(copse.Invalid, "the data are sealed under %s, which could not take the place of %s; run this again: %w", next, file, err)
-	}
-	mine, err := os.Stat(file)
-	if err != nil {
-		return failed(err)
-	}
-	for n := 1; ; n++ {
-		former = fmt.Sprintf("%s.former-%d", file, n)
-		if err = os.Link(file, former); err == nil {
-			break
-		}
-		if other, statErr := os.Stat(former); statErr == nil && os.SameFile(mine, other) {
-			break // a former run came this far
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return failed(err)
-		}
-	}
-	if err := syncDir(filepath.Dir(file)); err != nil {
-		return failed(err)
-	}
-	if err := os.Rename(next, file); err != nil {
-		return failed(err)
-	}
-	if err := syncDir(filepath.Dir(file)); err != nil {
-		return failed(err)
-	}
-	return former, nil
-}
-
-func syncDir(name string) error {
-	dir, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -359,7 +358,7 @@ func TestLostDirectoryRow(t *testing.T) {
 		t.Errorf("the check: %+v, %v", report, err)
 	}
 	t.Run("start", func(t *testing.T) {
-		log := &lines{}
+		log := &lockedBuffer{}
 		s := start(t, func(c *server.Config) { c.DataDir, c.Log = dir, slog.New(slog.NewTextHandler(log, nil)) })
 		for deadline := time.Now().Add(20 * time.Second); !log.has(lost) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		}
@@ -378,23 +377,3 @@ func TestLostDirectoryRow(t *testing.T) {
 		t.Errorf("the check after a start: %+v, %v", again, err)
 	}
 }
-
-// lines is a log that can be asked what is in it.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) has(text string) bool { return strings.Contains(l.String(), text) }
