@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -182,3 +183,31 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+// The log has an ERROR when copse fails, and none when the client has gone.
+func TestTheLogOfAClientThatWentAway(t *testing.T) {
+	s := start(t)
+	ask := func(ctx context.Context) string {
+		t.Helper()
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/policy-stores/absent/schema", nil)
+		r.Header.Set("Authorization", "Bearer "+s.root)
+		w := httptest.NewRecorder()
+		s.log.Reset()
+		s.api.ServeHTTP(w, r)
+		if w.Code < http.StatusInternalServerError {
+			t.Fatalf("%d %s: nothing failed", w.Code, w.Body)
+		}
+		return s.log.String()
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if log := ask(gone); strings.Contains(log, "ERROR") {
+		t.Errorf("a client that went away: %s", log)
+	}
+	if err := s.backend.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if log := ask(t.Context()); !strings.Contains(log, "ERROR") {
+		t.Errorf("storage that fails: %s", log)
+	}
+}

@@ -118,7 +118,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		if status >= http.StatusInternalServerError {
 			level := slog.LevelError
-			if r.Context().Err() != nil {
+			if errors.Is(err, context.Canceled) {
 				level = slog.LevelDebug // the client went away, which is no failure of copse's
 			}
 			h.log.LogAttrs(r.Context(), level, "AVP operation failed",

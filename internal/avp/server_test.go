@@ -209,3 +209,33 @@ func entity(typ, id string) *types.EntityIdentifier {
 func action(id string) *types.ActionIdentifier {
 	return &types.ActionIdentifier{ActionType: aws.String("Action"), ActionId: &id}
 }
+
+// The log has an ERROR when copse fails, and none when the client has gone.
+func TestTheLogOfAClientThatWentAway(t *testing.T) {
+	s := start(t)
+	ask := func(ctx context.Context) string {
+		t.Helper()
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(`{"policyStoreId":"PSEXAMPLEabcdefg111111"}`))
+		r.Header.Set("Authorization", "Bearer copse_"+s.rootID+"_"+string(s.rootSecret))
+		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
+		r.Header.Set("X-Amz-Target", "VerifiedPermissions.GetPolicyStore")
+		w := httptest.NewRecorder()
+		s.log.Reset()
+		s.handler.ServeHTTP(w, r)
+		if w.Code < http.StatusInternalServerError {
+			t.Fatalf("%d %s: nothing failed", w.Code, w.Body)
+		}
+		return s.log.String()
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if log := ask(gone); strings.Contains(log, "ERROR") {
+		t.Errorf("a client that went away: %s", log)
+	}
+	if err := s.backend.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if log := ask(t.Context()); !strings.Contains(log, "ERROR") {
+		t.Errorf("storage that fails: %s", log)
+	}
+}

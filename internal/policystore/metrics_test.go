@@ -79,3 +79,24 @@ func TestMetrics(t *testing.T) {
 		t.Error("the same metrics were registered twice")
 	}
 }
+
+// Alerts go by errors: a client that goes away before it is decided is none, and storage that fails is.
+func TestClientsThatGoAwayAreNoErrors(t *testing.T) {
+	r, backend := prometheus.NewRegistry(), memory.New()
+	first := newServiceFrom(t, policystore.Config{Backend: backend})
+	id := create(t, first, policystore.NewPolicyStore{Policies: named("p", permitAll)}).ID
+	cold := newServiceFrom(t, policystore.Config{Backend: backend, Metrics: r})
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := cold.Decider().Decide(gone, view(id))
+	wantKind(t, err, copse.Unavailable)
+	if n := gather(t, r)["copse_decision_errors_total Unavailable"]; n != 0 {
+		t.Errorf("a client that went away is %v errors", n)
+	}
+	must(t, backend.Close())
+	_, err = cold.Decider().Decide(context.Background(), view(id))
+	wantKind(t, err, copse.Unavailable)
+	if n := gather(t, r)["copse_decision_errors_total Unavailable"]; n != 1 {
+		t.Errorf("storage that fails is %v errors", n)
+	}
+}
