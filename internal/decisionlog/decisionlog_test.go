@@ -317,7 +317,7 @@ func TestTheLostCounterSurvivesAKill(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	for since, want := range map[time.Time]uint64{{}: 3, time.Now().Add(-time.Hour): 3, time.Now().Add(time.Hour): 0} {
-		if n, err := Lost(dir, since); err != nil || n != want {
+		if n, whole, err := Lost(dir, since, 1<<20); err != nil || n != want || !whole {
 			t.Errorf("lost since %v: %d, %v; want %d", since, n, err, want)
 		}
 	}
@@ -485,5 +485,19 @@ func TestARefusedCollectorIsNotQuoted(t *testing.T) {
 		if copse.KindOf(err) != copse.Invalid || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", collector, err)
 		}
+	}
+}
+
+// Of a log that is larger than may be read, the newest files are.
+func TestLostReadsNoMoreThanItMay(t *testing.T) {
+	dir := filled(t)
+	counts := map[bool]int{}
+	for most := int64(0); most < 10_000; most += 50 {
+		_, whole, err := Lost(dir, time.Time{}, most)
+		must(t, err)
+		counts[whole]++
+	}
+	if counts[false] < 20 || counts[true] < 20 {
+		t.Errorf("the whole log was read or not: %v", counts)
 	}
 }

@@ -431,7 +431,7 @@ func (c *Config) validatePublicURL() error {
 	u, err := url.Parse(c.PublicURL)
 	if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil ||
 		u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
-		return copse.Errorf(copse.Invalid, "--public-url %q must be https and a host (http for loopback), without a path or a slash at the end", c.PublicURL)
+		return copse.Errorf(copse.Invalid, "--public-url must be https and a host (http for loopback), without a path, a slash at the end, or a password")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,6 +21,9 @@ const (
 	expirySoon = 14 * 24 * time.Hour
 	// lossesSince is how far back lost lines of the decision log are looked for.
 	lossesSince = 7 * 24 * time.Hour
+	// maxRead is how much of the decision log, and how large a backup, the doctor of a running server reads: it
+	// has decisions to make, and a disk to share with them.
+	maxRead = 256 << 20
 	// Doctor looks at so many access keys, and names so many of those that expire soon.
 	maxKeysExamined, maxKeysNamed = 10_000, 20
 )
@@ -28,6 +32,7 @@ const (
 type doctor struct {
 	cfg      Config
 	now      time.Time
+	most     int64 // bytes of the decision log and of a backup that are read
 	findings []api.Finding
 }
 
@@ -55,7 +60,7 @@ func (d *doctor) wrong(check, do, format string, args ...any) {
 // environment, and the data directory, which is dataDir when that is not empty. It changes nothing. While
 // it reads the database no server can start; where one runs, the database is left to that.
 func Diagnose(ctx context.Context, file string, environ []string, dataDir string) api.Diagnosis {
-	d := &doctor{now: time.Now()}
+	d := &doctor{now: time.Now(), most: math.MaxInt64}
 	d.configuration(file, environ, dataDir)
 	if d.cfg.DataDir != "" {
 		d.directory()
@@ -259,9 +264,11 @@ var readinessDo = map[string]string{
 	"disk":     "make room before writes fail: decisions go on without",
 }
 
-// diagnose is Diagnose of the server itself.
+// diagnose is Diagnose of the server itself: one at a time, and of large files not the whole.
 func (s *Server) diagnose(ctx context.Context) api.Diagnosis {
-	d := &doctor{cfg: s.cfg, now: time.Now()}
+	s.diagnosing.Lock()
+	defer s.diagnosing.Unlock()
+	d := &doctor{cfg: s.cfg, now: time.Now(), most: maxRead}
 	for _, c := range s.readiness(ctx).Checks {
 		switch check := "ready: " + c.Name; {
 		case c.OK:

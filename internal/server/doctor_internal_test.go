@@ -323,3 +323,15 @@ func TestDoctorOfARunningServer(t *testing.T) {
 		wantFound(t, d, api.SeverityError, "access keys", "can't be listed")
 	})
 }
+
+// A running server has decisions to make: its doctor does not read large files through.
+func TestDoctorLeavesLargeFiles(t *testing.T) {
+	p := newPatient(t)
+	p.cfg.BackupDir = filepath.Dir(p.backup())
+	p.cfg.BackupEvery = time.Hour
+	for most, words := range map[int64]string{1: "too large to be read through now", 1 << 30: "is whole"} {
+		d := &doctor{cfg: p.cfg, now: time.Now(), most: most}
+		d.backups(0)
+		wantFound(t, api.Diagnosis{Findings: d.findings}, api.SeverityOK, "backups", words)
+	}
+}

@@ -167,7 +167,10 @@ func (d *doctor) backups(failed uint64) {
 	}
 	newest := all[len(all)-1]
 	path := filepath.Join(dir, newest.name)
-	if _, err := sqlite.VerifyBackup(path); err != nil {
+	whole := "is whole"
+	if info, err := os.Stat(path); err == nil && info.Size() > d.most {
+		whole = "is too large to be read through now (copse check does it)"
+	} else if _, err := sqlite.VerifyBackup(path); err != nil {
 		d.wrong(check, "copse backup FILE now; keep this one until you know what happened to the disk", "the newest, %s, can't be restored: %v", path, err)
 		return
 	}
@@ -176,7 +179,7 @@ func (d *doctor) backups(failed uint64) {
 		d.warn(check, "read the server's log: does it run, has the disk room?", "the newest, %s, is %s old, and one is due every %s", path, age, d.cfg.BackupEvery)
 		return
 	}
-	d.ok(check, "the newest, %s, is whole and %s old", path, age)
+	d.ok(check, "the newest, %s, %s, and is %s old", path, whole, age)
 }
 
 // losses looks for decisions without a line. counted is what this process knows, also of those that could
@@ -187,7 +190,7 @@ func (d *doctor) losses(counted uint64) {
 		d.note(check, "nothing, if that is what you want", "off: no decision leaves a line")
 		return
 	}
-	lost, err := decisionlog.Lost(filepath.Join(d.cfg.DataDir, decisionsDir), d.now.Add(-lossesSince))
+	lost, whole, err := decisionlog.Lost(filepath.Join(d.cfg.DataDir, decisionsDir), d.now.Add(-lossesSince), d.most)
 	if err != nil {
 		d.wrong(check, "copse decisions verify, and look at the disk", "%v", err)
 		return
@@ -195,6 +198,10 @@ func (d *doctor) losses(counted uint64) {
 	if lost = max(lost, counted); lost > 0 {
 		d.warn(check, "see copse_decision_log_lost_total for the reason: a disk that is full or slow, or a kill. Policy stores with decisionLog.full wait refuse decisions instead",
 			"%d decisions of the last days have no line", lost)
+		return
+	}
+	if !whole {
+		d.ok(check, "no decision is without its line since the start, nor in the newest %d MiB of the log", d.most>>20)
 		return
 	}
 	d.ok(check, "no decision of the last %d days is without its line, as far as the log knows", lossesSince/(24*time.Hour))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -221,6 +222,36 @@ func TestHTTP2HeaderBomb(t *testing.T) {
 	f.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: block}))
 	if e := f.listen(1); e.statuses[1] != http.StatusRequestHeaderFieldsTooLarge && !e.goneAway {
 		t.Errorf("%+v", e)
+	}
+	_ = f.Close()
+	done()
+}
+
+// Frames that have to be answered (CVE-2019-9512), from a client that reads no answer: so many are kept and no
+// more. Others are served meanwhile.
+func TestHTTP2PingFlood(t *testing.T) {
+	s, _, done := flooded(t)
+	f := dialFrames(t, s)
+	tcp, ok := f.NetConn().(*net.TCPConn)
+	if !ok {
+		t.Fatalf("a connection is a %T", f.NetConn())
+	}
+	f.must(tcp.SetReadBuffer(4 << 10)) // else the kernel keeps many for the client
+	f.must(f.SetWriteDeadline(time.Now().Add(time.Minute)))
+	var many bytes.Buffer
+	batch := http2.NewFramer(&many, nil)
+	const each, most = 1000, 2_000_000
+	for range each {
+		f.must(batch.WritePing(false, [8]byte{1}))
+	}
+	sent := 0
+	for ; sent < most; sent += each {
+		if _, err := f.Write(many.Bytes()); err != nil {
+			break
+		}
+	}
+	if sent == most {
+		t.Errorf("%d of them were taken", sent)
 	}
 	_ = f.Close()
 	done()

@@ -61,7 +61,7 @@ type Server struct {
 	extAuthz              authv3.AuthorizationServer
 	draining              atomic.Bool
 	probing               probing
-	backingUp             sync.Mutex
+	backingUp, diagnosing sync.Mutex
 
 	closers   []func() error // in the order of making
 	closeOnce sync.Once
