@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 	"time"
 
@@ -91,14 +92,18 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 		add(api.SeverityWarning, "clock", "the server's clock says "+when(date)+", this machine's "+when(now), "find out which is wrong: tokens and signatures are only good at their time")
 	}
 	if t := seen.resp.TLS; t != nil && len(t.PeerCertificates) > 0 {
-		const check = "certificate as seen from here"
-		if end := t.PeerCertificates[0].NotAfter; now.Add(certificateSoon).After(end) {
-			add(api.SeverityWarning, check, "expires at "+when(end), "renew it, at the server or at the proxy in front of it")
-		} else {
-			add(api.SeverityOK, check, "valid until "+when(end), "")
-		}
+		d.Findings = append(d.Findings, seenCertificate(t.PeerCertificates[0], now))
 	}
 	return d, nil
+}
+
+// seenCertificate is about the one that clients see, which may be a proxy's.
+func seenCertificate(cert *x509.Certificate, now time.Time) api.Finding {
+	f := api.Finding{Severity: api.SeverityOK, Check: "certificate as seen from here", What: "valid until " + when(cert.NotAfter)}
+	if now.Add(certificateSoon).After(cert.NotAfter) {
+		f.Severity, f.What, f.Do = api.SeverityWarning, "expires at "+when(cert.NotAfter), "renew it, at the server or at the proxy in front of it"
+	}
+	return f
 }
 
 func (a *app) showDiagnosis(d api.Diagnosis) error {

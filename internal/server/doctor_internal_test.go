@@ -1,12 +1,14 @@
 package server
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
@@ -230,6 +233,18 @@ func TestDoctorFinds(t *testing.T) {
 		}, wrong, "certificate", "does not match"},
 		{"a clients' CA that is none", func(p *patient) { p.settings["tls-client-ca"] = p.certificate(-time.Hour, time.Hour) }, wrong, "certificate", "--tls-client-ca"},
 		{"a proxy's certificate", func(p *patient) { p.settings["behind-tls-proxy"] = "true" }, note, "certificate", "the certificate of the proxy"},
+		{"a rotation that was killed", func(p *patient) {
+			p.key(time.Time{})
+			former, err := access.LoadMasterKey(p.file(access.MasterKeyFile))
+			p.must(err)
+			b, err := sqlite.OpenExisting(p.cfg.DataDir)
+			p.must(err)
+			next := make(access.MasterKey, access.MasterKeySize)
+			if _, err := access.Reseal(p.t.Context(), &killed{Backend: b}, former, next); !errors.Is(err, errKilled) {
+				p.t.Fatal(err)
+			}
+			p.must(b.Close())
+		}, wrong, "master key", "rotate-master"},
 		{"no backups", func(p *patient) { p.settings["backup-dir"] = "" }, warning, "backups", "none are made on schedule"},
 		{"no backup yet", func(*patient) {}, warning, "backups", "there is none"},
 		{"backups on the same disk", func(p *patient) { p.backup() }, warning, "backups", "takes both"},
@@ -334,4 +349,19 @@ func TestDoctorLeavesLargeFiles(t *testing.T) {
 		d.backups(0)
 		wantFound(t, api.Diagnosis{Findings: d.findings}, api.SeverityOK, "backups", words)
 	}
+}
+
+// killed is storage under a process that ends after one commit.
+type killed struct {
+	storage.Backend
+	commits int
+}
+
+var errKilled = errors.New("killed")
+
+func (k *killed) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
+	if k.commits++; k.commits > 1 {
+		return 0, errKilled
+	}
+	return k.Backend.Commit(ctx, c)
 }
