@@ -118,6 +118,7 @@ func (p *PDP) attempt(ctx context.Context, m *message) (a answer, again bool, er
 	return a, false, nil
 }
 
+// send makes one attempt. Redirects are answers here, and refused: what is signed, or carries a key, goes nowhere else.
 func (p *PDP) send(ctx context.Context, m *message) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, m.method, p.base+m.path, bytes.NewReader(m.body))
 	if err != nil {

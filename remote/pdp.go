@@ -123,6 +123,8 @@ func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.Director
 	return found.entry, nil
 }
 
+// place finds a tenant's policy store in what is remembered for a while. When there are too many, all are forgotten rather than
+// some chosen: reading them again is cheap, and nobody can push out one other tenant's alone.
 func (p *PDP) place(ctx context.Context, tenant copse.TenantID) (place, error) {
 	if err := tenant.Validate(); err != nil {
 		return place{}, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceTenant, Detail: err.Error(), Err: err}

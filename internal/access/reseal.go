@@ -123,6 +123,8 @@ func (s *Service) beginRotation(ctx context.Context, r rotation) error {
 	return s.commit(ctx, System(), "RotateMasterKey", nil, storage.Write{Key: rotationKey, Body: body, Expect: storage.Absent()})
 }
 
+// resealKind goes through the rows of a kind in batches, each one commit. Without write it only opens them: a rotation begins
+// when the former key is known to open everything. Rows of the new generation are passed over, which is what makes it resumable.
 func (s *Service) resealKind(ctx context.Context, kind storage.Kind, former *sealers, write bool) (int, error) {
 	total := 0
 	for after := ""; ; {

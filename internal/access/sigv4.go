@@ -106,6 +106,8 @@ func (s *Service) signer(ctx context.Context, req *signed, now time.Time) (*reco
 	return rec, nil
 }
 
+// sigV4 does the same work whether there is such a key or not; AWS's clients are told which. That the key has expired is
+// said to those alone who could sign with it.
 func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (string, *record, error) {
 	now := time.Now()
 	req, err := s.readSigned(r, now)
@@ -209,6 +211,8 @@ func single(r *http.Request, name string) (string, error) {
 	return "", refuse(IncompleteSignature, "%s: the header is there %d times", name, len(values))
 }
 
+// checkDate keeps a request that somebody recorded from being sent again later. The texts are AWS's, which SDKs look for to
+// correct their clocks.
 func (req *signed) checkDate(r *http.Request, now time.Time) error {
 	var err error
 	if req.amzDate, err = single(r, "X-Amz-Date"); err != nil {

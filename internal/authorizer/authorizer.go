@@ -252,6 +252,8 @@ func (h *handler) checkKey(x *exchange, r *http.Request) error {
 var errTooLarge = &copse.Error{Kind: copse.Invalid,
 	Detail: "the body is over " + strconv.Itoa(copse.MaxRequestBytes) + " bytes"}
 
+// readBody reads into the exchange's own room, which the next request uses again: most bodies fit, and then nothing is
+// allocated. What a client announces is not believed further than the limit.
 func readBody(x *exchange, r *http.Request) error {
 	if r.ContentLength > copse.MaxRequestBytes {
 		return errTooLarge

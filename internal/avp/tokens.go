@@ -69,6 +69,8 @@ func (h *handler) readWithToken(ctx context.Context, c *call, operation string, 
 	return view, verified, err
 }
 
+// verifyTokens proves an ID token, an access token, or both, by the policy store's identity source. In the policy store of a
+// tenant they must also be of that tenant, and not older than this life of it. Both together must be of one user.
 func (h *handler) verifyTokens(ctx context.Context, in *question, view *policystore.View) (*token.Verified, error) {
 	if view.IdentitySource == nil {
 		return nil, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceIdentitySource, ID: in.policyStoreID,

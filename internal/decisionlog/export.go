@@ -105,6 +105,8 @@ func (x *Export) Close() error {
 	return x.end()
 }
 
+// run sends what has come together when there is something, and a full batch in between. When it is told to end it sends
+// what is queued, once.
 func (x *Export) run() {
 	var batch [][]byte
 	for ended := false; !ended; {
@@ -131,6 +133,8 @@ func (x *Export) run() {
 
 var errEnding = errors.New("the server ends, and the last copies could not be delivered")
 
+// flush sends a batch or counts it as lost: there is no second try, since the next batch would wait for it and then the
+// queue. The log is told of the first failure in a row only.
 func (x *Export) flush(batch [][]byte, ending bool) [][]byte {
 	if len(batch) == 0 {
 		return batch
@@ -150,6 +154,7 @@ func (x *Export) flush(batch [][]byte, ending bool) [][]byte {
 	return batch[:0]
 }
 
+// sendLines writes a batch in one call, so that lines of two processes that append to one file do not mix.
 func sendLines(w io.Writer) func([][]byte) error {
 	return func(entries [][]byte) error {
 		var out []byte
@@ -197,8 +202,11 @@ type (
 	}
 )
 
+// otlpInfo is INFO in OpenTelemetry's scale of severities.
 const otlpInfo = 9
 
+// sendOTLP posts a batch as log records. What collectors look for stands in attributes; the entry is the body, as it is in
+// the log.
 func sendOTLP(client *http.Client, target string, entries [][]byte) error {
 	records := make([]otlpRecord, len(entries))
 	for i, entry := range entries {

@@ -69,6 +69,8 @@ type erasedLines struct {
 	said    []event
 }
 
+// verifier walks all lines once and keeps what can only be judged at the end: what is erased, and what was retired. After a
+// fault it goes on from what the log says next, so that a report has each fault once and not everything after it.
 type verifier struct {
 	keys   map[string]ed25519.PublicKey
 	report *Report
@@ -86,6 +88,7 @@ type verifier struct {
 	closed    bool
 }
 
+// demand reads the head that the log must still contain.
 func (v *verifier) demand(head string) error {
 	if head == "" {
 		v.demanded.met = true
@@ -114,6 +117,8 @@ func (v *verifier) of(segment uint64) *erasedLines {
 	return e
 }
 
+// segment holds a file against the one before it. All but the last must be closed by a seal; the last may end in lines that
+// are not sealed yet, and in half a line, as a process that was killed leaves it.
 func (v *verifier) segment(f segmentFile, last bool) {
 	former := v.position.segment
 	v.position.segment = f.number
@@ -160,6 +165,8 @@ func (v *verifier) segment(f segmentFile, last bool) {
 	}
 }
 
+// head is a segment's first line, which carries the chain over from the segment before: so segments can be retired from the
+// front and what is left still verifies.
 func (v *verifier) head(line *Line) {
 	if line.Segment != v.position.segment {
 		v.problem(0, "calls itself segment %d", line.Segment)
@@ -175,6 +182,8 @@ func (v *verifier) head(line *Line) {
 	v.chain = after
 }
 
+// line adds to the chain what it commits to, which an erased line still has, and opens the commitment where salt and entry
+// are there.
 func (v *verifier) line(line *Line) {
 	v.report.Lines++
 	v.sinceSeal++
@@ -230,6 +239,7 @@ func (v *verifier) entry(line *Line) {
 	v.seq = line.Seq
 }
 
+// seal is the signature over all that came before it in the chain. Without a known key's, nothing says who wrote the lines.
 func (v *verifier) seal(s *Seal) {
 	key, known := v.keys[s.Key]
 	switch {

@@ -30,6 +30,8 @@ func (c *call) findAncestors() error {
 	return nil
 }
 
+// climb finds all that an entity is in, its parents' first. Each entity is done once, and the whole is bounded, since a request
+// may have thousands with a hundred ancestors each.
 func (c *call) climb(e *entity) error {
 	e.visit = open
 	var above []uint32

@@ -142,6 +142,8 @@ func (c *checker) trusts(t trust, name uint32) trust {
 	return t &^ partlyTrusted
 }
 
+// entity that the server put in, from a verified token, is not held against the schema beyond what policies read: claims that
+// the schema does not know are no fault of the caller's.
 func (c *checker) entity(e *entity) {
 	c.enter(place{entity: e})
 	defer c.leave()
@@ -246,6 +248,7 @@ func (c *checker) odd(name uint32, t trust, what string) {
 	}
 }
 
+// value must be of the kind that the schema wants, all the way down. Long lists end early when there is enough to report.
 func (c *checker) value(v *value, want *shape, t trust) {
 	if v.kind != want.kind {
 		c.add("the schema wants %s, this is %s", want.describe(), v.kind)

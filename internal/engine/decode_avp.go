@@ -26,6 +26,7 @@ func (s *scanner) avpValue() (*value, error) {
 	return v, nil
 }
 
+// avpMember reads the value behind a union's member. Names are AVP's: ipaddr is what Cedar calls ip.
 func (s *scanner) avpMember(name string) (*value, error) {
 	switch name {
 	case "string":
@@ -58,6 +59,8 @@ func (s *scanner) avpMember(name string) (*value, error) {
 	}
 }
 
+// avpExtension reads the text that an extension's constructor takes. What that refuses is a mistake in the request, and
+// refused as such: no policy has been looked at yet.
 func (s *scanner) avpExtension(fn string) (*value, error) {
 	text, err := s.string("a string")
 	if err != nil {
@@ -66,6 +69,7 @@ func (s *scanner) avpExtension(fn string) (*value, error) {
 	return s.extension(fn, text)
 }
 
+// avpSet collects elements on the call's stack, since how many there are is known at the end, and sets nest.
 func (s *scanner) avpSet() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -91,6 +95,7 @@ func (s *scanner) avpSet() (*value, error) {
 	}
 }
 
+// avpRecord is a contextMap inside a value.
 func (s *scanner) avpRecord() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -131,6 +136,8 @@ func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error)
 	}
 }
 
+// avpIdentifier reads an EntityIdentifier. Members named twice, and others, are refused: of two readings another program
+// could take the other one.
 func (s *scanner) avpIdentifier() (*entity, error) {
 	return s.identifier("an entity identifier", "entityType", "entityId")
 }
@@ -241,6 +248,7 @@ func (s *scanner) avpEntity() (d definition, err error) {
 	return d, nil
 }
 
+// parents reads the entities that one is directly in. They need not be defined: an entity is in them all the same.
 func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error) {
 	if err := s.open('[', "an array of entity identifiers"); err != nil {
 		return nil, err

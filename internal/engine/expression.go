@@ -2,6 +2,8 @@ package engine
 
 // The expression part of the grammar, in the order of precedence.
 
+// expression: "if" expression "then" expression "else" expression, or an or. It nests through itself alone, so the bound of
+// its depth is the grammar's: cedar-go's parser and every walk over its tree recurse as deep.
 func (g *grammar) expression() *syntaxFault {
 	if g.depth++; g.depth > maxNesting {
 		return g.fault("expressions nest more than %d deep here", maxNesting)
@@ -55,16 +57,20 @@ func (g *grammar) atAny(operators []string) bool {
 	return false
 }
 
+// The four levels of operators that group to the left. Each operator is a node of the tree, for its bound.
 func (g *grammar) or() *syntaxFault  { return g.chain(g.and, "||") }
 func (g *grammar) and() *syntaxFault { return g.chain(g.relation, "&&") }
 func (g *grammar) add() *syntaxFault { return g.chain(g.multiply, "+", "-") }
 
 func (g *grammar) multiply() *syntaxFault { return g.chain(g.unary, "*") }
 
+// atComparison: "in" is one of them for the grammar, so it does not chain either.
 func (g *grammar) atComparison() bool {
 	return g.atAny([]string{"<", "<=", ">", ">=", "!=", "==", "in"})
 }
 
+// relation: an add, and at most one of: a comparison with another, has, like, is. The reference refuses a < b < c, and so
+// does this, before cedar-go could read it in some way.
 func (g *grammar) relation() *syntaxFault {
 	before := g.nodes
 	if f := g.add(); f != nil {
@@ -126,6 +132,7 @@ func (g *grammar) has(operand int) *syntaxFault {
 	}
 }
 
+// isType reads what follows "is": a type, and maybe "in" and an add.
 func (g *grammar) isType() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -142,6 +149,7 @@ func (g *grammar) isType() *syntaxFault {
 	return g.add()
 }
 
+// unary: up to four of ! or of -, not mixed, and a member. The reference has the same bound.
 func (g *grammar) unary() *syntaxFault {
 	first := g.tok
 	links := 0
@@ -164,6 +172,7 @@ func (g *grammar) unary() *syntaxFault {
 	return g.member()
 }
 
+// member: a primary and any accesses: .name, .method(arguments), ["name"].
 func (g *grammar) member() *syntaxFault {
 	if f := g.primary(); f != nil {
 		return f
@@ -196,6 +205,8 @@ func (g *grammar) member() *syntaxFault {
 	}
 }
 
+// attributeOrMethod reads what follows a dot. What is called must be a method that there is, so that a mistake
+// is found when the policy is written, and not by a decision.
 func (g *grammar) attributeOrMethod() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -253,6 +264,7 @@ func methodArguments(name string) (int, bool) {
 	}
 }
 
+// isConstructor: the functions are those that make values of the extension types.
 func isConstructor(name string) bool {
 	switch name {
 	case "ip", "decimal", "datetime", "duration":
@@ -262,6 +274,7 @@ func isConstructor(name string) bool {
 	}
 }
 
+// primary: a literal, a variable, an entity, a call, or something in brackets.
 func (g *grammar) primary() *syntaxFault {
 	switch {
 	case g.tok.kind == tokNumber:
@@ -297,6 +310,7 @@ func (g *grammar) primary() *syntaxFault {
 	}
 }
 
+// record: the same key twice is refused, as the reference does; cedar-go would keep the last one.
 func (g *grammar) record() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -327,6 +341,7 @@ func (g *grammar) record() *syntaxFault {
 	})
 }
 
+// nameOrEntityOrCall: what a name begins can be a variable, A::B::"id", or ip("...").
 func (g *grammar) nameOrEntityOrCall() *syntaxFault {
 	first := g.tok
 	if f := g.advance(); f != nil {

@@ -108,6 +108,7 @@ func (s *symbols) scope(node ast.IsScopeNode) (scopeKey, uint32) {
 	}
 }
 
+// newIndex sorts the entries so that those of one principal and resource lie side by side, by action: a bucket is a range.
 func newIndex(s *symbols, all []keyedEntry) *index {
 	slices.SortFunc(all, func(a, b keyedEntry) int {
 		switch {

@@ -42,6 +42,8 @@ func (c *call) affordable(v verdict) verdict {
 	return v
 }
 
+// and does not evaluate the right side when the left one is false, so that a fault there does not count. Each side must be a
+// bool: what evaluates both is a test, which fails on any other value.
 func (c *compiler) and(left, right test) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -52,6 +54,7 @@ func (c *compiler) and(left, right test) test {
 	}
 }
 
+// or is and's twin: it stops at a true.
 func (c *compiler) or(left, right test) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -132,6 +135,8 @@ const (
 	greaterOrEqual
 )
 
+// order compares two Longs, two datetimes or two durations. The left operand's type is looked at before the right operand
+// is evaluated, and that the types are the same only after both are known to be of these.
 func (c *compiler) order(left, right term, op comparison, mismatch faultCode) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -160,6 +165,7 @@ func (c *compiler) order(left, right term, op comparison, mismatch faultCode) te
 	}
 }
 
+// comparable: Cedar orders nothing else. Decimals have methods for it.
 func (c *call) comparable(v *value) bool {
 	if v.kind == kindLong || v.kind == kindDatetime || v.kind == kindDuration {
 		return true
@@ -168,6 +174,7 @@ func (c *call) comparable(v *value) bool {
 	return false
 }
 
+// negate fails on the one Long that has no opposite: Cedar's arithmetic does not wrap.
 func (c *compiler) negate(n ast.NodeTypeNegate) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -187,6 +194,7 @@ func (c *compiler) negate(n ast.NodeTypeNegate) term {
 	}
 }
 
+// arithmetic is +, - or * of Longs. A result that does not fit into 64 bits is a fault, and the policy does not apply.
 func (c *compiler) arithmetic(left, right term, op func(a, b int64) (int64, bool), overflow faultCode) term {
 	return func(c *call) *value {
 		c.steps++
@@ -203,16 +211,20 @@ func (c *compiler) arithmetic(left, right term, op func(a, b int64) (int64, bool
 	}
 }
 
+// add reports false instead of wrapping: the sum is beyond a on the wrong side of what b says.
 func add(a, b int64) (int64, bool) {
 	sum := a + b
 	return sum, (sum > a) == (b > 0)
 }
 
+// subtract is add's twin.
 func subtract(a, b int64) (int64, bool) {
 	difference := a - b
 	return difference, (difference < a) == (b > 0)
 }
 
+// multiply divides back. The one product for which that would pass wrongly, of -1 and the least Long, has the wrong sign
+// and is caught before.
 func multiply(a, b int64) (int64, bool) {
 	if a == 0 || b == 0 {
 		return 0, true
@@ -224,6 +236,8 @@ func multiply(a, b int64) (int64, bool) {
 	return product, product/b == a
 }
 
+// variable evaluates to what the request says. Principal, action and resource are always there; a context that was not
+// sent is an empty record.
 func (c *compiler) variable(name string) term {
 	switch name {
 	case "principal":
@@ -289,6 +303,8 @@ func (c *compiler) access(n ast.NodeTypeAccess) term {
 	}
 }
 
+// attribute of an entity that nobody defined is another fault than one that an entity does not have: Cedar tells them apart,
+// and so do those who read the error.
 func (c *call) attribute(e *entity, name uint32) *value {
 	if v := find(e.attributes, name); v != nil {
 		return v
@@ -301,6 +317,7 @@ func (c *call) attribute(e *entity, name uint32) *value {
 	return nil
 }
 
+// member of a record.
 func (c *call) member(record *value, name uint32) *value {
 	v := find(record.slots, name)
 	if v == nil {
@@ -309,6 +326,7 @@ func (c *call) member(record *value, name uint32) *value {
 	return v
 }
 
+// has is no for an entity that nobody defined, and no fault: so the reference does.
 func (c *compiler) has(of term, name uint32) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -345,6 +363,7 @@ func (c *call) tag(of, name term) (*entity, *value, string) {
 	return known, nil, text.text
 }
 
+// hasTag, like has, is no for an entity that nobody defined.
 func (c *compiler) hasTag(of, name term) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -356,6 +375,7 @@ func (c *compiler) hasTag(of, name term) test {
 	}
 }
 
+// getTag of a tag that is not there is a fault, of an entity that nobody defined another one.
 func (c *compiler) getTag(of, name term) term {
 	return func(c *call) *value {
 		c.steps++
@@ -371,6 +391,7 @@ func (c *compiler) getTag(of, name term) term {
 	}
 }
 
+// is compares the type's name and not its ancestors: Cedar's entity types have none.
 func (c *compiler) is(of term, typ uint32) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -382,6 +403,7 @@ func (c *compiler) is(of term, typ uint32) test {
 	}
 }
 
+// isIn is "is ... in": of another type it is no before the place is evaluated, as "is ... && in" would be.
 func (c *compiler) isIn(of term, typ uint32, place term) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -396,6 +418,7 @@ func (c *compiler) isIn(of term, typ uint32, place term) test {
 	}
 }
 
+// in is reflexive: an entity is in itself, also one that nobody defined.
 func (c *compiler) in(of, place term) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -441,6 +464,7 @@ func (c *call) within(e *entity, place term) verdict {
 	}
 }
 
+// set of literals and expressions. A literal one is made once, when the policy is compiled.
 func (c *compiler) set(n ast.NodeTypeSet) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -502,6 +526,7 @@ func (c *compiler) record(n ast.NodeTypeRecord) term {
 	}
 }
 
+// contains takes an element of any type: one of another type than the others is just not in it.
 func (c *compiler) contains(set, element term) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -517,6 +542,7 @@ func (c *compiler) contains(set, element term) test {
 	}
 }
 
+// containsMany is containsAll or containsAny.
 func (c *compiler) containsMany(left, right term, op func(c *call, a, b []slot) bool) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -528,6 +554,7 @@ func (c *compiler) containsMany(left, right term, op func(c *call, a, b []slot) 
 	}
 }
 
+// isEmpty costs the same for every set.
 func (c *compiler) isEmpty(set term) test {
 	return func(c *call) verdict {
 		c.steps++

@@ -91,6 +91,8 @@ func (s *Service) Cognito(ctx context.Context, event []byte, issuer string) ([]b
 	return found.cognitoAnswer(event, &in, machine)
 }
 
+// cognitoAnswer gives the event back with a response in the form of its version. Claims that look like ours and come from the
+// user's own attributes are suppressed, in every token.
 func (r *Resolved) cognitoAnswer(event []byte, in *cognitoEvent, machine bool) ([]byte, error) {
 	claims := r.Claims()
 	groups := (*cognitoGroups)(nil)

@@ -54,6 +54,8 @@ func (s *Service) Resolve(ctx context.Context, p Presented) (Resolved, error) {
 	return out, err
 }
 
+// resolve says who signs in. Only a registered issuer's word is taken, and what is found is compared with it byte for byte, so
+// that two issuers' users of one name are never one.
 func (s *Service) resolve(ctx context.Context, p *Presented) (Resolved, error) {
 	iss, err := s.issuer(ctx, p.Issuer)
 	switch {

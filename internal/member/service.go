@@ -188,6 +188,7 @@ func (s *Service) Put(ctx context.Context, c access.Caller, memberships []Member
 	return errs, nil
 }
 
+// putOne tries again when another change came in between. Whether the caller may is asked anew each time.
 func (s *Service) putOne(ctx context.Context, c access.Caller, m *Membership) error {
 	if err := m.validate(); err != nil {
 		return err

@@ -48,6 +48,8 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	return out, nil
 }
 
+// create writes the policy store's partition first and the directory's row, by which it exists, second: a crash in between
+// leaves data without a row, which nobody can reach and the sweep erases.
 func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore, out *PolicyStore, o *once) error {
 	if in.Plan != "" {
 		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {

@@ -29,6 +29,8 @@ func (s *Service) Explain(ctx context.Context, req *copse.Request) (copse.Explan
 	return out, nil
 }
 
+// explain reads policies from storage that the snapshot has only compiled. One that was changed since is another revision's, so
+// it begins again with the newest snapshot rather than explain a decision by two revisions.
 func (s *Service) explain(ctx context.Context, req *copse.Request) (copse.Explanation, error) {
 	if err := s.chargeUser(ctx, req.PolicyStoreID, explanationCharge); err != nil {
 		return copse.Explanation{}, err

@@ -116,6 +116,7 @@ func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation 
 	return decodeContents(loaded)
 }
 
+// decodeContents reads all of a partition at one revision. Kinds it does not know are those of other services, and left alone.
 func decodeContents(loaded storage.Snapshot) (*contents, error) {
 	id, _ := loaded.Head.Partition.PolicyStoreID()
 	c := &contents{

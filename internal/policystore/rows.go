@@ -118,6 +118,8 @@ type summary struct {
 	templates   int
 }
 
+// loadSummary counts what is there, without decoding policies: links whose template is being deleted make it do so, since they
+// are not there any more for anybody.
 func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summary, error) {
 	snapshot, err := s.backend.Load(ctx, storage.PolicyStore(id))
 	if errors.Is(err, storage.ErrNotFound) {

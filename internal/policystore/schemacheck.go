@@ -65,6 +65,8 @@ func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.Pol
 	return stored.check(ctx, schema.NewCheck(s.checkSteps))
 }
 
+// check validates everything that is there until the schema's budget is spent, and counts what is left. Nothing is changed,
+// and what does not validate is listed rather than returned as an error.
 func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck, error) {
 	out := SchemaCheck{Revision: c.revision, Checked: len(c.templates) + len(c.policies), Broken: []Broken{}}
 	note := func(err error, template bool, id, name string) error {

@@ -91,6 +91,8 @@ type templatePosting struct {
 	names    []storage.Write
 }
 
+// postTemplate prepares the writes of a template that is made or changed. Its links change with it, and are weighed with it:
+// a small change of a template with thousands of links may not fit.
 func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *ledger, p templatePosting) (change, error) {
 	expect := storage.Absent()
 	if p.former != nil {

@@ -63,6 +63,8 @@ func verifyRows(ctx context.Context, b storage.Backend, found func(copse.PolicyS
 	}
 }
 
+// verifyOne does what a server would at the first decision, and more: the row and the data must be of one life, the history
+// must be the one that the head commits to, and everything must compile.
 func verifyOne(ctx context.Context, b storage.Backend, id copse.PolicyStoreID, item storage.Item) error {
 	r, err := decodeRow(item)
 	if err != nil {

@@ -34,6 +34,8 @@ func (s *Service) ViewAs(ctx context.Context, c access.Caller, operation string,
 	return v, nil
 }
 
+// viewAs asks for the rights first, and charges before anything dear is done. What it returns stays one revision, so that the
+// decisions of one batch are of one.
 func (s *Service) viewAs(ctx context.Context, c access.Caller, operation string, id copse.PolicyStoreID, decisions int) (View, error) {
 	r, err := s.find(ctx, c, access.Decide, id)
 	if err == nil {

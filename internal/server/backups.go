@@ -114,6 +114,7 @@ func (c *schedule) run(ctx context.Context) {
 	}
 }
 
+// once removes old backups after the new one is whole, so there are never fewer than were asked for.
 func (c *schedule) once(ctx context.Context) error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err

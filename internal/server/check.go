@@ -88,6 +88,7 @@ func Check(ctx context.Context, path, masterKeyFile string, progress func(policy
 	return report, err
 }
 
+// check goes from pages to meaning: a damaged page is named before what is missing because of it.
 func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile string, progress func(int)) error {
 	pages, err := b.Integrity(ctx)
 	for _, page := range pages {

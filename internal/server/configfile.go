@@ -30,6 +30,8 @@ func LoadConfig(file string, environ []string) (Config, error) {
 	return cfg, nil
 }
 
+// loadFile walks YAML's nodes, which know their lines, rather than decode into a struct. What is misspelt, twice or no plain
+// value is refused: a setting that is silently not in effect may be one that secures the server.
 func (c *Config) loadFile(file string) error {
 	text, mode, err := readWithMode(file)
 	if err != nil {

@@ -84,6 +84,8 @@ func newRouter(routes []Route) *router {
 	return rt
 }
 
+// ServeHTTP finds the few paths that are asked most without net/http's matching. A path that is not in its shortest form is
+// not found: net/http would redirect, and a gateway in front may have judged the other spelling.
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fixed, ok := rt.fixed[methodPath{r.Method, r.URL.Path}]; ok {
 		r.Pattern = fixed.Pattern // as net/http sets it

@@ -89,6 +89,7 @@ func (u *unverified) checkType(r *rules) error {
 	return nil
 }
 
+// checkAudience: a token that was made for another service must not work here, although the same issuer signed it.
 func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) error {
 	accepted := iss.Audiences
 	if kind == copse.TokenID {

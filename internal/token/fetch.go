@@ -69,6 +69,7 @@ func (p FetchPolicy) CheckURL(url string) error {
 	return nil
 }
 
+// check looks at a URL as it is written. What its name resolves to is looked at when it is connected to, each time.
 func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	if len(url) > maxURLBytes {
 		return nil, copse.Errorf(copse.Invalid, "issuer URL: it has %d bytes, at most %d are allowed", len(url), maxURLBytes)
@@ -177,6 +178,8 @@ func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
 // connected to, so that a name can't resolve to something else in between.
 type guarded struct{ http, https *http.Transport }
 
+// newGuarded checks addresses in the dialer, after the name was resolved: a name that is checked earlier can resolve to
+// another address by then (DNS rebinding), and redirects pass here as well.
 func newGuarded(p FetchPolicy, roots *x509.CertPool) *guarded {
 	transport := func(onlyLoopback bool) *http.Transport {
 		dialer := &net.Dialer{

@@ -46,6 +46,9 @@ func (v *Verifier) verifyBy(ctx context.Context, p *Presented) (*Verified, error
 	return v.remember(ctx, &d, func() (*entry, error) { return v.verifyByAnew(ctx, p) })
 }
 
+// verifyByAnew holds a token against the policy store's identity source, and where that is a tenant's also against the issuer's
+// registration: the stricter of the two wins each time, and the tenant that the token names must be this one. A tenant's administrator
+// writes the source, the operator the registration.
 func (v *Verifier) verifyByAnew(ctx context.Context, p *Presented) (*entry, error) {
 	r, err := sourceRules(p.Source, p.Kind)
 	if err != nil {

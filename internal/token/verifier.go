@@ -172,6 +172,8 @@ func (v *Verifier) registration(ctx context.Context, url string) (copse.Issuer, 
 	return copse.Issuer{}, unavailable(ReasonIssuerLookup, "the token's issuer can't be looked up now; try again", err)
 }
 
+// verifyAnew takes the issuer's name from the unverified token to find the registration, and nothing else from it before the
+// signature is proved by that registration's keys.
 func (v *Verifier) verifyAnew(ctx context.Context, token string) (*entry, error) {
 	u, err := parse(token)
 	if err != nil {

@@ -57,6 +57,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 	return revision, nil
 }
 
+// commit is one of several in a database transaction; its savepoint is taken back alone if it fails.
 func (w *writer) commit(c *commit, now time.Time) (uint64, error) {
 	head, err := w.target(c, now)
 	if err != nil {

@@ -49,6 +49,7 @@ var _ storage.Backend = (*Backend)(nil)
 // Errors to tell apart: [ErrInUse], [ErrNewer], [ErrNotWritable], [ErrFull], [ErrUnsupported], [ErrCorrupt].
 func Open(dir string) (*Backend, error) { return openAs(dir, newest()) }
 
+// openAs takes the lock before it looks at anything, and a format, so that tests can make the files of former releases.
 func openAs(dir string, f format) (_ *Backend, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {

@@ -18,6 +18,7 @@ var ErrOlder = errors.New("data directory of an older version")
 // other process can open it meanwhile. Errors to tell apart are those of [Open], and [ErrOlder].
 func OpenReadOnly(dir string) (*Backend, error) { return readOnlyAs(dir, newest()) }
 
+// readOnlyAs shares its lock with others who look, and keeps out a server, which would change what is looked at.
 func readOnlyAs(dir string, f format) (_ *Backend, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
