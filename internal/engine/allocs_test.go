@@ -67,3 +67,16 @@ func TestLargeRequestsUseRoomAgain(t *testing.T) {
 		t.Errorf("%d bytes for each request of %d", got, len(req.Context.Bytes))
 	}
 }
+
+// What a large request leaves behind costs small ones nothing: of what is emptied as a whole, little is kept.
+func TestSmallRequestsAfterALargeOne(t *testing.T) {
+	s := compileText(t, nil, copse.Settings{}, `permit(principal, action, resource);`)
+	req := viewRequest()
+	c := newCall(s, req)
+	c.parents, c.way = make([]*entity, 0, 100_000), make([]place, 0, 100_000)
+	c.places, c.names.places = make([]uint32, 1<<17), make([]uint32, 1<<17)
+	c.release()
+	if n := max(cap(c.parents), cap(c.way), cap(c.places), cap(c.names.places)); n > 1024 {
+		t.Errorf("%d elements are emptied after every request", n)
+	}
+}

@@ -81,8 +81,12 @@ func newCall(s *Snapshot, req *copse.Request) *call {
 // back when no such request came between two collections.
 const maxKept = 8 << 20
 
-// maxPlaces is how large a hash table is kept: emptying it costs its size, however little the next request needs.
-const maxPlaces = 1024
+// maxPlaces and maxSwept are how large a hash table and a list are kept whose emptying costs their size, however
+// little the next request needs.
+const (
+	maxPlaces = 1024
+	maxSwept  = 1024
+)
 
 // release forgets the request. Nothing may hold on to values of the call.
 func (c *call) release() {
@@ -99,10 +103,19 @@ func (c *call) release() {
 	c.uids.forget()
 	c.links.forget()
 	c.ranks.forget()
-	c.stack, c.parents, c.way = forgotten(c.stack), forgotten(c.parents[:cap(c.parents)]), forgotten(c.way[:cap(c.way)])
+	c.stack, c.parents, c.way = forgotten(c.stack), swept(c.parents), swept(c.way)
 	c.found, c.permits, c.forbids = forgotten(c.found), forgotten(c.permits), forgotten(c.forbids)
 	c.failed = forgotten(c.failed)
 	calls.Put(c)
+}
+
+// swept is forgotten for a list that was cut off and has former elements beyond its end: all of it is cleared, so
+// that what one large request left there must not cost every small one after it.
+func swept[T any](list []T) []T {
+	if cap(list) > maxSwept {
+		return nil
+	}
+	return forgotten(list[:cap(list)])
 }
 
 func forgotten[T any](list []T) []T {
