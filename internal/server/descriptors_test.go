@@ -165,7 +165,7 @@ func fewFiles(t *testing.T, binary string) {
 // idleConnections holds many connections that ask for nothing more: decisions go on, and the server lets
 // them go. It needs as many files here as there: where this process may not have them, there are fewer.
 func idleConnections(t *testing.T, binary string) {
-	number, idle := 10_000, time.Minute
+	number, idle := 10_000, 30*time.Second
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 3000 {
 		t.Fatalf("this process may open %d files: %v", files.Cur, err)
