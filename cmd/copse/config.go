@@ -35,7 +35,7 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 				err = errors.Join(cfg.Validate(), err)
 			}
 			if err != nil {
-				return usagef("%v", err)
+				return misconfigured(err)
 			}
 			for _, w := range warnings {
 				a.say("warning: %s", w)

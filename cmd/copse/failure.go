@@ -43,6 +43,27 @@ func usagef(format string, args ...any) error {
 	return &failure{code: exitUsage, message: fmt.Sprintf(format, args...)}
 }
 
+// misconfigured is wrong usage with a line for each of the mistakes that were joined.
+func misconfigured(err error) error {
+	all := mistakes(err)
+	f := &failure{code: exitUsage, message: all[0].Error()}
+	for _, more := range all[1:] {
+		f.findings = append(f.findings, finding{File: "copse", Message: more.Error()})
+	}
+	return f
+}
+
+func mistakes(err error) (all []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	for _, e := range joined.Unwrap() {
+		all = append(all, mistakes(e)...)
+	}
+	return all
+}
+
 // exitCode tells how the process ends for an error that a command returned.
 func exitCode(err error) int {
 	if err == nil {

@@ -54,7 +54,7 @@ func (a *app) serveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := server.LoadConfig(firstOf(config, a.env("COPSE_CONFIG")), a.environ)
 			if err != nil {
-				return usagef("%v", err)
+				return misconfigured(err)
 			}
 			if err := applySettings(cmd.Flags(), &cfg); err != nil {
 				return err

@@ -76,6 +76,11 @@ func TestLoadConfigRefuses(t *testing.T) {
 			}
 		})
 	}
+	// All mistakes at once, where they are.
+	_, err := LoadConfig(writeFile(t, "listn: x\ndata: /d\nidle-timeout: 7\ndata: /e\n"), []string{"COPSE_LISTN=1", "COPSE_READ_TIMEOUT=soon"})
+	if err == nil || strings.Count(err.Error(), "\n") != 4 {
+		t.Errorf("five mistakes: %v", err)
+	}
 	if _, err := LoadConfig(filepath.Join(t.TempDir(), "absent.yaml"), nil); err == nil {
 		t.Error("a file that is not there was taken for an empty one")
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -16,67 +17,73 @@ var notSettings = map[string]bool{"COPSE_URL": true, "COPSE_KEY": true, "COPSE_C
 
 // LoadConfig is the defaults, then the file (unless file is empty), then the environment ("NAME=value"
 // each, as os.Environ returns them). Flags come after it, with [Config.Set]. What it does not know it
-// refuses, naming file, line and key: a misspelt setting must not be a setting silently left out.
+// refuses, naming file, line and key: a misspelt setting must not be a setting silently left out. The error tells of
+// all mistakes, a line each.
 func LoadConfig(file string, environ []string) (Config, error) {
 	cfg := DefaultConfig()
+	var errs []error
 	if file != "" {
-		if err := cfg.loadFile(file); err != nil {
-			return Config{}, err
-		}
+		errs = cfg.loadFile(file)
 	}
-	if err := cfg.loadEnviron(environ); err != nil {
-		return Config{}, err
+	if errs = append(errs, cfg.loadEnviron(environ)...); len(errs) > 0 {
+		return Config{}, errors.Join(errs...)
 	}
 	return cfg, nil
 }
 
 // loadFile walks YAML's nodes, which know their lines, rather than decode into a struct. What is misspelt, twice or no plain
 // value is refused: a setting that is silently not in effect may be one that secures the server.
-func (c *Config) loadFile(file string) error {
+func (c *Config) loadFile(file string) (errs []error) {
 	text, mode, err := readWithMode(file)
 	if err != nil {
-		return copse.Errorf(copse.Invalid, "configuration file: %w", err)
+		return []error{copse.Errorf(copse.Invalid, "configuration file: %w", err)}
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
+		return []error{copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))}
 	}
 	if doc.Kind == 0 { // an empty file
 		return nil
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return copse.Errorf(copse.Invalid, "%s:%d: expected settings, one \"key: value\" a line", file, root.Line)
+		return []error{copse.Errorf(copse.Invalid, "%s:%d: expected settings, one \"key: value\" a line", file, root.Line)}
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		if line, dup := seen[key.Value]; dup {
-			return copse.Errorf(copse.Invalid, "%s:%d: %s is set twice, first in line %d", file, key.Line, key.Value, line)
-		}
-		seen[key.Value] = key.Line
-		if key.Value == endpointsKey {
-			if c.IssuerEndpoints, err = loadEndpoints(file, value); err != nil {
-				return err
-			}
+			errs = append(errs, copse.Errorf(copse.Invalid, "%s:%d: %s is set twice, first in line %d", file, key.Line, key.Value, line))
 			continue
 		}
-		if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
-			return copse.Errorf(copse.Invalid, "%s:%d: %s needs one plain value", file, value.Line, key.Value)
+		seen[key.Value] = key.Line
+		if err := c.loadSetting(file, mode, key, value); err != nil {
+			errs = append(errs, err)
 		}
-		// The group may read: that is how orchestrators hand files to a process that is not root.
-		if key.Value == rootSecretKey && value.Value != "" && mode&0o007 != 0 {
-			return copse.Errorf(copse.Invalid, "%s:%d: the file holds %s and has mode %04o, so everyone can reach it; run: chmod 600 %s",
-				file, key.Line, key.Value, mode, file)
-		}
-		if err := c.Set(key.Value, value.Value); err != nil {
-			return copse.Errorf(copse.Invalid, "%s:%d: %s: %s", file, key.Line, key.Value, detail(err))
-		}
+	}
+	return errs
+}
+
+func (c *Config) loadSetting(file string, mode fs.FileMode, key, value *yaml.Node) (err error) {
+	if key.Value == endpointsKey {
+		c.IssuerEndpoints, err = loadEndpoints(file, value)
+		return err
+	}
+	if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
+		return copse.Errorf(copse.Invalid, "%s:%d: %s needs one plain value", file, value.Line, key.Value)
+	}
+	// The group may read: that is how orchestrators hand files to a process that is not root.
+	if key.Value == rootSecretKey && value.Value != "" && mode&0o007 != 0 {
+		return copse.Errorf(copse.Invalid, "%s:%d: the file holds %s and has mode %04o, so everyone can reach it; run: chmod 600 %s",
+			file, key.Line, key.Value, mode, file)
+	}
+	if err := c.Set(key.Value, value.Value); err != nil {
+		return copse.Errorf(copse.Invalid, "%s:%d: %s: %s", file, key.Line, key.Value, detail(err))
 	}
 	return nil
 }
 
-func (c *Config) loadEnviron(environ []string) error {
+func (c *Config) loadEnviron(environ []string) (errs []error) {
 	byEnv := map[string]Setting{}
 	for _, s := range Settings() {
 		byEnv[s.Env()] = s
@@ -88,13 +95,14 @@ func (c *Config) loadEnviron(environ []string) error {
 		}
 		s, ok := byEnv[name]
 		if !ok {
-			return copse.Errorf(copse.Invalid, "environment: there is no setting %s", name)
+			errs = append(errs, copse.Errorf(copse.Invalid, "environment: there is no setting %s", name))
+			continue
 		}
 		if err := s.set(c, value); err != nil {
-			return copse.Errorf(copse.Invalid, "environment: %s: %s", name, detail(err))
+			errs = append(errs, copse.Errorf(copse.Invalid, "environment: %s: %s", name, detail(err)))
 		}
 	}
-	return nil
+	return errs
 }
 
 // serviceLink knows the variables Kubernetes puts into every container beside a service named copse.

@@ -81,7 +81,9 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 	const do = "correct it; `copse config check FILE` says when it is right, docs/configuration.md has every setting"
 	var err error
 	if d.cfg, err = LoadConfig(file, environ); err != nil {
-		d.wrong(check, do, "%v", err)
+		for _, e := range each(err) {
+			d.wrong(check, do, "%v", e)
+		}
 		d.cfg = DefaultConfig()
 		d.cfg.DataDir = dataDir
 		return
@@ -89,12 +91,8 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 	if dataDir != "" {
 		d.cfg.DataDir = dataDir
 	}
-	errs := []error{d.cfg.Validate()}
 	_, found := d.cfg.ValidateFiles() // its warnings are those of certificates
-	if joined, ok := found.(interface{ Unwrap() []error }); ok {
-		errs = append(errs, joined.Unwrap()...)
-	}
-	for _, e := range errs {
+	for _, e := range append(each(found), d.cfg.Validate()) {
 		if e != nil {
 			d.wrong(check, do, "%v", e)
 			err = e
@@ -108,6 +106,14 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 		return
 	}
 	d.ok(check, "a server can start with %s", file)
+}
+
+// each is what was joined.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 // database reads what a server would, without being one.

@@ -5,7 +5,7 @@ that is "serve"; the rest is the chart's root. Volumes are at its end: a Job nam
 {{- define "copse.pod" -}}
 serviceAccountName: {{ include "copse.name" . }}
 automountServiceAccountToken: false
-enableServiceLinks: false # they would be settings that copse does not know: COPSE_PORT
+enableServiceLinks: false # a service named copse-x would be a setting that copse does not know: COPSE_X_PORT
 terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
 securityContext:
   runAsNonRoot: true
