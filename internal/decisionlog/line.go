@@ -33,6 +33,25 @@ type Line struct {
 	Seal *Seal `json:"seal,omitzero"`
 }
 
+// isOneKind reports whether a line has the members of its kind and no others: a head's, if it is the first of its
+// segment, else a seal's, an erased line's or a numbered one's. What looks at one member only could take a line for one
+// thing, and what looks at another for another thing.
+func (l *Line) isOneKind(first bool) bool {
+	head := l.Segment != 0 || l.After != "" || l.First != 0 || !l.Began.IsZero()
+	numbered := l.N != 0 || l.Seq != 0 || l.Commitment != ""
+	content := l.Salt != "" || len(l.Entry) > 0
+	switch {
+	case first:
+		return head && !numbered && !content && !l.Erased && l.Seal == nil
+	case l.Seal != nil:
+		return !head && !numbered && !content && !l.Erased
+	case l.Erased:
+		return !head && numbered && !content
+	default:
+		return !head && numbered
+	}
+}
+
 // Seal signs the chain up to where it stands.
 type Seal struct {
 	Segment   uint64 `json:"segment"`

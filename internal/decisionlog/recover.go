@@ -64,15 +64,20 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	closed, good := false, int64(0)
+	closed, cut, good := false, false, int64(0)
 	w.segment, w.dirty = f.number, false
 	_, err = f.eachLine(0, func(text []byte, at int64) error {
-		if at < sealed {
+		if at < sealed || cut {
 			return nil
 		}
 		var line Line
 		if err := json.Unmarshal(text, &line); err != nil {
 			return fmt.Errorf("byte %d: %w", at, err)
+		}
+		// An event that says what is gone is signed before it is so. Without a seal nothing has come of it, unless
+		// somebody else wrote it to have this server sign it: it is left out, and repeated if it was meant.
+		if cut = line.Seal == nil && saysWhatIsGone(line.Entry); cut {
+			return nil
 		}
 		good = at + int64(len(text)) + 1
 		whole = whole || line.Seal != nil || line.N > 0
@@ -100,6 +105,11 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 	}
 	w.size, w.opened = good, time.Now()
 	return true, w.file.Truncate(good)
+}
+
+func saysWhatIsGone(entry []byte) bool {
+	var e event
+	return json.Unmarshal(entry, &e) == nil && (e.Kind == kindErased || e.Kind == kindRetired)
 }
 
 func readHash(into *[32]byte, text string) error {

@@ -86,6 +86,9 @@ type verifier struct {
 	}
 	sinceSeal uint64
 	closed    bool
+	// unsealed are events that say what was erased or retired, and count once a seal is over them: the log signs them
+	// before it does so, and anybody could write one behind the last seal.
+	unsealed []event
 }
 
 // demand reads the head that the log must still contain.
@@ -138,6 +141,9 @@ func (v *verifier) segment(f segmentFile, last bool) {
 		if err := json.Unmarshal(text, &line, json.RejectUnknownMembers(true)); err != nil {
 			v.problem(v.n+1, "can't be read: %v", err)
 			return nil
+		}
+		if !line.isOneKind(!head) {
+			v.problem(v.n+1, "is more than one kind of line at once, or none: it was changed")
 		}
 		switch {
 		case !head:
@@ -227,11 +233,8 @@ func (v *verifier) entry(line *Line) {
 		counts = e.Count
 		v.report.Lost += e.Count
 		v.report.AtLeast = v.report.AtLeast || e.AtLeast
-	case kindErased:
-		of := v.of(e.Segment)
-		of.said = append(of.said, e)
-	case kindRetired:
-		v.retired = max(v.retired, e.Segment)
+	case kindErased, kindRetired:
+		v.unsealed = append(v.unsealed, e)
 	}
 	if v.seq != 0 && line.Seq != v.seq+counts {
 		v.problem(line.N, "accounts for %d decisions, where the lines before it and itself come to %d", line.Seq, v.seq+counts)
@@ -249,7 +252,10 @@ func (v *verifier) seal(s *Seal) {
 		v.problem(v.n, "the seal after it is not signed by its key")
 	case s.Segment != v.position.segment, v.started && (s.N != v.n || s.Seq != v.seq), s.Chain != hex.EncodeToString(v.chain[:]):
 		v.problem(v.n, "the seal after it is of line %d of segment %d: lines were changed, left out or put elsewhere before it", s.N, s.Segment)
+	default:
+		v.believe()
 	}
+	v.unsealed = nil
 	// What follows is judged from the seal on, so that one fault is reported once.
 	if readHash(&v.chain, s.Chain) == nil {
 		v.n, v.seq, v.started = s.N, s.Seq, true
@@ -258,6 +264,17 @@ func (v *verifier) seal(s *Seal) {
 	v.report.Head = strconv.FormatUint(s.N, 10) + ":" + s.Chain
 	if s.N == v.demanded.n && s.Chain == v.demanded.chain {
 		v.demanded.met = true
+	}
+}
+
+func (v *verifier) believe() {
+	for _, e := range v.unsealed {
+		if e.Kind == kindRetired {
+			v.retired = max(v.retired, e.Segment)
+			continue
+		}
+		of := v.of(e.Segment)
+		of.said = append(of.said, e)
 	}
 }
 
