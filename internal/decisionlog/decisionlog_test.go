@@ -525,8 +525,8 @@ func TestLinesOfTwoKindsAreFound(t *testing.T) {
 	}
 }
 
-// A file is taken away, and an event behind the last seal says that it was retired. Neither a verification believes
-// it nor a server that starts on it, which would sign it.
+// A file is taken away, and an event behind the last seal says that it was retired: no verification believes it,
+// before or after a server started on it.
 func TestUnsignedEventsAreNotBelieved(t *testing.T) {
 	for _, kind := range []string{kindRetired, kindErased} {
 		living := filled(t)
