@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -114,7 +115,8 @@ func (c *schedule) run(ctx context.Context) {
 	}
 }
 
-// once removes old backups after the new one is whole, so there are never fewer than were asked for.
+// once removes old backups after the new one is whole, so there are never fewer than were asked for, and none that goes
+// further than the new one: that is of a database that was lost, and was begun anew.
 func (c *schedule) once(ctx context.Context) error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
@@ -134,12 +136,34 @@ func (c *schedule) once(ctx context.Context) error {
 	c.made.Inc()
 	c.last.SetToCurrentTime()
 	c.log.Info("backup made", "file", filepath.Join(c.dir, name))
+	saved := savedUpTo(filepath.Join(c.dir, name))
+	all = slices.DeleteFunc(all, func(old scheduled) bool {
+		further := savedUpTo(filepath.Join(c.dir, old.name)) > saved
+		if further {
+			c.log.Error("an older backup holds more than the database has now; it is kept: was the database lost, or restored?", "file", old.name)
+		}
+		return further
+	})
 	for i := 0; i < len(all)+1-c.keep; i++ {
 		if err := os.Remove(filepath.Join(c.dir, all[i].name)); err != nil {
 			return fmt.Errorf("the new backup is there, an old one can't be removed: %w", err)
 		}
 	}
 	return nil
+}
+
+// savedUpTo is the last audit row in a backup; 0 when it can't be read.
+func savedUpTo(path string) int64 {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }()
+	m, err := sqlite.ReadManifest(bufio.NewReader(f))
+	if err != nil {
+		return 0
+	}
+	return m.AuditSeq
 }
 
 // list has the schedule's own backups, oldest first. Other files of the directory are not touched.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -125,4 +126,46 @@ func TestBackupsAndAClockThatJumped(t *testing.T) {
 		stop()
 		synctest.Wait()
 	})
+}
+
+// A database that was lost and begun anew pushes none of the backups out that hold what is lost.
+func TestBackupsOfALostDatabaseStay(t *testing.T) {
+	cfg := used(t)
+	dir := t.TempDir()
+	c := newSchedule(Config{BackupDir: dir, BackupEvery: time.Hour, BackupKeep: 2}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
+	save := func(cfg Config, times int) {
+		t.Helper()
+		s, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.save = s.backupTo
+		for range times {
+			if err := c.once(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, _, err := s.Access.CreateKey(t.Context(), access.System(), access.Key{Scope: access.Scope{All: true}, Verbs: access.Read}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	save(cfg, 3)
+	full := names(t, dir)
+	cfg.DataDir = filepath.Join(t.TempDir(), "anew")
+	save(cfg, 5)
+	if got := names(t, dir); len(full) != 2 || len(got) != 4 || got[0] != full[0] || got[1] != full[1] {
+		t.Errorf("%v, after the loss %v", full, got)
+	}
 }

@@ -93,8 +93,12 @@ func openAs(dir string, f format) (_ *Backend, err error) {
 
 // OpenExisting is Open for a data directory that must be there: a misspelt name makes no new one.
 func OpenExisting(dir string) (*Backend, error) {
-	if _, err := os.Stat(filepath.Join(dir, FileName)); err != nil {
+	info, err := os.Stat(filepath.Join(dir, FileName))
+	if err != nil {
 		return nil, fmt.Errorf("%s is not a data directory: %w", dir, err)
+	}
+	if info.Size() == 0 { // opened, it would become a new database that nothing is wrong with
+		return nil, fmt.Errorf("%w: %s is empty", ErrCorrupt, FileName)
 	}
 	return Open(dir)
 }
