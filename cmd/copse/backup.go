@@ -215,9 +215,11 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 		return startFailure(err)
 	}
 	if err := a.show(report, func(t *table) {
-		for _, p := range report.Problems {
+		for i, p := range report.Problems {
 			t.line(p.Where + ": " + p.What)
-			t.line("  " + p.Do)
+			if i+1 == len(report.Problems) || report.Problems[i+1].Do != p.Do {
+				t.line("  " + p.Do)
+			}
 		}
 		because := "was being made or erased when the server ended; the next start erases it"
 		if !report.DirectoryWhole {

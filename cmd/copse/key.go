@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/server"
 )
@@ -26,7 +30,7 @@ One key serves both ways of calling: as a bearer credential copse_<id>_<secret>,
 id and secret for the SDKs.`,
 		`  copse key create --scope tenant:acme --allow read,write --description "acme's CI"
   copse key list`,
-		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke(), a.keyRotateMaster())
+		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke(), a.keyRotateMaster(), a.keyResetMaster())
 }
 
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
@@ -322,5 +326,56 @@ not start.`,
 	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
 	cmd.Flags().StringVar(&file, "master-key-file", "", "file of the key in use (default DIR/master.key)")
 	cmd.Flags().StringVar(&to, "to", "", "file of the new key, made when it is absent (default: it takes the place of the former)")
+	return cmd
+}
+
+func (a *app) keyResetMaster() *cobra.Command {
+	var data, file string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "reset-master --data DIR",
+		Short: "Go on without a master key that is lost",
+		Long: `Go on without a master key of which no copy is left. What is sealed under it can't be opened by anybody, and
+no server starts while it is there: this drops it. Access keys have to be made again; the keys that sign
+contexts and the decision log are made anew by the next start. Tenants, policy stores, policies and the
+records of the past stay.
+
+What the key in --master-key-file (or DIR/master.key, which may be absent) does open stays too, so a
+single damaged row can be dropped as well. The server must be stopped. Make a backup first: what is dropped
+can't be brought back should the key turn up.`,
+		Example: `  copse backup --data /var/lib/copse before-reset.backup
+  copse key reset-master --data /var/lib/copse`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if data == "" {
+				return usagef("which data directory? give --data DIR, of a server that does not run")
+			}
+			goAhead := func(n access.Sealed) error {
+				return a.confirm(yes, fmt.Sprintf("Drop %s and %s that the master key does not open?", count(n.Keys, "access key"), count(n.Secrets, "server secret")))
+			}
+			const step = 1000
+			dropped, err := server.ResetMasterKey(cmd.Context(), data, file, goAhead, func(n int) {
+				if n%step == 0 {
+					a.say("%d rows dropped", n)
+				}
+			})
+			if _, asked := errors.AsType[*failure](err); asked {
+				return err
+			}
+			if err != nil {
+				return startFailure(err)
+			}
+			if err := a.show(dropped, func(t *table) {
+				t.pairs("access keys dropped", strconv.Itoa(dropped.Keys), "server secrets dropped", strconv.Itoa(dropped.Secrets))
+			}); err != nil {
+				return err
+			}
+			a.say("start the server, which makes a master key if none is named, and make the access keys again with the root key")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server that does not run")
+	cmd.Flags().StringVar(&file, "master-key-file", "", "file of a key that opens some of it (default DIR/master.key, if there is one)")
+	yesFlag(cmd, &yes)
 	return cmd
 }

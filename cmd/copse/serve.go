@@ -59,8 +59,9 @@ func (a *app) serveCommand() *cobra.Command {
 			if err := applySettings(cmd.Flags(), &cfg); err != nil {
 				return err
 			}
-			if err := cfg.Validate(); err != nil {
-				return usagef("%v", err)
+			// The addresses too: nothing is made for a server that would be refused.
+			if err := errors.Join(cfg.Validate(), cfg.ValidateListen()); err != nil {
+				return misconfigured(err)
 			}
 			if cfg.Log, err = a.logger(cfg.LogLevel, cfg.LogFormat); err != nil {
 				return err

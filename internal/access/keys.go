@@ -199,7 +199,7 @@ func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
 	if err := s.requireStored(c, id); err != nil {
 		return err
 	}
-	revoked, err := s.remove(ctx, c, id)
+	revoked, err := s.remove(ctx, c, "RevokeKey", id)
 	if err != nil {
 		return err
 	}
@@ -209,10 +209,10 @@ func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
 	return nil
 }
 
-func (s *Service) remove(ctx context.Context, c Caller, id string) (revoked bool, err error) {
+func (s *Service) remove(ctx context.Context, c Caller, operation, id string) (revoked bool, err error) {
 	key := storage.Key{Kind: keyKind, ID: id}
 	for range maxAttempts {
-		if revoked, err = s.removeOnce(ctx, c, key); !errors.Is(err, storage.ErrConflict) {
+		if revoked, err = s.removeOnce(ctx, c, operation, key); !errors.Is(err, storage.ErrConflict) {
 			break
 		}
 	}
@@ -228,7 +228,7 @@ func (s *Service) remove(ctx context.Context, c Caller, id string) (revoked bool
 	return revoked, nil
 }
 
-func (s *Service) removeOnce(ctx context.Context, c Caller, key storage.Key) (bool, error) {
+func (s *Service) removeOnce(ctx context.Context, c Caller, operation string, key storage.Key) (bool, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), key)
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
@@ -242,7 +242,7 @@ func (s *Service) removeOnce(ctx context.Context, c Caller, key storage.Key) (bo
 	}
 	writes = append(writes, storage.Write{Key: key, Expect: storage.Version(item.Version)},
 		storage.Write{Key: useKey(key.ID), Expect: storage.Any()})
-	if err := s.commit(ctx, c, "RevokeKey", nil, writes...); err != nil {
+	if err := s.commit(ctx, c, operation, nil, writes...); err != nil {
 		return false, err
 	}
 	return true, nil

@@ -2,6 +2,7 @@ package access
 
 import (
 	"bytes"
+	"context"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,7 +15,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage"
 )
 
 // MasterKeySize is the length of a master key in bytes.
@@ -24,26 +28,61 @@ const MasterKeySize = 32
 const MasterKeyFile = "master.key"
 
 // OpenMasterKey loads the master key from file or, when file is empty, from dir/master.key, which it
-// generates if there is none. generated tells the caller to warn that this file is now worth a
-// backup: without it, stored access keys can't be opened.
-func OpenMasterKey(file, dir string) (key MasterKey, generated bool, err error) {
-	if file != "" {
-		key, err = LoadMasterKey(file)
-		return key, false, err
+// generates if there is none and nothing in b is sealed under another: a new key would open none of it, and
+// hide that one is missing. generated tells the caller to warn that this file is now worth a backup.
+func OpenMasterKey(ctx context.Context, b storage.Backend, file, dir string) (key MasterKey, generated bool, err error) {
+	own := file == ""
+	if own {
+		file = filepath.Join(dir, MasterKeyFile)
 	}
-	file = filepath.Join(dir, MasterKeyFile)
 	key, err = LoadMasterKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, false, err
 	}
+	generation, sealed, sealedErr := sealedUnder(ctx, b)
+	switch {
+	case sealedErr != nil:
+		return nil, false, sealedErr
+	case sealed:
+		return nil, false, copse.Errorf(copse.Invalid, "master key: there is no %s, and what is stored here is sealed under master key %s: bring that file back, or name it with --master-key-file; %s",
+			file, generation, lostMasterKey)
+	case !own:
+		return nil, false, copse.Errorf(copse.Invalid, "master key: there is no %s; make one: openssl rand -hex 32 > FILE, for the server's user alone", file)
+	}
 	key, err = GenerateMasterKey(file)
 	return key, err == nil, err
+}
+
+// lostMasterKey is what is left to somebody who has no copy of it.
+const lostMasterKey = "if no copy of it is left, `copse key reset-master` drops what it sealed and keeps the rest"
+
+// sealedUnder looks at the first row of each kind: which master key opens it, when it says so.
+func sealedUnder(ctx context.Context, b storage.Backend) (generation string, sealed bool, err error) {
+	for _, kind := range []storage.Kind{keyKind, secretKind} {
+		items, err := b.Scan(ctx, storage.Directory(), kind, "", 1)
+		if err != nil {
+			return "", false, storageError(err)
+		}
+		for _, item := range items {
+			var row struct {
+				MasterKey string `json:"masterKey"`
+			}
+			if err := json.Unmarshal(item.Body, &row); err != nil || row.MasterKey == "" {
+				row.MasterKey = "of an unknown name"
+			}
+			return row.MasterKey, true, nil
+		}
+	}
+	return "", false, nil
 }
 
 // LoadMasterKey reads 32 bytes written as 64 hexadecimal digits or as base64. A file that is not [Private]
 // is refused: whoever reads it can open every stored secret.
 func LoadMasterKey(file string) (MasterKey, error) {
 	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, copse.Errorf(copse.Invalid, "master key: %w; give it to the user that copse runs as: chown", err)
+	}
 	if err != nil {
 		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/copse-authz/copse"
+	"github.com/copse-authz/copse/internal/storage/memory"
 )
 
 func TestMasterKeyFile(t *testing.T) {
@@ -78,8 +79,9 @@ func TestMasterKeyFile(t *testing.T) {
 }
 
 func TestOpenMasterKey(t *testing.T) {
-	dir := t.TempDir()
-	made, generated, err := OpenMasterKey("", dir)
+	dir, empty := t.TempDir(), memory.New()
+	defer func() { _ = empty.Close() }()
+	made, generated, err := OpenMasterKey(t.Context(), empty, "", dir)
 	if err != nil || !generated {
 		t.Fatal(generated, err)
 	}
@@ -90,7 +92,7 @@ func TestOpenMasterKey(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %04o, want 0600", info.Mode().Perm())
 	}
-	again, generated, err := OpenMasterKey("", dir)
+	again, generated, err := OpenMasterKey(t.Context(), empty, "", dir)
 	if err != nil || generated || !bytes.Equal(made, again) {
 		t.Errorf("second time: generated %t, %v", generated, err)
 	}
@@ -98,10 +100,10 @@ func TestOpenMasterKey(t *testing.T) {
 		t.Error("a master key was overwritten")
 	}
 	// A named file must exist: a typo may not start an empty key.
-	if _, _, err := OpenMasterKey(filepath.Join(dir, "typo"), dir); err == nil {
+	if _, _, err := OpenMasterKey(t.Context(), empty, filepath.Join(dir, "typo"), dir); err == nil {
 		t.Error("a named file that does not exist was accepted")
 	}
-	other, _, err := OpenMasterKey("", t.TempDir())
+	other, _, err := OpenMasterKey(t.Context(), empty, "", t.TempDir())
 	if err != nil || bytes.Equal(made, other) {
 		t.Errorf("two generated keys are equal, or %v", err)
 	}

@@ -50,10 +50,14 @@ func (s *Service) PutSecret(ctx context.Context, in ServerSecret) error {
 // there. One that is not there is removed.
 func (s *Service) DeleteSecret(ctx context.Context, purpose, name string) error {
 	in := ServerSecret{Purpose: purpose, Name: name}
-	if err := s.commit(ctx, System(), "DeleteServerSecret", nil, storage.Write{Key: in.key(), Expect: storage.Any()}); err != nil {
+	return s.forgetSecret(ctx, "DeleteServerSecret", in.key())
+}
+
+func (s *Service) forgetSecret(ctx context.Context, operation string, key storage.Key) error {
+	if err := s.commit(ctx, System(), operation, nil, storage.Write{Key: key, Expect: storage.Any()}); err != nil {
 		return err
 	}
-	if err := s.backend.Forget(ctx, storage.Directory(), in.key(), 0); err != nil {
+	if err := s.backend.Forget(ctx, storage.Directory(), key, 0); err != nil {
 		return storageError(err)
 	}
 	return nil

@@ -119,19 +119,27 @@ func rootRecord(cfg Config) (*record, error) {
 	if cfg.RootID == "" && cfg.Root == "" {
 		return nil, nil
 	}
-	if !validKeyID(cfg.RootID) {
-		return nil, copse.Errorf(copse.Invalid, "root access key id: use 16 to 128 letters and digits")
-	}
-	if len(cfg.Root) < minRootSecret || len(cfg.Root) > maxSecret {
-		return nil, copse.Errorf(copse.Invalid, "root secret: it has %d characters; use %d to %d", len(cfg.Root), minRootSecret, maxSecret)
-	}
-	for i := range len(cfg.Root) {
-		if c := cfg.Root[i]; c <= ' ' || c > '~' {
-			return nil, copse.Errorf(copse.Invalid, "root secret: character %d is not printable ASCII; a header could not carry it", i+1)
-		}
+	if err := CheckRootKey(cfg.RootID, cfg.Root); err != nil {
+		return nil, err
 	}
 	system := System()
 	return newRecord(Key{ID: cfg.RootID, Description: "root", Scope: system.Scope, Verbs: system.Verbs}, string(cfg.Root)), nil
+}
+
+// CheckRootKey is Invalid for a root key that New would not take.
+func CheckRootKey(id string, secret Secret) error {
+	if !validKeyID(id) {
+		return copse.Errorf(copse.Invalid, "root access key id: use 16 to 128 letters and digits")
+	}
+	if len(secret) < minRootSecret || len(secret) > maxSecret {
+		return copse.Errorf(copse.Invalid, "root secret: it has %d characters; use %d to %d", len(secret), minRootSecret, maxSecret)
+	}
+	for i := range len(secret) {
+		if c := secret[i]; c <= ' ' || c > '~' {
+			return copse.Errorf(copse.Invalid, "root secret: character %d is not printable ASCII; a header could not carry it", i+1)
+		}
+	}
+	return nil
 }
 
 // CheckMasterKey opens one stored access key and one of the server's own secrets, if there are any: a
@@ -159,7 +167,7 @@ func (s *Service) CheckMasterKey(ctx context.Context) error {
 			}
 			if err != nil {
 				return copse.Errorf(copse.Invalid,
-					"the master key is not the one that the stored %ss were sealed with: restore the master key file that belongs to this data directory (%w)", kind, err)
+					"the master key is not the one that the stored %ss were sealed with: bring back the master key file that belongs to this data directory; %s (%w)", kind, lostMasterKey, err)
 			}
 		}
 	}

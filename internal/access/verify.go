@@ -7,48 +7,63 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
-// Sealed is how much of what is sealed under a master key was opened.
-type Sealed struct{ Keys, Secrets int }
-
-// Verify opens every stored access key and every secret of the server with the master key, and tells found
-// of those that can't be opened: what they are, and why. The error is a backend that can't be read.
-func Verify(ctx context.Context, b storage.Backend, master MasterKey, found func(what string, err error)) (n Sealed, err error) {
-	s, err := newSealers(master)
-	if err != nil {
-		return n, err
-	}
-	if n.Keys, err = eachSealed(ctx, b, keyKind, func(item storage.Item) {
-		if _, err := s.open(item); err != nil {
-			found("access key "+item.ID, err)
-		}
-	}); err != nil {
-		return n, fmt.Errorf("the access keys can't be read: %w", err)
-	}
-	if n.Secrets, err = eachSealed(ctx, b, secretKind, func(item storage.Item) {
-		if _, err := s.openSecret(item); err != nil {
-			found("server secret "+item.ID, err)
-		}
-	}); err != nil {
-		return n, fmt.Errorf("the server's secrets can't be read: %w", err)
-	}
-	return n, nil
+// Sealed counts what is sealed under a master key.
+type Sealed struct {
+	Keys    int `json:"keys"` // access keys
+	Secrets int `json:"secrets"`
 }
 
-// eachSealed walks the directory's rows of a kind and counts them.
-func eachSealed(ctx context.Context, b storage.Backend, kind storage.Kind, do func(storage.Item)) (count int, err error) {
+// Verify opens every stored access key and every secret of the server with the master key, counts those it opened,
+// and tells found of the others: which, and why not. The error is a backend that can't be read.
+func Verify(ctx context.Context, b storage.Backend, master MasterKey, found func(error)) (opened Sealed, err error) {
+	s, err := newSealers(master)
+	if err != nil {
+		return opened, err
+	}
+	return s.eachRow(ctx, b, func(_ storage.Key, err error) {
+		if err != nil {
+			found(err)
+		}
+	})
+}
+
+// eachRow goes through everything that is sealed, with the reason for what can't be opened, and counts what can.
+func (s *sealers) eachRow(ctx context.Context, b storage.Backend, do func(storage.Key, error)) (opened Sealed, err error) {
+	if err = eachSealed(ctx, b, keyKind, func(item storage.Item) {
+		_, err := s.open(item)
+		if err == nil {
+			opened.Keys++
+		}
+		do(item.Key, err)
+	}); err != nil {
+		return opened, fmt.Errorf("the access keys can't be read: %w", err)
+	}
+	if err = eachSealed(ctx, b, secretKind, func(item storage.Item) {
+		_, err := s.openSecret(item)
+		if err == nil {
+			opened.Secrets++
+		}
+		do(item.Key, err)
+	}); err != nil {
+		return opened, fmt.Errorf("the server's secrets can't be read: %w", err)
+	}
+	return opened, nil
+}
+
+// eachSealed walks the directory's rows of a kind.
+func eachSealed(ctx context.Context, b storage.Backend, kind storage.Kind, do func(storage.Item)) error {
 	const page = 1000
 	for after := ""; ; {
 		items, err := b.Scan(ctx, storage.Directory(), kind, after, page)
 		if err != nil {
-			return count, err
+			return err
 		}
 		for _, item := range items {
 			after = item.ID
 			do(item)
-			count++
 		}
 		if len(items) < page {
-			return count, nil
+			return nil
 		}
 	}
 }

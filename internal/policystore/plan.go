@@ -126,7 +126,17 @@ func (s *Service) quotas(ctx context.Context, id copse.PolicyStoreID) (Quotas, e
 }
 
 func (s *Service) loadPlan(ctx context.Context, name string) (*Plan, error) {
-	item, err := s.backend.Get(ctx, storage.Directory(), planKey(name))
+	return readPlan(ctx, s.backend, name)
+}
+
+// KnownPlan is NotFound for a plan that neither copse nor the backend has.
+func KnownPlan(ctx context.Context, b storage.Backend, name string) error {
+	_, err := readPlan(ctx, b, name)
+	return fromStorage(err, "")
+}
+
+func readPlan(ctx context.Context, b storage.Backend, name string) (*Plan, error) {
+	item, err := b.Get(ctx, storage.Directory(), planKey(name))
 	if errors.Is(err, storage.ErrNotFound) {
 		if p := builtIn(name); p != nil {
 			return p, nil

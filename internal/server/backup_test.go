@@ -193,7 +193,7 @@ func TestCheckOpensSecretsAndFindsTheUnlisted(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong, err := server.Check(t.Context(), dir, other, nil)
-	if err != nil || len(wrong.Problems) != report.Secrets || !strings.HasPrefix(wrong.Problems[0].Where, "server secret ") {
+	if err != nil || len(wrong.Problems) != report.Secrets || wrong.Secrets != 0 || wrong.Problems[0].Where != "master key" || !strings.Contains(wrong.Problems[0].Do, other) {
 		t.Errorf("with another master key: %+v, %v", wrong, err)
 	}
 }

@@ -37,9 +37,13 @@ type CheckReport struct {
 }
 
 const (
-	doRestore = "stop the server, keep a copy of this data directory, and restore the newest backup that `copse check` finds whole"
-	doReplace = "put the contents of this policy store again (`copse policy put`), or take them from a backup"
+	doRestore  = "stop the server, keep a copy of this data directory, and restore the newest backup that `copse check` finds whole"
+	doUnopened = "give the master key that belongs to these data (--master-key-file); if one row is damaged or no copy of the key is left, `copse key reset-master` drops what it does not open, and access keys are made again"
+	doReplace  = "put the contents of this policy store again (`copse policy put`), or take them from a backup"
 )
+
+// maxUnopened is how many rows that the master key does not open are named: with a wrong key it is all of them.
+const maxUnopened = 20
 
 func (r *CheckReport) add(where string, err error, do string) {
 	r.Problems = append(r.Problems, Problem{Where: where, What: err.Error(), Do: do})
@@ -128,9 +132,15 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	if err != nil {
 		return err
 	}
-	opened, err := access.Verify(ctx, b, master, func(what string, err error) {
-		r.add(what, err, fmt.Sprintf("give the master key that belongs to these data (--master-key-file; this was %s); without it, an access key has to be revoked and made again", keyFile))
+	shut := 0
+	opened, err := access.Verify(ctx, b, master, func(err error) {
+		if shut++; shut <= maxUnopened {
+			r.add("master key", err, fmt.Sprintf("%s; this was with %s", doUnopened, keyFile))
+		}
 	})
+	if shut > maxUnopened {
+		r.add("master key", fmt.Errorf("%d more access keys and secrets can't be opened", shut-maxUnopened), fmt.Sprintf("%s; this was with %s", doUnopened, keyFile))
+	}
 	r.Keys, r.Secrets = opened.Keys, opened.Secrets
 	return r.wrong(ctx, "directory", err)
 }

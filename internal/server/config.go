@@ -371,6 +371,11 @@ func (c *Config) Validate() error {
 	if (c.RootAccessKeyID == "") != (c.RootSecretAccessKey == "") {
 		return copse.Errorf(copse.Invalid, "COPSE_ROOT_ACCESS_KEY_ID and COPSE_ROOT_SECRET_ACCESS_KEY go together: set both or neither")
 	}
+	if c.RootAccessKeyID != "" {
+		if err := access.CheckRootKey(c.RootAccessKeyID, c.RootSecretAccessKey); err != nil {
+			return err
+		}
+	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return copse.Errorf(copse.Invalid, "--tls-cert and --tls-key go together: set both or neither")
 	}
@@ -401,8 +406,11 @@ func (c *Config) Validate() error {
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) {
 		return copse.Errorf(copse.Invalid, "--trace-ratio %v is not between 0 and 1", c.TraceRatio)
 	}
-	if u, err := url.Parse(c.TraceEndpoint); c.TraceEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
-		return copse.Errorf(copse.Invalid, "--trace-endpoint is not an http or https URL; an example is http://127.0.0.1:4318/v1/traces")
+	if c.TraceEndpoint != "" && !isCollectorURL(c.TraceEndpoint) {
+		return copse.Errorf(copse.Invalid, "--trace-endpoint is not an http or https URL without a user, a query or a fragment; an example is http://127.0.0.1:4318/v1/traces")
+	}
+	if err := c.validateLog(); err != nil {
+		return err
 	}
 	for _, d := range []struct {
 		key   string
@@ -423,6 +431,24 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// validateLog holds what the program makes its log of; a program with a log of its own leaves both empty.
+func (c *Config) validateLog() error {
+	var level slog.Level
+	if c.LogLevel != "" && level.UnmarshalText([]byte(c.LogLevel)) != nil {
+		return copse.Errorf(copse.Invalid, "--log-level is debug, info, warn or error, not %q", c.LogLevel)
+	}
+	if c.LogFormat != "" && c.LogFormat != "text" && c.LogFormat != "json" {
+		return copse.Errorf(copse.Invalid, "--log-format is text or json, not %q", c.LogFormat)
+	}
+	return nil
+}
+
+// isCollectorURL refuses where a credential could be: the URL is shown and logged, and a path is put behind it.
+func isCollectorURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
+}
+
 // validatePublicURL keeps anything out that a service could configure in a second spelling.
 func (c *Config) validatePublicURL() error {
 	if c.PublicURL == "" {
@@ -436,8 +462,8 @@ func (c *Config) validatePublicURL() error {
 	return nil
 }
 
-// validateListen is apart from Validate because a configuration used in process never listens.
-func (c *Config) validateListen() error {
+// ValidateListen is apart from Validate because a configuration used in process never listens.
+func (c *Config) ValidateListen() error {
 	if err := c.validateAPIAddress("listen", c.Listen, "127.0.0.1:8420"); err != nil {
 		return err
 	}

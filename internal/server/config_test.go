@@ -203,7 +203,7 @@ func TestConfigRefusesWhatIsNotSafe(t *testing.T) {
 			c.change(&cfg)
 			err := cfg.Validate()
 			if err == nil {
-				err = cfg.validateListen()
+				err = cfg.ValidateListen()
 			}
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/copse-authz/copse"
 )
@@ -12,7 +14,7 @@ import (
 // that the addresses may be listened on. It changes nothing and opens no socket. Warnings are for people:
 // a server starts all the same.
 func (c *Config) ValidateFiles() (warnings []string, err error) {
-	errs := []error{c.validateListen()}
+	errs := []error{c.ValidateListen()}
 	warning, err := checkTLS(c)
 	if errs = append(errs, err); warning != "" {
 		warnings = append(warnings, warning)
@@ -20,6 +22,11 @@ func (c *Config) ValidateFiles() (warnings []string, err error) {
 	if c.MasterKeyFile != "" {
 		if _, err := os.Stat(c.MasterKeyFile); err != nil {
 			errs = append(errs, copse.Errorf(copse.Invalid, "--master-key-file: %w", err))
+		}
+	}
+	if kind, file, _ := strings.Cut(c.DecisionLogExport, ":"); kind == "file" {
+		if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+			errs = append(errs, copse.Errorf(copse.Invalid, "--decision-log-export: %s is in no directory that can be reached", file))
 		}
 	}
 	if _, err := newRouteFile(c.RoutesFile, slog.New(slog.DiscardHandler)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/policystore"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
@@ -61,22 +62,27 @@ func (d *doctor) wrong(check, do, format string, args ...any) {
 // it reads the database no server can start; where one runs, the database is left to that.
 func Diagnose(ctx context.Context, file string, environ []string, dataDir string) api.Diagnosis {
 	d := &doctor{now: time.Now(), most: math.MaxInt64}
-	d.configuration(file, environ, dataDir)
+	read := d.configuration(file, environ, dataDir)
 	if d.cfg.DataDir != "" {
 		d.directory()
 		d.disk()
 		d.database(ctx)
-		d.losses(0)
 	}
-	d.certificates()
-	d.backups(0)
+	if read { // otherwise it is not known what there should be
+		if d.cfg.DataDir != "" {
+			d.losses(0)
+		}
+		d.certificates()
+		d.backups(0)
+	}
 	d.limits()
 	return api.Diagnosis{Version: d.cfg.Version, Findings: d.findings}
 }
 
 const checkConfiguration = "configuration"
 
-func (d *doctor) configuration(file string, environ []string, dataDir string) {
+// configuration reports whether it could be read.
+func (d *doctor) configuration(file string, environ []string, dataDir string) bool {
 	const check = checkConfiguration
 	const do = "correct it; `copse config check FILE` says when it is right, docs/configuration.md has every setting"
 	var err error
@@ -86,7 +92,8 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 		}
 		d.cfg = DefaultConfig()
 		d.cfg.DataDir = dataDir
-		return
+		d.note(check, "look again when the configuration is right", "certificates, backups and the decision log were not looked at, nor what is in a data directory that only the configuration names")
+		return false
 	}
 	if dataDir != "" {
 		d.cfg.DataDir = dataDir
@@ -98,14 +105,14 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) {
 			err = e
 		}
 	}
-	if err != nil {
-		return
-	}
-	if file == "" {
+	switch {
+	case err != nil:
+	case file == "":
 		d.note(check, "give the server's own: --config FILE", "no configuration file was named; what follows is of the environment and the defaults")
-		return
+	default:
+		d.ok(check, "a server can start with %s", file)
 	}
-	d.ok(check, "a server can start with %s", file)
+	return true
 }
 
 // each is what was joined.
@@ -120,6 +127,10 @@ func each(err error) []error {
 func (d *doctor) database(ctx context.Context) {
 	const check = "database"
 	path := filepath.Join(d.cfg.DataDir, sqlite.FileName)
+	if err := lostDatabase(&d.cfg); err != nil {
+		d.wrong(check, "is --data right? Otherwise "+doRestore, "%v", err)
+		return
+	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		d.note(check, "if there should be one: is --data right? Otherwise `copse restore`, or `copse serve`, which makes a new one",
 			"there is no %s", path)
@@ -163,6 +174,9 @@ func (d *doctor) database(ctx context.Context) {
 	}
 	d.clock(newest)
 	d.masterKey(ctx, b)
+	if err := policystore.KnownPlan(ctx, b, d.cfg.DefaultPlan); err != nil {
+		d.wrong(checkConfiguration, "name one that there is (copse plan list): default, avp and unmetered always are", "--default-plan: %v", err)
+	}
 }
 
 func (d *doctor) clock(newest time.Time) {
@@ -189,10 +203,10 @@ func (d *doctor) masterKeyFile() string {
 func (d *doctor) masterKey(ctx context.Context, b *sqlite.Backend) {
 	const check = "master key"
 	file := d.masterKeyFile()
-	const bring = "bring the master key file back from where you keep it: without it every access key has to be made again"
+	const bring = "bring the master key file back from where you keep it; if no copy of it is left, `copse key reset-master` drops what it sealed, and access keys have to be made again"
 	key, err := access.LoadMasterKey(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		d.wrong(check, bring, "%v; the next start would make another, which opens nothing that is stored", err)
+		d.absentMasterKey(ctx, b, file, bring)
 		return
 	}
 	if err != nil {
@@ -210,9 +224,11 @@ func (d *doctor) masterKey(ctx context.Context, b *sqlite.Backend) {
 	}
 	defer func() { _ = service.Close() }() // no use of a key is waiting to be written
 	intact := true
-	opened, err := access.Verify(ctx, b, key, func(what string, err error) {
+	opened, err := access.Verify(ctx, b, key, func(err error) {
+		if intact { // the first is enough to know what to do; check names them all
+			d.wrong(check, doUnopened, "%v", err)
+		}
 		intact = false
-		d.wrong(check, "an access key: revoke it and make another; a secret of the server: "+doRestore, "%s can't be opened: %v", what, err)
 	})
 	if err != nil {
 		d.wrong(check, doRestore, "%v", err)
@@ -222,6 +238,22 @@ func (d *doctor) masterKey(ctx context.Context, b *sqlite.Backend) {
 		d.ok(check, "%s opens %d access keys and %d secrets of the server", file, opened.Keys, opened.Secrets)
 	}
 	d.keys(ctx, service)
+}
+
+// absentMasterKey is well where the next start makes one.
+func (d *doctor) absentMasterKey(ctx context.Context, b *sqlite.Backend, file, bring string) {
+	const check = "master key"
+	sealed, err := access.FindUnopened(ctx, b, nil)
+	switch {
+	case err != nil:
+		d.wrong(check, doRestore, "%v", err)
+	case sealed.Sealed != (access.Sealed{}):
+		d.wrong(check, bring, "there is no %s, and no server starts without it: %d access keys and %d secrets of the server are sealed under it", file, sealed.Keys, sealed.Secrets)
+	case d.cfg.MasterKeyFile != "":
+		d.wrong(check, "openssl rand -hex 32 > "+file+", for the server's user alone", "there is no %s", file)
+	default:
+		d.note(check, "nothing", "there is no %s; nothing is sealed here, and the next start makes one", file)
+	}
 }
 
 // keys finds those that end soon. What they cover is left out: it would name tenants.
@@ -265,6 +297,7 @@ func (d *doctor) keys(ctx context.Context, service *access.Service) {
 var readinessDo = map[string]string{
 	"draining": "send requests elsewhere; start it again if nobody told it to end",
 	"storage":  "read the server's log, and look at the disk",
+	"data":     doRestore,
 	"keys":     "bring the master key file back, or finish its rotation",
 	"clock":    "set the clock",
 	"disk":     "make room before writes fail: decisions go on without",
@@ -279,7 +312,7 @@ func (s *Server) diagnose(ctx context.Context) api.Diagnosis {
 		switch check := "ready: " + c.Name; {
 		case c.OK:
 			d.ok(check, "well")
-		case c.Warning:
+		case c.Warning && c.Name != "data": // the others decide what they did before; what is damaged does not mend
 			d.warn(check, readinessDo[c.Name], "%s", c.Detail)
 		default:
 			d.wrong(check, readinessDo[c.Name], "%s", c.Detail)

@@ -197,24 +197,44 @@ func TestDoctorFinds(t *testing.T) {
 		{"half a certificate", func(p *patient) { p.settings["tls-cert"] = "x" }, wrong, "configuration", "go together"},
 		{"tokens in the clear", func(p *patient) { p.settings["listen"] = "0.0.0.0:8420" }, wrong, "configuration", "in the clear"},
 		{"no routes file", func(p *patient) { p.settings["routes-file"] = "/nowhere.yaml" }, wrong, "configuration", "nowhere.yaml"},
+		{"half a root key", func(p *patient) {
+			p.settings["root-access-key-id"], p.settings["root-secret-access-key"] = "short", strings.Repeat("s", 40)
+		}, wrong, "configuration", "16 to 128 letters and digits"},
+		{"a log level that is none", func(p *patient) { p.settings["log-level"] = "loud" }, wrong, "configuration", "--log-level is debug, info, warn or error"},
+		{"a log format that is none", func(p *patient) { p.settings["log-format"] = "xml" }, wrong, "configuration", "--log-format is text or json"},
+		{"a plan that is none", func(p *patient) { p.settings["default-plan"] = "gold" }, wrong, "configuration", `plan "gold" does not exist`},
+		{"a credential in a URL", func(p *patient) { p.settings["decision-log-export"] = "otlp:http://collector/?token=t0ken" }, wrong, "configuration", "without a user, a query"},
+		{"an export into nowhere", func(p *patient) { p.settings["decision-log-export"] = "file:/nowhere/at/all" }, wrong, "configuration", "in no directory"},
+		{"what a mistake hides", func(p *patient) { p.text = "listne: x\ndata: " + p.cfg.DataDir }, note, "configuration", "were not looked at"},
 		{"no directory", func(p *patient) { p.must(os.RemoveAll(p.cfg.DataDir)) }, note, "data directory", "does not exist"},
 		{"a file instead", func(p *patient) { p.settings["data"] = p.file(sqlite.FileName) }, wrong, "data directory", "is not one"},
 		{"an open directory", func(p *patient) { p.must(os.Chmod(p.cfg.DataDir, 0o755)) }, warning, "data directory", "mode 0755, so others can reach it -> chmod 700"},
 		{"an open database", func(p *patient) { p.must(os.Chmod(p.file(sqlite.FileName), 0o644)) }, warning, "data directory", "copse.db has mode 0644"},
 		{"an open master key", func(p *patient) { p.must(os.Chmod(p.file(access.MasterKeyFile), 0o640)) }, wrong, "data directory", "no server starts with it -> chmod 600"},
 		{"an open root key", func(p *patient) { p.must(os.Chmod(p.file(rootKeyFile), 0o604)) }, wrong, "data directory", "root.key has mode 0604"},
+		{"a root key that is none", func(p *patient) { p.must(os.WriteFile(p.file(rootKeyFile), []byte("nonsense"), 0o600)) }, wrong, "data directory", "does not hold a credential"},
 		{"no room", func(p *patient) { p.settings["min-free-bytes"] = fmt.Sprint(1 << 60) }, wrong, "disk", "no server starts -> make room"},
 		{"no room for a backup", func(p *patient) {
 			free, _ := sqlite.FreeBytes(p.cfg.DataDir)
 			p.must(os.Truncate(p.file(sqlite.FileName), int64(free)+1<<30)) // takes no room
 		}, warning, "disk", "a backup takes as much"},
-		{"no database", func(p *patient) { p.must(os.Remove(p.file(sqlite.FileName))) }, note, "database", "there is no"},
+		{"a lost database", func(p *patient) { p.must(os.Remove(p.file(sqlite.FileName))) }, wrong, "database", "copse.db is missing, and its root.key is there: there was a database"},
+		{"an emptied database", func(p *patient) { p.must(os.Truncate(p.file(sqlite.FileName), 0)) }, wrong, "database", "copse.db is empty, and its root.key is there"},
+		{"a directory of backups alone", func(p *patient) {
+			p.backup()
+			p.must(os.RemoveAll(p.cfg.DataDir))
+		}, wrong, "database", "has backups, the newest of them copse-00000001-"},
+		{"no database yet", func(p *patient) {
+			p.must(os.RemoveAll(p.cfg.DataDir))
+			p.must(os.Mkdir(p.cfg.DataDir, 0o700))
+		}, note, "database", "there is no"},
 		{"damage", func(p *patient) { p.overwrite(p.file(sqlite.FileName), 4096, make([]byte, 4096)) }, wrong, "database", "restore the newest backup"},
 		{"something else", func(p *patient) { p.overwrite(p.file(sqlite.FileName), 0, []byte("not a database")) }, wrong, "database", "restore the newest backup"},
 		{"a newer format", func(p *patient) { // where SQLite keeps the number
 			p.overwrite(p.file(sqlite.FileName), 60, binary.BigEndian.AppendUint32(nil, 99))
 		}, wrong, "database", "its format is 99"},
-		{"no master key", func(p *patient) { p.must(os.Remove(p.file(access.MasterKeyFile))) }, wrong, "master key", "bring the master key file back"},
+		{"no master key", func(p *patient) { p.must(os.Remove(p.file(access.MasterKeyFile))) }, wrong, "master key", "are sealed under it -> bring the master key file back"},
+		{"no master key where one is named", func(p *patient) { p.settings["master-key-file"] = "/nowhere.key" }, wrong, "master key", "there is no /nowhere.key, and no server starts"},
 		{"another master key", func(p *patient) {
 			p.must(os.WriteFile(p.file(access.MasterKeyFile), []byte(strings.Repeat("ab", access.MasterKeySize)), 0o600))
 		}, wrong, "master key", "is not the one"},
@@ -280,6 +300,15 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
+// A disk that is read-only is so for root too, whom modes do not stop.
+func TestDoctorFindsAReadOnlyDirectory(t *testing.T) {
+	p := newPatient(t)
+	d := &doctor{cfg: p.cfg, now: time.Now()}
+	d.cfg.DataDir = "/proc/self"
+	d.directory()
+	wantFound(t, api.Diagnosis{Findings: d.findings}, api.SeverityError, "data directory", "/proc/self can't be written")
+}
+
 func TestDoctorFindsAnotherOwner(t *testing.T) {
 	p := newPatient(t)
 	if err := os.Chown(p.file(sqlite.FileName), 12345, -1); err != nil {
@@ -326,9 +355,18 @@ func TestDoctorOfARunningServer(t *testing.T) {
 		if n := d.Count(api.SeverityError); n > 0 {
 			t.Errorf("%d errors:\n%s", n, list(d))
 		}
+		if r, checks := readyz(t, s); !r.Ready || !checks["data"].OK {
+			t.Errorf("%+v", r)
+		}
+		_, end := s.backend.begin(t.Context(), callLoad)
+		end(fmt.Errorf("a page: %w", storage.ErrCorrupt))
+		if r, checks := readyz(t, s); !r.Ready || checks["data"].OK || !checks["data"].Warning {
+			t.Errorf("others can be decided for: %+v", r)
+		}
 		s.cfg.MinFreeBytes = 1 << 60
 		s.draining.Store(true)
 		d = s.diagnose(t.Context())
+		wantFound(t, d, api.SeverityError, "ready: data", "restore the newest backup")
 		wantFound(t, d, api.SeverityError, "ready: draining", "send requests elsewhere")
 		wantFound(t, d, api.SeverityWarning, "ready: disk", "make room before writes fail")
 		s.draining.Store(false)

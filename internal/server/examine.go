@@ -36,10 +36,16 @@ func (d *doctor) directory() {
 			d.sameOwner(check, dir, info, filepath.Join(dir, name), file)
 		}
 	}
-	for _, path := range []string{d.masterKeyFile(), filepath.Join(dir, rootKeyFile)} {
-		if file, err := os.Stat(path); err == nil {
-			d.private(check, path, file, true)
+	if file, err := os.Stat(d.masterKeyFile()); err == nil {
+		d.private(check, d.masterKeyFile(), file, true)
+	}
+	if d.cfg.RootAccessKeyID == "" {
+		if _, err := readRootKey(filepath.Join(dir, rootKeyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.wrong(check, "as it says: no server starts with it", "%v", err)
 		}
+	}
+	if err := mayWrite(dir); err != nil {
+		d.wrong(check, "give the server's user a directory that it can write, on a disk that is not read-only", "%s can't be written: %v", dir, err)
 	}
 	if len(d.findings) == before {
 		d.ok(check, "%s is for the server's user only", dir)
@@ -85,10 +91,15 @@ func (d *doctor) disk() {
 		return
 	}
 	var size uint64
-	if info, err := os.Stat(filepath.Join(d.cfg.DataDir, sqlite.FileName)); err == nil {
-		size = uint64(info.Size())
+	for _, name := range []string{sqlite.FileName, sqlite.FileName + "-wal"} {
+		if info, err := os.Stat(filepath.Join(d.cfg.DataDir, name)); err == nil {
+			size += uint64(info.Size())
+		}
 	}
+	const hardlyAny = 1 << 20 // less than the write-ahead log of a busy minute
 	switch least := uint64(max(d.cfg.MinFreeBytes, 0)); {
+	case free < hardlyAny:
+		d.wrong(check, "make room: writes fail without", "%d bytes are free on the disk of %s", free, d.cfg.DataDir)
 	case free < least:
 		d.wrong(check, "make room", "%d bytes are free on the disk of %s, and without %d (--min-free-bytes) no server starts", free, d.cfg.DataDir, least)
 	case free < least+size:

@@ -159,6 +159,7 @@ func (s *Server) readiness(ctx context.Context) Readiness {
 	if p.storage != nil {
 		return out
 	}
+	add("data", s.backend.met(), true, "")
 	add("keys", p.keys, false, "the master key does not open what is stored; the log says more")
 	if s.sqlite == nil {
 		return out

@@ -148,7 +148,7 @@ func TestSelfTestNeedsTheMasterKey(t *testing.T) {
 				t.Fatal(err)
 			}
 			prepare(t, s)
-			if r, checks := readyz(t, s); !r.Ready || len(checks) != 5 {
+			if r, checks := readyz(t, s); !r.Ready || len(checks) != 6 {
 				t.Errorf("%+v", r)
 			}
 			if err := s.Close(); err != nil {
@@ -158,7 +158,7 @@ func TestSelfTestNeedsTheMasterKey(t *testing.T) {
 			if err := os.WriteFile(file, bytes.Repeat([]byte("ab"), access.MasterKeySize), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			wantNoStart(t, cfg, "master key", name, "restore the master key file")
+			wantNoStart(t, cfg, "master key", name, "bring back the master key file")
 		})
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -18,11 +19,11 @@ import (
 const rootKeyFile = "root.key"
 
 // loadMasterKey reads the key that access keys are encrypted under, or makes one beside the data.
-func (s *Server) loadMasterKey() (access.MasterKey, error) {
+func (s *Server) loadMasterKey(ctx context.Context) (access.MasterKey, error) {
 	if s.cfg.MasterKeyFile == "" && s.cfg.InMemory {
 		return randomBytes(access.MasterKeySize), nil
 	}
-	key, generated, err := access.OpenMasterKey(s.cfg.MasterKeyFile, s.cfg.DataDir)
+	key, generated, err := access.OpenMasterKey(ctx, s.backend, s.cfg.MasterKeyFile, s.cfg.DataDir)
 	if generated {
 		s.log.Warn("made a master key beside the data it protects: back it up, better keep it elsewhere and name it with --master-key-file",
 			"file", filepath.Join(s.cfg.DataDir, access.MasterKeyFile))
@@ -48,16 +49,8 @@ func (s *Server) loadRootKey() (rootKey, error) {
 		return made, nil
 	}
 	file := filepath.Join(s.cfg.DataDir, rootKeyFile)
-	text, mode, err := readWithMode(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return rootKey{}, copse.Errorf(copse.Invalid, "root key: %w", err)
-	case mode&0o077 != 0:
-		return rootKey{}, copse.Errorf(copse.Invalid,
-			"root key: %s has mode %04o, so others can reach it; run: chmod 600 %s, or remove it to have a new one made", file, mode, file)
-	default:
-		return parseRootKey(file, string(bytes.TrimSpace(text)))
+	if kept, err := readRootKey(file); !errors.Is(err, fs.ErrNotExist) {
+		return kept, err
 	}
 	// Before it is used for anything: nobody can be locked out by a crash.
 	if err := access.WriteSecret(file, string(made.credential())+"\n"); err != nil {
@@ -67,6 +60,21 @@ func (s *Server) loadRootKey() (rootKey, error) {
 		s.cfg.OnRootKey(file, made.credential())
 	}
 	return made, nil
+}
+
+// readRootKey is Invalid for a file that holds none or that others can reach, and wraps fs.ErrNotExist when there is no file.
+func readRootKey(file string) (rootKey, error) {
+	text, mode, err := readWithMode(file)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return rootKey{}, copse.Errorf(copse.Invalid, "root key: %w; give it to the user that copse runs as: chown, or remove it to have a new one made", err)
+	case err != nil:
+		return rootKey{}, copse.Errorf(copse.Invalid, "root key: %w", err)
+	case mode&0o077 != 0:
+		return rootKey{}, copse.Errorf(copse.Invalid,
+			"root key: %s has mode %04o, so others can reach it; run: chmod 600 %s, or remove it to have a new one made", file, mode, file)
+	}
+	return parseRootKey(file, string(bytes.TrimSpace(text)))
 }
 
 // readWithMode reads a whole file and tells who else can.

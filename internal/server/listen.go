@@ -35,7 +35,7 @@ func (s *Server) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	if err := s.cfg.validateListen(); err != nil {
+	if err := s.cfg.ValidateListen(); err != nil {
 		return err
 	}
 	main, err := listen("listen", s.cfg.Listen)

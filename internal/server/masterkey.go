@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
@@ -43,6 +44,9 @@ func RotateMasterKey(ctx context.Context, dataDir, file, to string) (r MasterKey
 	defer func() { err = errors.Join(err, b.Close()) }()
 	next, err := access.LoadMasterKey(to)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err = opensAll(ctx, b, former); err != nil {
+			return r, err // before a key is made that nothing will be sealed under
+		}
 		next, err = access.GenerateMasterKey(to)
 	}
 	if err != nil {
@@ -57,4 +61,43 @@ func RotateMasterKey(ctx context.Context, dataDir, file, to string) (r MasterKey
 		r.Former, err = access.ReplaceMasterKey(file, to)
 	}
 	return r, err
+}
+
+// opensAll is Invalid with the first of what the key does not open.
+func opensAll(ctx context.Context, b *sqlite.Backend, key access.MasterKey) (err error) {
+	_, failed := access.Verify(ctx, b, key, func(why error) {
+		if err == nil {
+			err = copse.Errorf(copse.Invalid, "this master key does not open everything, so it can't be rotated: %w", why)
+		}
+	})
+	return errors.Join(failed, err)
+}
+
+// ResetMasterKey is for a master key of which no copy is left: it drops what is sealed under it, access keys and the
+// server's own secrets, so that a server starts again, with another key. What the key in file (empty: the data directory's
+// own, which may be absent) opens stays. goAhead is asked with what would go, before anything does; its error ends it.
+func ResetMasterKey(ctx context.Context, dataDir, file string, goAhead func(access.Sealed) error, done func(int)) (n access.Sealed, err error) {
+	if file == "" {
+		file = filepath.Join(dataDir, access.MasterKeyFile)
+	}
+	b, err := sqlite.OpenExisting(dataDir)
+	if err != nil {
+		return n, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	key, err := access.LoadMasterKey(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return n, err
+	}
+	shut, err := access.FindUnopened(ctx, b, key)
+	if err != nil {
+		return n, err
+	}
+	if shut.Sealed == (access.Sealed{}) {
+		return n, copse.Errorf(copse.Invalid, "nothing to drop: nothing is sealed here that %s does not open", file)
+	}
+	if err := goAhead(shut.Sealed); err != nil {
+		return n, err
+	}
+	return shut.Sealed, shut.Drop(ctx, done)
 }

@@ -25,8 +25,6 @@ import (
 	"github.com/copse-authz/copse/internal/decisionlog"
 	"github.com/copse-authz/copse/internal/member"
 	"github.com/copse-authz/copse/internal/policystore"
-	"github.com/copse-authz/copse/internal/storage"
-	"github.com/copse-authz/copse/internal/storage/memory"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 	"github.com/copse-authz/copse/internal/tenant"
 	"github.com/copse-authz/copse/internal/token"
@@ -47,7 +45,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	registry *prometheus.Registry
-	backend  storage.Backend // as the services see it: timed
+	backend  *timedBackend   // as the services see it
 	tracer   *tracer         // nil: traces are off
 	tls      *tlsFiles       // nil: plain HTTP
 	sqlite   *sqlite.Backend // nil in memory
@@ -106,7 +104,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.selfTest(ctx); err != nil {
 		return err
 	}
-	if err := s.openAccess(); err != nil {
+	if err := s.openAccess(ctx); err != nil {
 		return err
 	}
 	if err := s.openDecisionLog(ctx); err != nil {
@@ -122,8 +120,8 @@ func (s *Server) open(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) openAccess() error {
-	masterKey, err := s.loadMasterKey()
+func (s *Server) openAccess(ctx context.Context) error {
+	masterKey, err := s.loadMasterKey(ctx)
 	if err != nil {
 		return err
 	}
@@ -202,22 +200,6 @@ func (s *Server) openTenancy(ctx context.Context) error {
 	verifier.Store(s.Verifier)
 	s.closers = append(s.closers, s.Verifier.Close)
 	return nil
-}
-
-func (s *Server) openBackend() (storage.Backend, error) {
-	if s.cfg.InMemory {
-		return memory.New(), nil
-	}
-	var err error
-	s.sqlite, err = sqlite.Open(s.cfg.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	if backup := s.sqlite.Migrated(); backup != "" {
-		s.log.Info("the database was brought to the format of this copse; as it was before, it is in the backup", "backup", backup)
-	}
-	registerGroups(s.registry, s.sqlite)
-	return s.sqlite, nil
 }
 
 // openSchedule begins the backups on schedule, if there are to be any.

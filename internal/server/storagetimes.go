@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +21,9 @@ type timedBackend struct {
 	tracer *tracer // nil: traces are off
 	times  map[storageCall]prometheus.Observer
 	failed map[storageCall]prometheus.Counter
+
+	damage  prometheus.Counter
+	damaged atomic.Int64 // when damage was met last, in Unix seconds; 0: it was not
 }
 
 // storageCall names a call, as a label and in a span.
@@ -42,8 +47,9 @@ func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *t
 	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_storage_failures_total", Help: "Calls of the storage that failed: disk full, unreadable, closed. Refusals, such as a lost race, are none.",
 	}, []string{"call"})
-	reg.MustRegister(times, failed)
-	out := &timedBackend{Backend: b, tracer: t, times: map[storageCall]prometheus.Observer{}, failed: map[storageCall]prometheus.Counter{}}
+	damage := prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_storage_damage_total", Help: "Calls of the storage that met damaged data, and handed out none of it. Run copse check."})
+	reg.MustRegister(times, failed, damage)
+	out := &timedBackend{damage: damage, Backend: b, tracer: t, times: map[storageCall]prometheus.Observer{}, failed: map[storageCall]prometheus.Counter{}}
 	for _, call := range []storageCall{callHead, callGet, callScan, callLoad, callWhole, callCommit, callErase} {
 		out.times[call], out.failed[call] = times.WithLabelValues(string(call)), failed.WithLabelValues(string(call))
 	}
@@ -56,6 +62,10 @@ func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Con
 	start := time.Now()
 	return ctx, func(err error) {
 		b.times[call].Observe(time.Since(start).Seconds())
+		if errors.Is(err, storage.ErrCorrupt) {
+			b.damage.Inc()
+			b.damaged.Store(time.Now().Unix())
+		}
 		if storageFailed(err) {
 			b.failed[call].Inc()
 			end(copse.Unavailable.String())
@@ -63,6 +73,15 @@ func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Con
 		}
 		end("")
 	}
+}
+
+// met is an error once damage was met, for those who look at how the server is.
+func (b *timedBackend) met() error {
+	at := b.damaged.Load()
+	if at == 0 {
+		return nil
+	}
+	return fmt.Errorf("damaged data were met since the start, last at %s; decisions that need them are refused", time.Unix(at, 0).UTC().Format(time.RFC3339))
 }
 
 // storageFailed tells a failure from an answer: that something is absent or has changed is one, and so

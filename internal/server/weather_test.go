@@ -307,6 +307,12 @@ func TestDamagedPage(t *testing.T) {
 	if refused == 0 || refused > stores/3 {
 		t.Errorf("%d of %d policy stores did not decide", refused, stores)
 	}
+	if r := s.as(s.root, "GET", "/v1/policy-stores/"+ids[victim]+"/contents", nil); r.status != http.StatusServiceUnavailable || !strings.Contains(r.body, "run copse check") {
+		t.Errorf("its policies: %v", r)
+	}
+	if r := s.as(s.root, "GET", "/v1/doctor", nil); !strings.Contains(r.body, `"ready: data"`) || !strings.Contains(r.body, "damaged data were met") {
+		t.Errorf("the doctor: %v", r)
+	}
 	// Another process puts them right: if this one closed the file, SQLite's locks on it would be gone.
 	good := filepath.Join(t.TempDir(), "good")
 	if err := os.WriteFile(good, was, 0o600); err != nil {

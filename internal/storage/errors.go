@@ -28,6 +28,8 @@ func AsError(err error, resource copse.ResourceType, id string) error {
 		e.Kind, e.Detail = copse.Unavailable, "storage is full; nothing was written"
 	case errors.Is(err, ErrFailing):
 		e.Kind, e.Detail = copse.Unavailable, "the disk can't be read or written now; read again before you repeat a change, which may have been stored"
+	case errors.Is(err, ErrCorrupt):
+		e.Kind, e.Detail = copse.Unavailable, "stored data are damaged; the operator has to stop the server and run copse check"
 	case errors.Is(err, ErrClosed):
 		e.Kind, e.Detail = copse.Unavailable, "the server is shutting down"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -274,6 +274,8 @@ var (
 	// ErrFailing: the disk can't be read or written now, for want of more than space. Of a commit it is not
 	// known whether it was carried out.
 	ErrFailing = errors.New("storage: the disk fails")
+	// ErrCorrupt: what is stored is not what was written. Nothing of it is handed out.
+	ErrCorrupt = errors.New("data corrupt")
 	ErrClosed  = errors.New("storage: closed")
 )
 

@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/copse-authz/copse/internal/storage"
 )
 
 // A backup file says what it is before the data: a line of text, a line of JSON (the [Manifest]), and
@@ -31,6 +29,9 @@ const (
 
 // ErrNotABackup says that a file is no backup, or not whole, or not what was written.
 var ErrNotABackup = errors.New("not a usable backup")
+
+// ErrOccupied says that something is where a backup, or a data directory made of one, should come to be.
+var ErrOccupied = errors.New("nothing is overwritten")
 
 // Manifest describes a backup. The audit chain binds the head of every policy store, and with it each
 // of its revisions, so two backups with the same audit row hold the same.
@@ -243,7 +244,7 @@ func Restore(file, dir string) (m Manifest, err error) {
 		return Manifest{}, translateOS(err)
 	}
 	if len(entries) > 0 {
-		return Manifest{}, fmt.Errorf("%w: %s is not empty (%s is in it); restore into a new directory", storage.ErrExists, dir, entries[0].Name())
+		return Manifest{}, fmt.Errorf("%w: %s is not empty (%s is in it); restore into a new directory", ErrOccupied, dir, entries[0].Name())
 	}
 	lock, err := lockFile(filepath.Join(dir, lockName))
 	if err != nil {
@@ -336,7 +337,7 @@ func SaveBackup(path string, from io.Reader) (m Manifest, err error) {
 		return Manifest{}, err
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return Manifest{}, fmt.Errorf("%w: %s is there already; choose another name", storage.ErrExists, path)
+		return Manifest{}, fmt.Errorf("%w: %s is there already; choose another name", ErrOccupied, path)
 	}
 	out, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {

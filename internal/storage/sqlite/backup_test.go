@@ -145,10 +145,10 @@ func TestRestoreRefuses(t *testing.T) {
 	if _, err := Restore(file, into); err != nil {
 		t.Fatalf("the same directory, with the backup as it was: %v", err)
 	}
-	if _, err := Restore(file, into); !errors.Is(err, storage.ErrExists) {
+	if _, err := Restore(file, into); !errors.Is(err, ErrOccupied) {
 		t.Errorf("into a directory in use: %v", err)
 	}
-	if _, err := SaveBackup(file, strings.NewReader(string(text))); !errors.Is(err, storage.ErrExists) {
+	if _, err := SaveBackup(file, strings.NewReader(string(text))); !errors.Is(err, ErrOccupied) {
 		t.Errorf("onto a backup: %v", err)
 	}
 	restored := open(t, into)

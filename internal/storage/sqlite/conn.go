@@ -36,7 +36,7 @@ func openConn(path string, parameters url.Values, pragmas ...string) (*conn, err
 	result := &conn{c: c}
 	for _, pragma := range pragmas {
 		if err := result.exec("PRAGMA " + pragma); err != nil {
-			return nil, errors.Join(fmt.Errorf("PRAGMA %s: %w", pragma, err), c.Close())
+			return nil, errors.Join(err, c.Close())
 		}
 	}
 	return result, nil

@@ -20,8 +20,7 @@ var (
 	ErrNotWritable = errors.New("data directory not writable")
 	ErrFull        = storage.ErrFull
 	ErrUnsupported = errors.New("data directory on an unsupported file system")
-	// ErrCorrupt also comes from reads: what is on the disk is not what was written.
-	ErrCorrupt = errors.New("data corrupt")
+	ErrCorrupt     = storage.ErrCorrupt // also comes from reads
 )
 
 // translate gives SQLite's failures the names of the contract. full reports whether the disk is.
