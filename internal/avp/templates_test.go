@@ -308,6 +308,9 @@ func TestPagingWhileOthersWrite(t *testing.T) {
 			}
 		}
 		newPolicy(ctx, t, c, ps, "", `permit (principal, action == Action::"pay", resource);`)
+		if len(others) == 0 {
+			continue // new policies that happen to come late in the order make the list longer
+		}
 		gone := others[0]
 		if last := page.Policies[len(page.Policies)-1].PolicyId; slices.Contains(others, *last) {
 			gone = *last // the very one the token stands at
