@@ -51,6 +51,9 @@ backup can't be used. What was erased is not in it, but what is erased later sta
 
 func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Manifest, err error) {
 	b, err := sqlite.OpenExisting(data)
+	if errors.Is(err, sqlite.ErrInUse) {
+		err = fmt.Errorf("%w; a server that runs is backed up without --data: copse backup %s", err, file)
+	}
 	if err != nil {
 		return m, startFailure(err)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -170,7 +172,22 @@ func (c *client) unreachable(err error) error {
 	case isTimeout(err):
 		return failf("%s did not answer in %s", c.base, requestTimeout)
 	}
-	return failf("no answer from %s: %w; is the server up, and COPSE_URL its address?", c.base, err)
+	return failf("no answer from %s: %w; %s", c.base, err, tlsHint(err))
+}
+
+// tlsHint is what to do about the usual reasons for which two sides do not come to speak.
+func tlsHint(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var notTLS tls.RecordHeaderError
+	switch {
+	case errors.As(err, &unknown):
+		return "if its certificate is of a CA of your own, name that: --ca FILE (COPSE_CA)"
+	case strings.Contains(err.Error(), "remote error: tls:"): // crypto/tls has no type for it
+		return "does it ask for a client certificate? --client-cert and --client-key (COPSE_CLIENT_CERT, COPSE_CLIENT_KEY)"
+	case errors.As(err, &notTLS), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return "it speaks plain HTTP: is COPSE_URL to begin with http://?"
+	}
+	return "is the server up, and COPSE_URL its address?"
 }
 
 func isTimeout(err error) bool {
@@ -191,6 +208,9 @@ func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) er
 	var body api.ErrorBody
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error.Message == "" {
 		body.Error = api.ErrorInfo{Message: fmt.Sprintf("%s answered %s, and not as a copse server does", base, resp.Status)}
+		if strings.Contains(string(answer), "HTTP request to an HTTPS server") {
+			body.Error.Message += "; it speaks TLS: is COPSE_URL to begin with https://?"
+		}
 	}
 	return &apiError{status: resp.StatusCode, info: body.Error, retryAfter: resp.Header.Get("Retry-After"), byKey: byKey}
 }
@@ -199,7 +219,7 @@ func (e *apiError) Error() string {
 	message := e.info.Message
 	switch {
 	case e.status == http.StatusUnauthorized && e.byKey:
-		message += " (is COPSE_KEY this server's?)"
+		message += " (is COPSE_KEY this server's, and did it expire?)"
 	case e.retryAfter != "":
 		message += " (try again in " + e.retryAfter + " s)"
 	case e.status >= http.StatusInternalServerError && e.info.RequestID != "":

@@ -60,8 +60,8 @@ func TestClientOverTLS(t *testing.T) {
 		want    string // of the error; empty: it works
 	}{
 		"all three":         {[]string{"COPSE_CA=" + certFile, "COPSE_CLIENT_CERT=" + certFile, "COPSE_CLIENT_KEY=" + keyFile}, ""},
-		"no CA":             {[]string{"COPSE_CLIENT_CERT=" + certFile, "COPSE_CLIENT_KEY=" + keyFile}, "certificate"},
-		"no certificate":    {[]string{"COPSE_CA=" + certFile}, "certificate required"},
+		"no CA":             {[]string{"COPSE_CLIENT_CERT=" + certFile, "COPSE_CLIENT_KEY=" + keyFile}, "--ca FILE"},
+		"no certificate":    {[]string{"COPSE_CA=" + certFile}, "certificate required; does it ask for a client certificate? --client-cert"},
 		"half a pair":       {[]string{"COPSE_CLIENT_CERT=" + certFile}, "go together"},
 		"no pair":           {[]string{"COPSE_CLIENT_CERT=" + certFile, "COPSE_CLIENT_KEY=" + certFile}, "--client-key " + certFile},
 		"an absent CA":      {[]string{"COPSE_CA=" + dir + "/absent"}, "--ca: open"},

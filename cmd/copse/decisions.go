@@ -66,7 +66,11 @@ func decisionRows(t *table, list []api.LoggedDecision) {
 	}
 }
 
-func (a *app) showDecisions(out api.DecisionList) error {
+// showDecisions says nothing about a tenant that has none but this: a name that is misspelt finds as little.
+func (a *app) showDecisions(out api.DecisionList, tenant string) error {
+	if len(out.Decisions) == 0 && tenant != "" {
+		a.say("nothing of tenant %s; `copse tenant get %s` says whether there is one", tenant, tenant)
+	}
 	return a.show(out, func(t *table) {
 		t.row("TIME", "TENANT", "PRINCIPAL", "ACTION", "RESOURCE", "DECISION", "DETERMINED BY", "REQUEST")
 		decisionRows(t, out.Decisions)
@@ -116,7 +120,7 @@ interrupted.`,
 					return err
 				}
 				if !query.Has("after") || len(out.Decisions) > 0 {
-					if err := a.showDecisions(out); err != nil {
+					if err := a.showDecisions(out, filter.tenant); err != nil {
 						return err
 					}
 				}
@@ -172,7 +176,7 @@ read.`,
 			if err != nil {
 				return err
 			}
-			return a.showDecisions(out)
+			return a.showDecisions(out, filter.tenant)
 		},
 	}
 	filter.flags(cmd)

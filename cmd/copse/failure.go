@@ -122,6 +122,9 @@ func kebab(member string) string {
 func report(w io.Writer, err error) {
 	fmt.Fprintf(w, "copse: %s\n", oneLine(err.Error()))
 	for _, f := range asFailure(err).findings {
+		if err.Error() == f.File+": "+f.Message {
+			continue // it has been said
+		}
 		f.render(w)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -49,7 +50,11 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%s: %v; `%s --help` lists the flags", cmd.CommandPath(), err, cmd.CommandPath())
+		hint := ""
+		if strings.Contains(err.Error(), `unknown unit "d"`) || strings.Contains(err.Error(), `unknown unit "w"`) {
+			hint = "; the largest unit is the hour: 30 days are 720h"
+		}
+		return usagef("%s: %v%s; `%s --help` lists the flags", cmd.CommandPath(), err, hint, cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.url, "url", "", "address of the server (COPSE_URL)")

@@ -218,7 +218,7 @@ func readLine(r *bufio.Reader) (string, error) {
 func Restore(file, dir string) (m Manifest, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("restore %s: %w", file, err)
+			err = fmt.Errorf("%s: %w", file, err)
 		}
 	}()
 	in, err := os.Open(file)
