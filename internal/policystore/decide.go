@@ -215,6 +215,8 @@ func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request)
 		e.turn.spent(read + int64(steps))
 	}); noTurn != nil {
 		err = noTurn
+	} else {
+		s.tallies.decided(req.PolicyStoreID, e)
 	}
 	if err != nil {
 		s.metrics.failed(err)
@@ -237,6 +239,5 @@ func (s *Service) inTurn(ctx context.Context, id copse.PolicyStoreID, e *compile
 	}
 	defer s.turns.end(e.turn, taken) // also after a defect: a turn that is lost is lost to everybody
 	do()
-	s.tallies.decided(id, e)
 	return nil
 }

@@ -49,6 +49,7 @@ func (s *Service) explain(ctx context.Context, req *copse.Request) (copse.Explan
 		if noTurn != nil {
 			return copse.Explanation{}, noTurn
 		}
+		s.tallies.decided(req.PolicyStoreID, e)
 		if errors.Is(err, errMoved) {
 			continue
 		}

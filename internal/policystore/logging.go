@@ -284,7 +284,11 @@ func (s *Service) Logged(ctx context.Context, id copse.PolicyStoreID, incarnatio
 		return out, nil
 	}
 	if l.picks {
-		if out.Kept, err = e.snapshot.Pick(req, l.pick, l.hash); err != nil {
+		// It reads the request once more, which costs what it cost the decision.
+		if noTurn := s.inTurn(ctx, id, e, int64(size(req)), func() { out.Kept, err = e.snapshot.Pick(req, l.pick, l.hash) }); noTurn != nil {
+			return Logged{}, noTurn
+		}
+		if err != nil {
 			return Logged{}, err
 		}
 	}

@@ -145,3 +145,36 @@ func TestExpensiveDecisionsAreKnown(t *testing.T) {
 		t.Errorf("still expensive after a thousand cheap ones: %d", usual())
 	}
 }
+
+// Rules of the decision log read a request once more: a large one waits for its turn there as well.
+func TestRulesOfTheLogWaitForTheirTurn(t *testing.T) {
+	s, err := New(Config{Backend: memory.New(), LogKey: []byte("key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	p, err := s.Create(t.Context(), access.System(), NewPolicyStore{Settings: copse.Settings{Validation: copse.ValidationOff}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = s.Update(t.Context(), access.System(), p.ID, Update{Logging: &LoggingUpdate{Hash: &[]string{"context"}}}); err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.snapshots.Get(t.Context(), p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range cap(e.turn.of) {
+		e.turn.of <- struct{}{} // others decide
+	}
+	for letters, want := range map[int]copse.Kind{100: 0, 20_000: copse.Unavailable} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		req := &copse.Request{PolicyStoreID: p.ID, Incarnation: p.Incarnation, Principal: types.NewEntityUID("User", "alice"),
+			Action: types.NewEntityUID("Action", "view"), Resource: types.NewEntityUID("Doc", "1"),
+			Context: copse.Data{Format: copse.FormatAVPMap, Bytes: []byte(`{"a":{"string":"` + strings.Repeat("a", letters) + `"}}`)}}
+		if out, err := s.Logged(ctx, p.ID, p.Incarnation, req); copse.KindOf(err) != want || err == nil && len(out.Kept.Context) == 0 {
+			t.Errorf("a context of %d: %s, %v", letters, out.Kept.Context, err)
+		}
+		cancel()
+	}
+}
