@@ -110,15 +110,15 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 		if first {
 			all.Next, all.End = page.Next, page.End
 		}
-		if len(all.Rows) >= limit || page.Earlier == 0 {
+		if len(all.Rows) >= limit || page.Earlier == "" {
 			query.Del("before")
 			return all, nil
 		}
-		query.Set("before", strconv.FormatUint(page.Earlier, 10))
+		query.Set("before", page.Earlier)
 	}
 }
 
-func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next uint64) error {
+func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next string) error {
 	query.Del("maxResults")
 	for {
 		select {
@@ -126,7 +126,7 @@ func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next
 			return nil
 		case <-time.After(time.Second):
 		}
-		query.Set("after", strconv.FormatUint(next, 10))
+		query.Set("after", next)
 		page, err := c.auditPage(ctx, query)
 		if err == nil && len(page.Rows) > 0 {
 			err = a.showAudit(page.Rows, false)
@@ -145,7 +145,11 @@ func (a *app) showAudit(rows []api.AuditRow, head bool) error {
 		}
 		for i := range rows {
 			r := &rows[i]
-			t.row(strconv.FormatUint(r.Number, 10), r.Time, r.Actor, r.Operation,
+			number := "-" // of a key that does not cover everything
+			if r.Number > 0 {
+				number = strconv.FormatUint(r.Number, 10)
+			}
+			t.row(number, r.Time, r.Actor, r.Operation,
 				cmp.Or(r.PolicyStoreID, "directory"), auditWhat(r), r.RequestID)
 		}
 	})
@@ -253,10 +257,14 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 				}
 				v.Add(e)
 			}
-			if page.Next <= next {
+			reached, err := strconv.ParseUint(page.Next, 10, 64)
+			if err != nil {
+				return 0, failf("the server gave the position %q, which is none", page.Next)
+			}
+			if reached <= next {
 				break // the rows that are missing are for v to name
 			}
-			next = page.Next
+			next = reached
 		}
 		if pass == 0 {
 			settled = next

@@ -86,14 +86,14 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 		if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
 			return api.DecisionList{}, err
 		}
-		if all.Next == 0 {
+		if all.Next == "" {
 			all.Next = out.Next
 		}
 		all.Before, all.Decisions = out.Before, append(out.Decisions, all.Decisions...)
-		if out.Before == 0 || len(all.Decisions) >= limit || query.Has("after") {
+		if out.Before == "" || len(all.Decisions) >= limit || query.Has("after") {
 			return all, nil
 		}
-		query.Set("before", strconv.FormatUint(out.Before, 10))
+		query.Set("before", out.Before)
 		query.Set("maxResults", strconv.Itoa(limit-len(all.Decisions)))
 	}
 }
@@ -127,7 +127,7 @@ interrupted.`,
 				if !followOn {
 					return nil
 				}
-				query.Set("after", strconv.FormatUint(out.Next, 10))
+				query.Set("after", out.Next)
 				select {
 				case <-cmd.Context().Done():
 					return nil
@@ -144,7 +144,7 @@ interrupted.`,
 func (a *app) decisionsSearch() *cobra.Command {
 	var filter decisionFilter
 	var from, to string
-	var before uint64
+	var before string
 	cmd := &cobra.Command{
 		Use:   "search",
 		Short: "Find decisions by tenant, principal, action, resource, decision and time",
@@ -155,8 +155,8 @@ read.`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := filter.query()
-			if before > 0 {
-				query.Set("before", strconv.FormatUint(before, 10))
+			if before != "" {
+				query.Set("before", before)
 			}
 			for name, value := range map[string]string{"from": from, "to": to} {
 				if value == "" {
@@ -180,7 +180,7 @@ read.`,
 		},
 	}
 	filter.flags(cmd)
-	cmd.Flags().Uint64Var(&before, "before", 0, "of lines before this one: go on with before of an earlier answer's JSON")
+	cmd.Flags().StringVar(&before, "before", "", "of lines before this one: go on with before of an earlier answer's JSON")
 	cmd.Flags().StringVar(&from, "from", "", "not before: a time, or how long ago")
 	cmd.Flags().StringVar(&to, "to", "", "before: a time, or how long ago")
 	return cmd

@@ -26,8 +26,8 @@ type AuditQuery struct {
 	Actor         string    `query:"actor" maxLength:"128" doc:"Done with this access key; system is copse itself."`
 	Operation     string    `query:"operation" maxLength:"64" doc:"Of this kind." example:"PutContents"`
 	From          time.Time `query:"from" doc:"Not before."`
-	After         int64     `query:"after" minimum:"-1" default:"-1" doc:"Only rows with greater numbers: next of an earlier answer, or 0 for the first ones. -1: the last ones."`
-	Before        uint64    `query:"before" doc:"Without after: only rows with smaller numbers: earlier of an earlier answer."`
+	After         string    `query:"after" maxLength:"200" doc:"Only later rows: next of an earlier answer, or 0 for the first ones. Absent: the last ones."`
+	Before        string    `query:"before" maxLength:"200" doc:"Without after: only earlier rows: earlier of an earlier answer."`
 	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
 }
 
@@ -35,17 +35,12 @@ func (a *API) readAudit(ctx context.Context, c access.Caller, in *AuditQuery) (*
 	f := auditlog.Filter{Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
 		Actor: in.Actor, Operation: in.Operation, From: in.From}
 	limit := min(max(in.MaxResults, 1), maxResults)
-	var page auditlog.Page
-	var err error
-	if in.After >= 0 {
-		page, err = a.audit.After(ctx, c, &f, uint64(in.After), limit)
-	} else {
-		page, err = a.audit.Last(ctx, c, &f, in.Before, limit)
-	}
+	page, err := a.auditPage(ctx, c, &f, in, limit)
 	if err != nil {
 		return nil, err
 	}
-	out := &struct{ Body AuditPage }{Body: AuditPage{Rows: make([]AuditRow, len(page.Entries)), Next: page.Next, Earlier: page.Earlier}}
+	out := &struct{ Body AuditPage }{Body: AuditPage{Rows: make([]AuditRow, len(page.Entries)),
+		Next: a.position(c, listAudit, page.Next), Earlier: a.earlierPosition(c, listAudit, page.Earlier), AtEnd: page.AtEnd}}
 	if page.End != nil {
 		out.Body.End = &AuditEnd{Number: page.End.Number, Chain: page.End.Chain[:]}
 	}
@@ -53,8 +48,28 @@ func (a *API) readAudit(ctx context.Context, c access.Caller, in *AuditQuery) (*
 		if out.Body.Rows[i], err = newAuditRow(&page.Entries[i]); err != nil {
 			return nil, err
 		}
+		out.Body.Rows[i].Number = numberFor(c, out.Body.Rows[i].Number)
 	}
 	return out, nil
+}
+
+// auditPage goes forward from after, where 0 is the beginning for every key, or back from the end.
+func (a *API) auditPage(ctx context.Context, c access.Caller, f *auditlog.Filter, in *AuditQuery, limit int) (auditlog.Page, error) {
+	if in.After == "0" {
+		return a.audit.After(ctx, c, f, 0, limit)
+	}
+	after, err := a.number(c, listAudit, "after", in.After)
+	if err != nil {
+		return auditlog.Page{}, err
+	}
+	before, err := a.number(c, listAudit, "before", in.Before)
+	if err != nil {
+		return auditlog.Page{}, err
+	}
+	if in.After != "" {
+		return a.audit.After(ctx, c, f, after, limit)
+	}
+	return a.audit.Last(ctx, c, f, before, limit)
 }
 
 const auditTime = "2006-01-02T15:04:05.000000000Z"

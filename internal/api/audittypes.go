@@ -29,7 +29,7 @@ type FailedKeyUses struct {
 
 // AuditRow is one change of what is stored: by whom, of what kind, where; never what was written.
 type AuditRow struct {
-	Number        uint64         `json:"number" doc:"Counts from 1, without gaps."`
+	Number        uint64         `json:"number,omitzero" doc:"Counts from 1, without gaps; for keys of everything."`
 	Time          string         `json:"time" format:"date-time" doc:"To the nanosecond, in nine digits: it is part of what is hashed."`
 	Actor         string         `json:"actor" doc:"Id of the access key; system is copse itself, user somebody who chose among their tenants."`
 	RequestID     string         `json:"requestId,omitempty" doc:"Absent when copse did it by itself."`
@@ -53,7 +53,8 @@ type AuditEnd struct {
 // AuditPage is a page of the audit log.
 type AuditPage struct {
 	Rows    []AuditRow `json:"rows" nullable:"false" doc:"The oldest first."`
-	Next    uint64     `json:"next" doc:"As after, it asks for what comes after."`
-	Earlier uint64     `json:"earlier" doc:"As before, it asks for what came before; 0: nothing did."`
+	Next    string     `json:"next" doc:"As after, it asks for what comes after."`
+	Earlier string     `json:"earlier,omitzero" doc:"As before, it asks for what came before. Absent: nothing did."`
+	AtEnd   bool       `json:"atEnd" doc:"With after: no row that this key might see came after this page."`
 	End     *AuditEnd  `json:"end,omitempty" doc:"For keys with admin everywhere."`
 }

@@ -33,8 +33,8 @@ type DecisionQuery struct {
 	Decision      string    `query:"decision" enum:"ALLOW,DENY" doc:"What was answered."`
 	From          time.Time `query:"from" doc:"Not before."`
 	To            time.Time `query:"to" doc:"Before."`
-	After         uint64    `query:"after" doc:"Only lines with greater numbers: next of an earlier answer."`
-	Before        uint64    `query:"before" doc:"Only lines with smaller numbers: before of an earlier answer."`
+	After         string    `query:"after" maxLength:"200" doc:"Only later lines: next of an earlier answer."`
+	Before        string    `query:"before" maxLength:"200" doc:"Only earlier lines: before of an earlier answer."`
 	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
 }
 
@@ -43,7 +43,14 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		May:    func(id copse.PolicyStoreID, tenant copse.TenantID) bool { return c.May(access.Read, id, tenant) },
 		Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
 		Action: in.Action, Decision: in.Decision,
-		From: in.From, To: in.To, After: in.After, Before: in.Before,
+		From: in.From, To: in.To,
+	}
+	var err error
+	if f.After, err = a.number(c, listDecisions, "after", in.After); err != nil {
+		return nil, err
+	}
+	if f.Before, err = a.number(c, listDecisions, "before", in.Before); err != nil {
+		return nil, err
 	}
 	id, err := a.rulesOf(ctx, c, in)
 	if err != nil {
@@ -66,7 +73,7 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 			return nil, err
 		}
 		out.Body.Decisions = append(out.Body.Decisions, LoggedDecision{
-			Line: line.N, Time: d.Time, RequestID: d.RequestID, Via: d.Via, Key: d.Key,
+			Line: numberFor(c, line.N), Time: d.Time, RequestID: d.RequestID, Via: d.Via, Key: d.Key,
 			Tenant: string(d.Tenant), PolicyStoreID: string(d.PolicyStoreID), Revision: d.Revision,
 			Principal: d.Principal, Action: d.Action, Resource: d.Resource,
 			Context: LoggedValues(d.Context), PrincipalAttributes: LoggedValues(d.PrincipalAttributes), ResourceAttributes: LoggedValues(d.ResourceAttributes),
@@ -74,7 +81,7 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 			Determining: d.Determining, Errors: d.Errors, OverBudget: d.OverBudget, Micros: d.Micros,
 		})
 	}
-	out.Body.Next, out.Body.Before = max(results.Next, in.After), results.Before
+	out.Body.Next, out.Body.Before = a.position(c, listDecisions, max(results.Next, f.After)), a.earlierPosition(c, listDecisions, results.Before)
 	return out, nil
 }
 

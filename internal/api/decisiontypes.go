@@ -4,7 +4,7 @@ import "time"
 
 // LoggedDecision is a line of the decision log.
 type LoggedDecision struct {
-	Line                uint64       `json:"line" doc:"Its number in the log."`
+	Line                uint64       `json:"line,omitzero" doc:"Its number in the log, for keys of everything."`
 	Time                time.Time    `json:"time" doc:"When the request came."`
 	RequestID           string       `json:"requestId"`
 	Via                 string       `json:"via" doc:"The endpoint or operation that was asked." example:"authorize"`
@@ -29,8 +29,8 @@ type LoggedDecision struct {
 // DecisionList is what a search of the decision log found.
 type DecisionList struct {
 	Decisions []LoggedDecision `json:"decisions" nullable:"false" doc:"The oldest first."`
-	Next      uint64           `json:"next" doc:"As after, it asks for what comes later."`
-	Before    uint64           `json:"before,omitzero" doc:"As before, it asks for what was earlier. Absent: there is nothing earlier to look at."`
+	Next      string           `json:"next" doc:"As after, it asks for what comes later."`
+	Before    string           `json:"before,omitzero" doc:"As before, it asks for what was earlier. Absent: there is nothing earlier to look at."`
 }
 
 // DecisionKey is the public half of an Ed25519 key.

@@ -2,6 +2,7 @@ package auditlog
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -45,6 +46,7 @@ type Page struct {
 	Entries []Entry
 	Next    uint64 // After it, the search goes on
 	Earlier uint64 // Before it, the search goes on; 0: there is nothing
+	AtEnd   bool   // of After: there was nothing behind Next
 	End     *End   // for callers who see all rows: where the log ended when the call began
 }
 
@@ -64,7 +66,7 @@ func (l *Log) After(ctx context.Context, c access.Caller, f *Filter, after uint6
 	if err != nil {
 		return Page{}, readError(c, err)
 	}
-	out := Page{End: s.end, Next: after, Earlier: after}
+	out := Page{End: s.end, Next: after, Earlier: after, AtEnd: s.nothing}
 	for !s.nothing {
 		rows, err := l.cfg.Backend.Audit(ctx, out.Next, chunk)
 		if err != nil {
@@ -80,6 +82,7 @@ func (l *Log) After(ctx context.Context, c access.Caller, f *Filter, after uint6
 			out.Next = rows[i].Seq
 		}
 		if len(rows) < chunk {
+			out.AtEnd = true
 			break
 		}
 	}
@@ -241,8 +244,9 @@ func (s *search) ofFilter(c Change) bool {
 // readError says what to do about rows that can't be read. A backend finds a damaged or changed row itself, and
 // says which: to whom sees all rows.
 func readError(c access.Caller, err error) error {
-	if err = storage.AsError(err, "", ""); copse.KindOf(err) != copse.Internal {
-		return err
+	known := storage.AsError(err, "", "")
+	if copse.KindOf(known) != copse.Internal && !errors.Is(err, storage.ErrCorrupt) {
+		return known
 	}
 	what := ""
 	if c.MayEverywhere(access.Admin) {

@@ -62,16 +62,20 @@ func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Con
 	start := time.Now()
 	return ctx, func(err error) {
 		b.times[call].Observe(time.Since(start).Seconds())
-		if errors.Is(err, storage.ErrCorrupt) {
-			b.damage.Inc()
-			b.damaged.Store(time.Now().Unix())
-		}
+		b.notice(err)
 		if storageFailed(err) {
 			b.failed[call].Inc()
 			end(copse.Unavailable.String())
 			return
 		}
 		end("")
+	}
+}
+
+func (b *timedBackend) notice(err error) {
+	if errors.Is(err, storage.ErrCorrupt) {
+		b.damage.Inc()
+		b.damaged.Store(time.Now().Unix())
 	}
 }
 
@@ -146,4 +150,18 @@ func (b *timedBackend) Erase(ctx context.Context, p storage.Partition, i copse.I
 	done, err := b.Backend.Erase(ctx, p, i, limit)
 	end(err)
 	return done, err
+}
+
+// Audit and History are read by people, and not timed.
+func (b *timedBackend) Audit(ctx context.Context, after uint64, limit int) ([]storage.AuditRow, error) {
+	rows, err := b.Backend.Audit(ctx, after, limit)
+	b.notice(err)
+	return rows, err
+}
+
+// History is as Audit.
+func (b *timedBackend) History(ctx context.Context, p storage.Partition, after uint64, limit int) ([]storage.HistoryRow, error) {
+	rows, err := b.Backend.History(ctx, p, after, limit)
+	b.notice(err)
+	return rows, err
 }
