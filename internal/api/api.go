@@ -36,7 +36,7 @@ type Config struct {
 
 // Support is what a server tells about itself, to those who may administer everything.
 type Support struct {
-	Diagnose    func(ctx context.Context) Diagnosis
+	Diagnose    func(ctx context.Context) (Diagnosis, error)
 	DebugBundle func(ctx context.Context, withNames bool) (archive []byte, err error)
 }
 

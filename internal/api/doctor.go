@@ -64,7 +64,11 @@ func (a *API) diagnose(ctx context.Context, c access.Caller, _ *struct{}) (*stru
 	if a.support.Diagnose == nil {
 		return nil, errNoSupport()
 	}
-	return &struct{ Body Diagnosis }{a.support.Diagnose(ctx)}, nil
+	found, err := a.support.Diagnose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body Diagnosis }{found}, nil
 }
 
 func errNoSupport() error {

@@ -319,9 +319,17 @@ func TestTheLostCounterSurvivesAKill(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	for since, want := range map[time.Time]uint64{{}: 3, time.Now().Add(-time.Hour): 3, time.Now().Add(time.Hour): 0} {
-		if n, whole, err := Lost(dir, since, 1<<20); err != nil || n != want || !whole {
+		if n, whole, err := Lost(t.Context(), dir, since, 1<<20); err != nil || n != want || !whole {
 			t.Errorf("lost since %v: %d, %v; want %d", since, n, err, want)
 		}
+	}
+	if n, whole, err := Lost(t.Context(), dir, time.Time{}, 10); err != nil || n != 0 || whole {
+		t.Errorf("of ten bytes: %d, %t, %v", n, whole, err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, _, err := Lost(gone, dir, time.Time{}, 1<<20); !errors.Is(err, context.Canceled) {
+		t.Errorf("for nobody: %v", err)
 	}
 	if again.writer.seq != 9 {
 		t.Fatalf("the log accounts for %d decisions, want 9", again.writer.seq)
@@ -495,7 +503,7 @@ func TestLostReadsNoMoreThanItMay(t *testing.T) {
 	dir := filled(t)
 	counts := map[bool]int{}
 	for most := int64(0); most < 10_000; most += 50 {
-		_, whole, err := Lost(dir, time.Time{}, most)
+		_, whole, err := Lost(t.Context(), dir, time.Time{}, most)
 		must(t, err)
 		counts[whole]++
 	}

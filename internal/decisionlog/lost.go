@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,9 +16,9 @@ import (
 
 // Lost counts the decisions without a line that segments written to since then speak of, reading the log
 // alone: what is signed is for [Verify]. What a process lost that was killed is written at the next start.
-// Lines that an offboarding forbids are no loss. It reads files of so many bytes in all, the newest ones and one at
-// least; whole tells whether that was enough.
-func Lost(dir string, since time.Time, most int64) (count uint64, whole bool, err error) {
+// Lines that an offboarding forbids are no loss. It reads so many bytes of lines in all, of
+// the newest files; whole tells whether that was enough. It ends with ctx.
+func Lost(ctx context.Context, dir string, since time.Time, most int64) (count uint64, whole bool, err error) {
 	files, err := segments(dir)
 	if err != nil {
 		return 0, false, copse.Errorf(copse.Invalid, "decision log: %w", err)
@@ -28,12 +29,13 @@ func Lost(dir string, since time.Time, most int64) (count uint64, whole bool, er
 		if err == nil && info.ModTime().Before(since) {
 			break
 		}
-		if err == nil {
-			if read += info.Size(); read > most && read > info.Size() {
-				return count, false, nil
-			}
-		}
 		_, err = f.eachLine(0, func(text []byte, _ int64) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if read += int64(len(text)); read > most { // counted here, because files are compressed
+				return errEnough
+			}
 			if !bytes.Contains(text, []byte(`"`+kindLost+`"`)) { // spares parsing decisions
 				return nil
 			}
@@ -47,6 +49,12 @@ func Lost(dir string, since time.Time, most int64) (count uint64, whole bool, er
 			}
 			return nil
 		})
+		if errors.Is(err, errEnough) {
+			return count, false, nil
+		}
+		if ctx.Err() != nil {
+			return count, false, ctx.Err()
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it was compressed or retired meanwhile
 			return count, false, copse.Errorf(copse.Invalid, "decision log: segment %d: %w", f.number, err)
 		}

@@ -115,8 +115,12 @@ func (b *bundle) common(cfg *Config, d api.Diagnosis) {
 // debugBundle makes the bundle of the server itself.
 func (s *Server) debugBundle(ctx context.Context, withNames bool) ([]byte, error) {
 	var out bytes.Buffer
-	err := writeBundle(&out, withNames, func(b *bundle) {
-		b.common(&s.cfg, s.diagnose(ctx))
+	found, err := s.diagnose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = writeBundle(&out, withNames, func(b *bundle) {
+		b.common(&s.cfg, found)
 		b.file("metrics.txt", s.writeMetrics)
 		b.file("goroutines.txt", func(w io.Writer) error { return pprof.Lookup("goroutine").WriteTo(w, 1) })
 		b.file("heap.pb.gz", func(w io.Writer) error { return pprof.Lookup("heap").WriteTo(w, 0) })

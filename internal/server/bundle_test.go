@@ -111,7 +111,7 @@ func TestDebugBundleHoldsNoSecretsAndNoNames(t *testing.T) {
 	}
 	canaries := map[string]string{
 		"the master key": string(master), "the TLS key": string(tlsKey.Bytes[40:80]), "the root secret": "root-secret-canary-000000000000000000000",
-		"a collector's password": "traces-password-canary", "a collector's token": "traces-token-canary", "the exporter's path": "export-path-canary",
+		"a collector's path": "traces-path-canary", "the exporter's path": "export-path-canary",
 		"a plan": "plan-canary", "a tenant": "tenant-canary", "policy text": "policytextcanary", "a policy's name": "policy-name-canary",
 		"an entity": "entity-canary", "a resource": "resource-canary", "a key's description": "description-canary",
 		"the environment": "environment-canary", "an issuer": "issuer-canary", "a member": "member-canary",
@@ -120,7 +120,7 @@ func TestDebugBundleHoldsNoSecretsAndNoNames(t *testing.T) {
 	s := start(t, func(c *server.Config) {
 		c.MasterKeyFile, c.TLSCert, c.TLSKey = masterFile, cert, key
 		c.RootAccessKeyID, c.RootSecretAccessKey = "ROOTKEYOFTHECANARIES", access.Secret(canaries["the root secret"])
-		c.TraceEndpoint = "http://user:" + canaries["a collector's password"] + "@127.0.0.1:9/v1/traces?token=" + canaries["a collector's token"]
+		c.TraceEndpoint = "http://127.0.0.1:9/" + canaries["a collector's path"]
 		c.DecisionLogExport = "otlp:http://127.0.0.1:9/" + canaries["the exporter's path"]
 	})
 	s.http.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
@@ -174,7 +174,7 @@ func TestDebugBundleHoldsNoSecretsAndNoNames(t *testing.T) {
 func TestDebugBundleOfAServerThatDoesNotRun(t *testing.T) {
 	dir := t.TempDir()
 	for name, config := range map[string]string{
-		"right":              "data: " + dir + "\ntrace-endpoint: https://u:the-canary-1@example.com\ndefault-plan: the-canary-2\n",
+		"right":              "data: " + dir + "\ntrace-endpoint: https://example.com/the-canary-1\ndefault-plan: the-canary-2\n",
 		"no such setting":    "data: " + dir + "\nthe-canary-3: x\n",
 		"no such variable":   "data: " + dir + "\n",
 		"no such value":      "data: " + dir + "\nbackup-every: the-canary-4\n",
@@ -191,7 +191,7 @@ func TestDebugBundleOfAServerThatDoesNotRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			var archive bytes.Buffer
-			environ := []string{"COPSE_ROOT_ACCESS_KEY_ID=the-canary-8", "COPSE_ROOT_SECRET_ACCESS_KEY=the-canary-9", "PASSWORD=the-canary-10"}
+			environ := []string{"COPSE_ROOT_ACCESS_KEY_ID=CANARY00000000008", "COPSE_ROOT_SECRET_ACCESS_KEY=the-canary-9-the-canary-9", "PASSWORD=the-canary-10"}
 			if name == "no such variable" {
 				environ = append(environ, "COPSE_PASSWORD=the-canary-11")
 			}

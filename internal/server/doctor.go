@@ -14,6 +14,7 @@ import (
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/policystore"
+	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
@@ -70,10 +71,10 @@ func Diagnose(ctx context.Context, file string, environ []string, dataDir string
 	}
 	if read { // otherwise it is not known what there should be
 		if d.cfg.DataDir != "" {
-			d.losses(0)
+			d.losses(ctx, 0)
 		}
 		d.certificates()
-		d.backups(0)
+		d.backups(ctx, 0)
 	}
 	d.limits()
 	return api.Diagnosis{Version: d.cfg.Version, Findings: d.findings}
@@ -304,9 +305,14 @@ var readinessDo = map[string]string{
 }
 
 // diagnose is Diagnose of the server itself: one at a time, and of large files not the whole.
-func (s *Server) diagnose(ctx context.Context) api.Diagnosis {
-	s.diagnosing.Lock()
-	defer s.diagnosing.Unlock()
+// Who leaves meanwhile ends it, or the wait for it.
+func (s *Server) diagnose(ctx context.Context) (api.Diagnosis, error) {
+	select {
+	case s.diagnosing <- struct{}{}:
+		defer func() { <-s.diagnosing }()
+	case <-ctx.Done():
+		return api.Diagnosis{}, storage.AsError(ctx.Err(), "", "")
+	}
 	d := &doctor{cfg: s.cfg, now: time.Now(), most: maxRead}
 	for _, c := range s.readiness(ctx).Checks {
 		switch check := "ready: " + c.Name; {
@@ -322,15 +328,15 @@ func (s *Server) diagnose(ctx context.Context) api.Diagnosis {
 	if s.sqlite != nil {
 		d.directory()
 		d.disk()
-		d.losses(s.counted("copse_decision_log_lost_total"))
-		d.backups(s.counted("copse_backups_failed_total"))
+		d.losses(ctx, s.counted("copse_decision_log_lost_total"))
+		d.backups(ctx, s.counted("copse_backups_failed_total"))
 	}
 	d.certificates()
 	d.limits()
 	if n := s.counted("copse_http_panics_total"); n > 0 {
 		d.wrong("defects", "report the stack that the server's log has", "%d requests were ended by a defect of copse since the start", n)
 	}
-	return api.Diagnosis{Version: s.cfg.Version, Findings: d.findings}
+	return api.Diagnosis{Version: s.cfg.Version, Findings: d.findings}, storage.AsError(ctx.Err(), "", "")
 }
 
 // counted adds up a counter over its labels.

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
 	"github.com/copse-authz/copse/internal/api"
 	"github.com/copse-authz/copse/internal/storage"
@@ -62,6 +63,14 @@ func (p *patient) look() api.Diagnosis {
 	file := filepath.Join(p.t.TempDir(), "copse.yaml")
 	p.must(os.WriteFile(file, []byte(text), 0o600))
 	return Diagnose(p.t.Context(), file, nil, "")
+}
+
+// ask is look, of the server itself.
+func (p *patient) ask(s *Server) api.Diagnosis {
+	p.t.Helper()
+	d, err := s.diagnose(p.t.Context())
+	p.must(err)
+	return d
 }
 
 // running does something to a server on the directory, which then ends.
@@ -346,7 +355,7 @@ func TestDoctorOfARunningServer(t *testing.T) {
 	p.cfg.MinFreeBytes = 1
 	p.key(time.Now().Add(time.Hour))
 	p.running(func(s *Server) {
-		d := s.diagnose(t.Context())
+		d := p.ask(s)
 		for _, check := range []string{"draining", "storage", "keys", "clock", "disk"} {
 			wantFound(t, d, api.SeverityOK, "ready: "+check, "well")
 		}
@@ -365,13 +374,13 @@ func TestDoctorOfARunningServer(t *testing.T) {
 		}
 		s.cfg.MinFreeBytes = 1 << 60
 		s.draining.Store(true)
-		d = s.diagnose(t.Context())
+		d = p.ask(s)
 		wantFound(t, d, api.SeverityError, "ready: data", "restore the newest backup")
 		wantFound(t, d, api.SeverityError, "ready: draining", "send requests elsewhere")
 		wantFound(t, d, api.SeverityWarning, "ready: disk", "make room before writes fail")
 		s.draining.Store(false)
 		p.must(s.backend.Close())
-		d = s.diagnose(t.Context())
+		d = p.ask(s)
 		wantFound(t, d, api.SeverityError, "ready: storage", "look at the disk")
 		wantFound(t, d, api.SeverityError, "access keys", "can't be listed")
 	})
@@ -384,8 +393,32 @@ func TestDoctorLeavesLargeFiles(t *testing.T) {
 	p.cfg.BackupEvery = time.Hour
 	for most, words := range map[int64]string{1: "too large to be read through now", 1 << 30: "is whole"} {
 		d := &doctor{cfg: p.cfg, now: time.Now(), most: most}
-		d.backups(0)
+		d.backups(t.Context(), 0)
 		wantFound(t, api.Diagnosis{Findings: d.findings}, api.SeverityOK, "backups", words)
+	}
+}
+
+// Who is gone is not looked for, nor waited for by others.
+func TestDoctorOfAClientThatLeaves(t *testing.T) {
+	p := newPatient(t)
+	p.cfg.BackupDir = filepath.Dir(p.backup())
+	p.running(func(s *Server) {
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if d, err := s.diagnose(gone); copse.KindOf(err) != copse.Unavailable {
+			t.Errorf("%v, %v", d, err)
+		}
+		s.diagnosing <- struct{}{} // another looks
+		if d, err := s.diagnose(gone); copse.KindOf(err) != copse.Unavailable {
+			t.Errorf("%v, %v", d, err)
+		}
+		<-s.diagnosing
+		wantFound(t, p.ask(s), api.SeverityOK, "backups", "is whole")
+	})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := sqlite.VerifyBackup(gone, filepath.Join(p.cfg.BackupDir, "copse-00000001-20260101T000000Z.backup")); !errors.Is(err, context.Canceled) {
+		t.Errorf("a backup was read on: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -147,7 +148,7 @@ func (d *doctor) certificates() {
 }
 
 // backups looks at the newest of the schedule. failed is what this process could not make.
-func (d *doctor) backups(failed uint64) {
+func (d *doctor) backups(ctx context.Context, failed uint64) {
 	const check = "backups"
 	dir := d.cfg.BackupDir
 	if dir == "" {
@@ -181,7 +182,7 @@ func (d *doctor) backups(failed uint64) {
 	whole := "is whole"
 	if info, err := os.Stat(path); err == nil && info.Size() > d.most {
 		whole = "is too large to be read through now (copse check does it)"
-	} else if _, err := sqlite.VerifyBackup(path); err != nil {
+	} else if _, err := sqlite.VerifyBackup(ctx, path); err != nil {
 		d.wrong(check, "copse backup FILE now; keep this one until you know what happened to the disk", "the newest, %s, can't be restored: %v", path, err)
 		return
 	}
@@ -195,13 +196,13 @@ func (d *doctor) backups(failed uint64) {
 
 // losses looks for decisions without a line. counted is what this process knows, also of those that could
 // not be written down.
-func (d *doctor) losses(counted uint64) {
+func (d *doctor) losses(ctx context.Context, counted uint64) {
 	const check = "decision log"
 	if !d.cfg.DecisionLog {
 		d.note(check, "nothing, if that is what you want", "off: no decision leaves a line")
 		return
 	}
-	lost, whole, err := decisionlog.Lost(filepath.Join(d.cfg.DataDir, decisionsDir), d.now.Add(-lossesSince), d.most)
+	lost, whole, err := decisionlog.Lost(ctx, filepath.Join(d.cfg.DataDir, decisionsDir), d.now.Add(-lossesSince), d.most)
 	if err != nil {
 		d.wrong(check, "copse decisions verify, and look at the disk", "%v", err)
 		return

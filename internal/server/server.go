@@ -59,7 +59,8 @@ type Server struct {
 	extAuthz              authv3.AuthorizationServer
 	draining              atomic.Bool
 	probing               probing
-	backingUp, diagnosing sync.Mutex
+	backingUp             sync.Mutex
+	diagnosing            chan struct{} // holds whoever looks
 
 	closers   []func() error // in the order of making
 	closeOnce sync.Once
@@ -72,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry()}
+	s := &Server{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), diagnosing: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

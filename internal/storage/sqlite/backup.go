@@ -352,7 +352,7 @@ func SaveBackup(path string, from io.Reader) (m Manifest, err error) {
 	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return Manifest{}, err
 	}
-	if m, err = VerifyBackup(out.Name()); err != nil {
+	if m, err = VerifyBackup(context.Background(), out.Name()); err != nil {
 		return Manifest{}, err
 	}
 	if err := os.Rename(out.Name(), path); err != nil {
@@ -361,8 +361,8 @@ func SaveBackup(path string, from io.Reader) (m Manifest, err error) {
 	return m, syncDir(filepath.Dir(path))
 }
 
-// VerifyBackup reads a backup and holds it against its own size and hash.
-func VerifyBackup(file string) (Manifest, error) {
+// VerifyBackup reads a backup and holds it against its own size and hash. It ends with ctx.
+func VerifyBackup(ctx context.Context, file string) (Manifest, error) {
 	in, err := os.Open(file)
 	if err != nil {
 		return Manifest{}, err
@@ -374,11 +374,24 @@ func VerifyBackup(file string) (Manifest, error) {
 		return Manifest{}, err
 	}
 	hash := sha256.New()
-	n, err := io.Copy(hash, from)
+	n, err := io.Copy(hash, untilDone{ctx, from})
 	if err == nil && (n != m.Size || hex.EncodeToString(hash.Sum(nil)) != m.SHA256) {
 		err = fmt.Errorf("%w: %d bytes of data, should be %d, with SHA-256 %s; make another", ErrNotABackup, n, m.Size, m.SHA256)
 	}
 	return m, err
+}
+
+// untilDone is a reader that ends with a context.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(buffer []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(buffer)
 }
 
 // removeScratch removes copies that a killed process left behind: they hold policies that may have

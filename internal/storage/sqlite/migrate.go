@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,7 @@ func keepBefore(dir string, from int64) (path string, err error) {
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	path = filepath.Join(dir, fmt.Sprintf("copse-format-%d-%d-%.8s.backup", from, r.Manifest.AuditSeq, r.Manifest.AuditChain))
-	switch made, err := VerifyBackup(path); {
+	switch made, err := VerifyBackup(context.Background(), path); {
 	case err == nil && made.AuditChain == r.Manifest.AuditChain:
 		return path, nil
 	case errors.Is(err, ErrNotABackup): // damaged since

@@ -136,7 +136,7 @@ func TestMigrationNeedsItsBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := openAs(dir, failing)
-	if _, damaged := VerifyBackup(kept); err == nil || damaged != nil {
+	if _, damaged := VerifyBackup(t.Context(), kept); err == nil || damaged != nil {
 		t.Errorf("after the backup was damaged: %v, %v", err, damaged)
 	}
 	if err := errors.Join(os.Remove(kept), os.MkdirAll(filepath.Join(kept, "in the way"), 0o700)); err != nil {
