@@ -52,7 +52,7 @@ var (
 		"tls.existingSecret=certificate", "tls.clientCASecret=clients", "extAuthz.enabled=true", "metrics.serviceMonitor=true", "metrics.prometheusRule=true",
 		"image.digest=sha256:" + strings.Repeat("ab", 32), "imagePullSecrets[0].name=pull", "routes.routes[0].path=/", "config.default-plan=avp", "fullnameOverride=policies",
 		"networkPolicy.apiFrom[0].podSelector.matchLabels.app=gateway", "networkPolicy.opsFrom[0].namespaceSelector.matchLabels.team=monitoring", "metrics.labels.release=prometheus",
-		"extraEnv[0].name=COPSE_REGION", "extraEnv[0].value=eu-central-1", "podAnnotations.a=b", "podLabels.c=d", "serviceAccountAnnotations.e=f", "service.annotations.g=h",
+		"extraEnv[0].name=HTTPS_PROXY", "extraEnv[0].value=http://proxy:3128", "podAnnotations.a=b", "podLabels.c=d", "serviceAccountAnnotations.e=f", "service.annotations.g=h",
 		"nodeSelector.disk=fast", "tolerations[0].key=dedicated", "tolerations[0].operator=Exists", "priorityClassName=high", "persistence.storageClass=fast", "backup.storageClass=slow",
 		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=zone",
 		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists",
@@ -301,6 +301,8 @@ func TestChartRefuses(t *testing.T) {
 		{"replicas=2", "replicas is not allowed"},
 		{"config.listen=:1", "config.listen"},
 		{"config.root-secret-access-key=swordfish", "config.root-secret-access-key"},
+		{"extraEnv[0].name=COPSE_LISTEN", "extraEnv: COPSE_LISTEN is set by config"},
+		{"extraEnv[0].name=GOMEMLIMIT", "extraEnv: GOMEMLIMIT is set"},
 		{"terminationGracePeriodSeconds=5", "terminationGracePeriodSeconds"},
 		{"persistence.directory=../x", "persistence.directory"},
 	} {
@@ -308,6 +310,22 @@ func TestChartRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want to be told of %q", c.value, err, c.says)
 		}
+	}
+	// What runs once in place of the server opens no request, and gets no key for any.
+	text, err := renderChart(t, leastValues, tlsValues, []string{"maintenance={check,--data=/data/copse}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs := 0
+	for object := range strings.SplitSeq(text, "\n---\n") {
+		if strings.Contains(object, "\nkind: Job\n") {
+			if jobs++; strings.Contains(object, "COPSE_ROOT_") {
+				t.Errorf("maintenance has the root key:\n%s", object)
+			}
+		}
+	}
+	if jobs != 1 {
+		t.Errorf("%d jobs in\n%s", jobs, text)
 	}
 	if _, err := renderChart(t, leastValues, []string{"tls.terminatedByProxy=true", "tls.clientCASecret=ca"}); err == nil || !strings.Contains(err.Error(), "needs tls.existingSecret") {
 		t.Errorf("clients' certificates without TLS: %v", err)

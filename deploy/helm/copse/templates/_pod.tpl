@@ -23,6 +23,7 @@ containers:
     imagePullPolicy: {{ .Values.image.pullPolicy }}
     args: {{ toJson .args }}
     env:
+      {{- if .serves }}
       - name: COPSE_ROOT_ACCESS_KEY_ID
         valueFrom:
           secretKeyRef:
@@ -33,11 +34,18 @@ containers:
           secretKeyRef:
             name: {{ .Values.rootKey.existingSecret }}
             key: secret
+      {{- end }}
       {{- if dig "limits" "memory" "" .Values.resources }}
       # Memory is collected before the limit ends the process.
       - name: GOMEMLIMIT
         valueFrom:
           resourceFieldRef: {resource: limits.memory}
+      {{- end }}
+      {{- /* The environment wins over the file: what the chart sets could be undone by it, unseen. */}}
+      {{- range .Values.extraEnv }}
+      {{- if or (hasPrefix "COPSE_" .name) (eq "GOMEMLIMIT" .name) }}
+      {{- fail (printf "extraEnv: %s is set by config or by the chart itself, see values.yaml" .name) }}
+      {{- end }}
       {{- end }}
       {{- with .Values.extraEnv }}
       {{- toYaml . | nindent 6 }}
