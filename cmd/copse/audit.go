@@ -72,8 +72,8 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 				return err
 			}
 			page, err := c.lastAuditRows(cmd.Context(), query, limit)
-			if err == nil && len(page.Rows) == 0 && query.Has("tenant") {
-				a.say("nothing of tenant %s; `copse tenant get %s` says whether there is one", query.Get("tenant"), query.Get("tenant"))
+			if err == nil && len(page.Rows) == 0 {
+				a.nothingOf(query.Get("tenant"))
 			}
 			if err == nil {
 				err = a.showAudit(page.Rows, true)

@@ -66,10 +66,16 @@ func decisionRows(t *table, list []api.LoggedDecision) {
 	}
 }
 
-// showDecisions says nothing about a tenant that has none but this: a name that is misspelt finds as little.
-func (a *app) showDecisions(out api.DecisionList, tenant string) error {
-	if len(out.Decisions) == 0 && tenant != "" {
+// nothingOf says why a list may be empty: a tenant whose name is misspelt finds as little as one that did nothing.
+func (a *app) nothingOf(tenant string) {
+	if tenant != "" {
 		a.say("nothing of tenant %s; `copse tenant get %s` says whether there is one", tenant, tenant)
+	}
+}
+
+func (a *app) showDecisions(out api.DecisionList, tenant string) error {
+	if len(out.Decisions) == 0 {
+		a.nothingOf(tenant)
 	}
 	return a.show(out, func(t *table) {
 		t.row("TIME", "TENANT", "PRINCIPAL", "ACTION", "RESOURCE", "DECISION", "DETERMINED BY", "REQUEST")

@@ -103,7 +103,8 @@ func exitCodesTopic() *cobra.Command {
   0  it did what it was asked to; also a server that was told to end (Ctrl-C, SIGTERM)
   1  it failed, and the message says why; also a tour with an answer that differs, and a policy
      check or rls check with findings, a check of a data directory or a backup, and a doctor that found an error
-  2  the command line, the environment or the configuration file is wrong; nothing was tried
+  2  the command line, the environment or the configuration file is wrong, or a file that belongs to
+     the server is missing: its key, its database; nothing was changed
   3  the data directory is in use by another copse
   4  the data directory was written by a newer copse
   5  the data directory can't be written to, or its disk is full

@@ -185,16 +185,9 @@ func detailOf(err error) string {
 
 // logger writes to standard error: standard output is for what was asked for.
 func (a *app) logger(minimum, format string) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(minimum)); err != nil {
-		return nil, usagef("--log-level is debug, info, warn or error, not %q", minimum)
+	handler, err := server.NewLogHandler(a.stderr, minimum, format)
+	if err != nil {
+		return nil, usagef("%v", err)
 	}
-	options := &slog.HandlerOptions{Level: level}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(a.stderr, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, options)), nil
-	}
-	return nil, usagef("--log-format is text or json, not %q", format)
+	return slog.New(handler), nil
 }

@@ -51,6 +51,12 @@ const (
 	exportWait  = 10 * time.Second
 )
 
+// IsCollectorURL refuses where a credential could be: the URL is shown and logged, and a path is put behind it.
+func IsCollectorURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
+}
+
 // NewExport opens what is written to. A collector is not asked before there is something for it.
 func NewExport(cfg ExportConfig) (*Export, error) {
 	x := &Export{
@@ -63,13 +69,12 @@ func NewExport(cfg ExportConfig) (*Export, error) {
 	}
 	switch {
 	case cfg.Collector != "":
-		u, err := url.Parse(cfg.Collector)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		if !IsCollectorURL(cfg.Collector) {
 			// Not quoted: what is wrong with it may be that there is a password in it.
-			return nil, copse.Errorf(copse.Invalid, "decision log export: that is not the URL of a collector, such as http://127.0.0.1:4318, without a user and a password")
+			return nil, copse.Errorf(copse.Invalid, "decision log export: that is not the URL of a collector, such as http://127.0.0.1:4318, without a user, a query or a fragment")
 		}
 		client := &http.Client{Timeout: exportWait}
-		target := strings.TrimSuffix(u.String(), "/") + "/v1/logs"
+		target := strings.TrimSuffix(cfg.Collector, "/") + "/v1/logs"
 		x.send = func(entries [][]byte) error { return sendOTLP(client, target, entries) }
 	case cfg.File != "":
 		f, err := os.OpenFile(cfg.File, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

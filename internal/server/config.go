@@ -406,10 +406,10 @@ func (c *Config) Validate() error {
 	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) {
 		return copse.Errorf(copse.Invalid, "--trace-ratio %v is not between 0 and 1", c.TraceRatio)
 	}
-	if c.TraceEndpoint != "" && !isCollectorURL(c.TraceEndpoint) {
+	if c.TraceEndpoint != "" && !decisionlog.IsCollectorURL(c.TraceEndpoint) {
 		return copse.Errorf(copse.Invalid, "--trace-endpoint is not an http or https URL without a user, a query or a fragment; an example is http://127.0.0.1:4318/v1/traces")
 	}
-	if err := c.validateLog(); err != nil {
+	if _, err := NewLogHandler(io.Discard, c.LogLevel, c.LogFormat); err != nil {
 		return err
 	}
 	for _, d := range []struct {
@@ -431,22 +431,23 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// validateLog holds what the program makes its log of; a program with a log of its own leaves both empty.
-func (c *Config) validateLog() error {
-	var level slog.Level
-	if c.LogLevel != "" && level.UnmarshalText([]byte(c.LogLevel)) != nil {
-		return copse.Errorf(copse.Invalid, "--log-level is debug, info, warn or error, not %q", c.LogLevel)
+// NewLogHandler is what a program makes its log of, by LogLevel and LogFormat; empty ones are info and text.
+func NewLogHandler(w io.Writer, level, format string) (slog.Handler, error) {
+	options := &slog.HandlerOptions{}
+	if level != "" {
+		var least slog.Level
+		if err := least.UnmarshalText([]byte(level)); err != nil {
+			return nil, copse.Errorf(copse.Invalid, "--log-level is debug, info, warn or error, not %q", level)
+		}
+		options.Level = least
 	}
-	if c.LogFormat != "" && c.LogFormat != "text" && c.LogFormat != "json" {
-		return copse.Errorf(copse.Invalid, "--log-format is text or json, not %q", c.LogFormat)
+	switch format {
+	case "", "text":
+		return slog.NewTextHandler(w, options), nil
+	case "json":
+		return slog.NewJSONHandler(w, options), nil
 	}
-	return nil
-}
-
-// isCollectorURL refuses where a credential could be: the URL is shown and logged, and a path is put behind it.
-func isCollectorURL(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
+	return nil, copse.Errorf(copse.Invalid, "--log-format is text or json, not %q", format)
 }
 
 // validatePublicURL keeps anything out that a service could configure in a second spelling.

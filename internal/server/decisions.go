@@ -29,7 +29,7 @@ func (c *Config) validateDecisionLog() error {
 	if c.DecisionLogExport != "" && c.DecisionLogExport != "stdout" && (place == "" || kind != "file" && kind != "otlp") {
 		return copse.Errorf(copse.Invalid, "--decision-log-export must be stdout, file:PATH or otlp:URL")
 	}
-	if kind == "otlp" && !isCollectorURL(place) {
+	if kind == "otlp" && !decisionlog.IsCollectorURL(place) {
 		// Not quoted: what is wrong with it may be that there is a password in it.
 		return copse.Errorf(copse.Invalid, "--decision-log-export otlp: that is not the URL of a collector, such as otlp:http://127.0.0.1:4318, without a user, a query or a fragment")
 	}
