@@ -112,10 +112,14 @@ func (c clock) NowNano() int64                      { return time.Since(c.start)
 func (c clock) Tick(time.Duration) <-chan time.Time { return nil }
 
 // Get returns the value of k, loading it if need be, once for all callers that wait for it. ctx bounds
-// this caller's wait only.
+// this caller's wait only; one that has ended already starts no load, and gets what is kept.
 func (c *Cache[K, V]) Get(ctx context.Context, k K) (V, error) {
 	if hit, ok := c.kept.GetIfPresent(k); ok {
 		return hit.value, hit.err
+	}
+	if err := ctx.Err(); err != nil {
+		var none V
+		return none, err
 	}
 	for repeats := 0; ; repeats++ {
 		l, hit, ok := c.join(ctx, k)

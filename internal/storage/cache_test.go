@@ -185,6 +185,24 @@ func TestCacheCallerStopsWaitingButLoadGoesOn(t *testing.T) {
 	})
 }
 
+func TestCacheOfACallerThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		var loads atomic.Int64
+		c := storage.NewCache(storage.CacheConfig[string, string]{Load: counting(&loads, echo), MaxWeight: 10})
+		if v, err := c.Get(gone, "a"); !errors.Is(err, context.Canceled) {
+			t.Errorf("%q, %v", v, err)
+		}
+		synctest.Wait() // for a load that nobody waits for
+		checkLoads(t, &loads, 0)
+		checkGet(t, c, "a", "value of a")
+		if v, err := c.Get(gone, "a"); v != "value of a" || err != nil {
+			t.Errorf("kept: %q, %v", v, err)
+		}
+	})
+}
+
 func TestCacheRepeatsOvertakenLoad(t *testing.T) {
 	for name, invalidate := range map[string]func(c *storage.Cache[string, string]){
 		"one": func(c *storage.Cache[string, string]) { c.Invalidate("a") },
