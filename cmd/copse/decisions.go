@@ -273,7 +273,7 @@ It prints a head. Given with --head to a later verification, it also finds a log
 					lost = "at least " + lost
 				}
 				t.pairs("segments", strconv.Itoa(report.Segments), "lines", number(report.Lines), "erased", number(report.Erased),
-					"lost", lost, "not signed yet", number(report.Unsigned), "head", firstOf(report.Head, "-"), "problems", strconv.Itoa(len(report.Problems)))
+					"lost", lost, "not signed yet", number(report.Unsigned), "signed after a restart", number(report.Resumed), "head", firstOf(report.Head, "-"), "problems", strconv.Itoa(len(report.Problems)))
 			})
 			if err == nil && len(report.Problems) > 0 {
 				err = &failure{code: exitError, message: "the decision log is not as it was written"}

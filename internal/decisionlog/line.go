@@ -19,7 +19,7 @@ import (
 type Line struct {
 	Segment uint64 `json:"segment,omitzero"` // a head: the segment's number
 	After   string `json:"after,omitzero"`   // a head: the chain before its first line
-	// A head: its first line's number, and when the segment was begun. Nobody signs these; they are for finding.
+	// A head: its first line's number, and when the segment was begun. Searches leave out files by these.
 	First uint64    `json:"first,omitzero"`
 	Began time.Time `json:"began,omitzero"`
 
@@ -59,12 +59,19 @@ type Seal struct {
 	Seq       uint64 `json:"seq"`
 	Chain     string `json:"chain"`
 	Closed    bool   `json:"closed,omitzero"` // nothing follows in this segment
+	Head      string `json:"head,omitzero"`   // SHA-256 of the segment's first line; absent from logs that were begun before it was there
 	Key       string `json:"key"`
 	Signature string `json:"signature"`
 }
 
 func (s *Seal) message() []byte {
-	out := append([]byte("copse decision log seal v1\x00"), s.Chain...)
+	// Two prefixes, so that a seal whose head is taken away is not another seal that verifies.
+	var out []byte
+	if s.Head == "" {
+		out = append([]byte("copse decision log seal v1\x00"), s.Chain...)
+	} else {
+		out = append(append([]byte("copse decision log seal v2\x00"), s.Head...), s.Chain...)
+	}
 	out = binary.BigEndian.AppendUint64(out, s.Segment)
 	out = binary.BigEndian.AppendUint64(out, s.N)
 	out = binary.BigEndian.AppendUint64(out, s.Seq)
@@ -148,7 +155,7 @@ type Decision struct {
 
 // event is an entry of the log's own.
 type event struct {
-	Kind string    `json:"kind"` // lost, erased or retired
+	Kind string    `json:"kind"` // lost, erased, retired or resumed
 	Time time.Time `json:"time"`
 
 	Count   uint64 `json:"count,omitzero"`   // lost: how many decisions have no line
@@ -156,7 +163,7 @@ type event struct {
 	AtLeast bool   `json:"atLeast,omitzero"` // lost: the machine stopped too, so that more may be missing
 
 	Segment uint64 `json:"segment,omitzero"` // erased: the segment lines were taken out of; retired: the last that went
-	Lines   uint64 `json:"lines,omitzero"`   // erased: how many of its lines are erased
+	Lines   uint64 `json:"lines,omitzero"`   // erased: how many of its lines are erased; resumed: see kindResumed
 	Numbers string `json:"numbers,omitzero"` // erased: SHA-256 of their numbers
 }
 
@@ -165,6 +172,9 @@ const (
 	kindLost     = "lost"
 	kindErased   = "erased"
 	kindRetired  = "retired"
+	// kindResumed comes first in what a start writes: so many lines before it had no seal, as a process leaves
+	// them that was killed. The next seal is over them too, although whoever can write the file may have written them.
+	kindResumed = "resumed"
 )
 
 // appendEntry writes a decision. Messages of evaluation errors are left out: they may quote attributes.

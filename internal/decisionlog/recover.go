@@ -2,6 +2,8 @@ package decisionlog
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,8 +15,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// recover finds where a former process stopped, cuts off what it wrote by half, and owes a line for the
-// decisions that it counted and did not write.
+// recover finds where a former process stopped, cuts off what it wrote by half, and owes a line for what it wrote
+// and did not sign, and one for the decisions that it counted and did not write.
 func (l *Log) recover() error {
 	w := &l.writer
 	files, err := segments(l.cfg.Dir)
@@ -26,7 +28,7 @@ func (l *Log) recover() error {
 	}
 	for len(files) > 0 {
 		last := files[len(files)-1]
-		whole, err := w.resume(last)
+		whole, err := l.resume(last)
 		if err == nil && !whole { // the process ended before the first line: what came before is in the segment before
 			err = os.Remove(last.path)
 			files = files[:len(files)-1]
@@ -53,9 +55,13 @@ var sealMark = []byte(`{"seal":`)
 
 // resume takes the position from the last segment, and goes on in it if it is not closed. It is not whole
 // without a line after its head. Only the end is read as JSON: a seal says all that is before it.
-func (w *writer) resume(f segmentFile) (whole bool, err error) {
+func (l *Log) resume(f segmentFile) (whole bool, err error) {
+	w := &l.writer
 	sealed := int64(0)
 	_, err = f.eachLine(0, func(text []byte, at int64) error {
+		if at == 0 {
+			w.head = sha256.Sum256(text)
+		}
 		if bytes.HasPrefix(text, sealMark) {
 			sealed = at
 		}
@@ -64,7 +70,7 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	closed, cut, good := false, false, int64(0)
+	closed, cut, good, unsealed := false, false, int64(0), uint64(0)
 	w.segment, w.dirty = f.number, false
 	_, err = f.eachLine(0, func(text []byte, at int64) error {
 		if at < sealed || cut {
@@ -83,6 +89,10 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 		whole = whole || line.Seal != nil || line.N > 0
 		switch {
 		case line.Seal != nil:
+			// Verify names it wherever it stands; whoever starts the server may hear of it at once.
+			if line.Seal.Key == l.cfg.KeyID && !line.Seal.signedBy(l.cfg.Key.Public().(ed25519.PublicKey)) {
+				l.log.Error("the last signature in the decision log is not this server's, although it says so: somebody else wrote it, or the disk changed it", "segment", f.number, "line", line.Seal.N)
+			}
 			closed, w.dirty = line.Seal.Closed, false
 			w.n, w.seq = line.Seal.N, line.Seal.Seq
 			return readHash(&w.chain, line.Seal.Chain)
@@ -92,6 +102,7 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 				return err
 			}
 			w.n, w.seq, w.dirty = line.N, line.Seq, true
+			unsealed++
 			w.chain = next(w.chain, line.N, line.Seq, c)
 			return nil
 		}
@@ -104,6 +115,9 @@ func (w *writer) resume(f segmentFile) (whole bool, err error) {
 		return true, err
 	}
 	w.size, w.opened = good, time.Now()
+	if unsealed > 0 {
+		w.owed = append(w.owed, event{Kind: kindResumed, Time: now(), Lines: unsealed})
+	}
 	return true, w.file.Truncate(good)
 }
 

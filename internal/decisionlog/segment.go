@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -127,6 +128,7 @@ type writer struct {
 	file *os.File // nil: the next batch begins a segment
 	position
 	opened time.Time
+	head   [32]byte  // SHA-256 of the open segment's first line
 	marks  []mark    // of the open segment
 	dirty  bool      // there are lines after the last seal
 	torn   bool      // there may be more in the file than its size says
@@ -332,6 +334,7 @@ func (w *writer) begin(l *Log) error {
 		return errors.Join(err, file.Close(), os.Remove(path))
 	}
 	w.file, w.opened, w.size, w.torn, w.unsure, w.marks = file, time.Now(), int64(len(head)+1), false, false, nil
+	w.head = sha256.Sum256(head)
 	w.segment++
 	return nil
 }
@@ -341,7 +344,15 @@ func (w *writer) seal(l *Log, closed bool) error {
 	if w.file == nil || !w.dirty && !closed {
 		return nil
 	}
-	s := Seal{Segment: w.segment, N: w.n, Seq: w.seq, Chain: hex.EncodeToString(w.chain[:]), Closed: closed}
+	if len(w.owed) > 0 && w.owed[0].Kind == kindResumed { // it is to stand before the signature over what it speaks of
+		if _, err := w.batch(l, nil, nil); err != nil || w.file == nil {
+			return err
+		}
+	}
+	s := Seal{
+		Segment: w.segment, N: w.n, Seq: w.seq, Chain: hex.EncodeToString(w.chain[:]), Closed: closed,
+		Head: hex.EncodeToString(w.head[:]),
+	}
 	s.sign(l.cfg.Key, l.cfg.KeyID)
 	text, err := json.Marshal(Line{Seal: &s})
 	if err != nil {

@@ -23,7 +23,10 @@ type Report struct {
 	Lost     uint64 `json:"lost"`     // decisions without a line, as the log itself says
 	AtLeast  bool   `json:"atLeast"`  // more of them may be missing: the machine stopped
 	Unsigned uint64 `json:"unsigned"` // lines after the last seal
-	Head     string `json:"head"`     // "n:chain" of the last seal, for the next verification to demand
+	// Resumed counts lines that a process left without a seal when it was killed, and that the next one signed. Up to then
+	// whoever could write the file could write them.
+	Resumed uint64 `json:"resumed"`
+	Head    string `json:"head"` // "n:chain" of the last seal, for the next verification to demand
 
 	Problems []Problem `json:"problems"`
 }
@@ -84,7 +87,10 @@ type verifier struct {
 		chain string
 		met   bool
 	}
+	head      [32]byte // SHA-256 of the segment's first line
+	headFault bool     // and that was said
 	sinceSeal uint64
+	resumed   uint64 // of those, as the last start said
 	closed    bool
 	// unsealed are events that say what was erased or retired, and count once a seal is over them: the log signs them
 	// before it does so, and anybody could write one behind the last seal.
@@ -134,7 +140,7 @@ func (v *verifier) segment(f segmentFile, last bool) {
 	case !v.closed:
 		v.problem(0, "the segment before it has no end")
 	}
-	v.closed, v.sinceSeal = false, 0
+	v.closed, v.sinceSeal, v.resumed = false, 0, 0
 	head := false
 	torn, err := f.eachLine(0, func(text []byte, _ int64) error {
 		var line Line
@@ -148,7 +154,8 @@ func (v *verifier) segment(f segmentFile, last bool) {
 		switch {
 		case !head:
 			head = true
-			v.head(&line)
+			v.head, v.headFault = sha256.Sum256(text), false
+			v.begins(&line)
 		case v.closed:
 			v.problem(line.N, "stands after the segment's end")
 		case line.Seal != nil:
@@ -171,9 +178,9 @@ func (v *verifier) segment(f segmentFile, last bool) {
 	}
 }
 
-// head is a segment's first line, which carries the chain over from the segment before: so segments can be retired from the
+// begins takes a segment's first line, which carries the chain over from the segment before: so segments can be retired from the
 // front and what is left still verifies.
-func (v *verifier) head(line *Line) {
+func (v *verifier) begins(line *Line) {
 	if line.Segment != v.position.segment {
 		v.problem(0, "calls itself segment %d", line.Segment)
 	}
@@ -235,6 +242,12 @@ func (v *verifier) entry(line *Line) {
 		v.report.AtLeast = v.report.AtLeast || e.AtLeast
 	case kindErased, kindRetired:
 		v.unsealed = append(v.unsealed, e)
+	case kindResumed:
+		v.report.Resumed += e.Lines - min(v.resumed, e.Lines) // a second start that was killed too counts the first one's anew
+		v.resumed = e.Lines
+		if e.Lines != v.sinceSeal-1 {
+			v.problem(line.N, "says that a start found %d lines without a signature, where there are %d", e.Lines, v.sinceSeal-1)
+		}
 	}
 	if v.seq != 0 && line.Seq != v.seq+counts {
 		v.problem(line.N, "accounts for %d decisions, where the lines before it and itself come to %d", line.Seq, v.seq+counts)
@@ -252,6 +265,11 @@ func (v *verifier) seal(s *Seal) {
 		v.problem(v.n, "the seal after it is not signed by its key")
 	case s.Segment != v.position.segment, v.started && (s.N != v.n || s.Seq != v.seq), s.Chain != hex.EncodeToString(v.chain[:]):
 		v.problem(v.n, "the seal after it is of line %d of segment %d: lines were changed, left out or put elsewhere before it", s.N, s.Segment)
+	case s.Head != "" && s.Head != hex.EncodeToString(v.head[:]):
+		if !v.headFault {
+			v.headFault = true
+			v.problem(0, "its first line was changed: the signatures in it are over another")
+		}
 	default:
 		v.believe()
 	}
@@ -260,7 +278,7 @@ func (v *verifier) seal(s *Seal) {
 	if readHash(&v.chain, s.Chain) == nil {
 		v.n, v.seq, v.started = s.N, s.Seq, true
 	}
-	v.closed, v.sinceSeal = s.Closed, 0
+	v.closed, v.sinceSeal, v.resumed = s.Closed, 0, 0
 	v.report.Head = strconv.FormatUint(s.N, 10) + ":" + s.Chain
 	if s.N == v.demanded.n && s.Chain == v.demanded.chain {
 		v.demanded.met = true
