@@ -122,16 +122,16 @@ func (a *app) restoreCommand() *cobra.Command {
 database's name before the backup's hash, its database and its description have been verified.
 
 The master key is not in a backup: put the file back as DIR/master.key (mode 0600), or name it with
---master-key-file when the server starts. Tenants that were erased after the backup was made are in
-it: erase them again before the server is used.`,
+--master-key-file when the server starts. What was done after the backup was made is undone: erase tenants again,
+and revoke access keys again, before the server is used. The audit log has a row that says so, RestoreBackup.`,
 		Example: `  copse restore copse-monday.backup --data /var/lib/copse-new
   copse check --data /var/lib/copse-new --master-key-file /etc/copse/master.key`,
 		Args: args(1, 1, "the backup"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if data == "" {
 				return usagef("say where to: --data DIR, absent or empty")
 			}
-			m, err := sqlite.Restore(args[0], data)
+			m, err := server.Restore(cmd.Context(), args[0], data)
 			if err != nil {
 				return startFailure(err)
 			}

@@ -105,7 +105,8 @@ func TestBackupDrill(t *testing.T) {
 	compared, allowed := 0, 0
 	for _, file := range files {
 		restored := filepath.Join(t.TempDir(), "data")
-		if _, err := sqlite.Restore(file, restored); err != nil {
+		m, err := server.Restore(t.Context(), file, restored)
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"master.key", "root.key"} {
@@ -119,6 +120,13 @@ func TestBackupDrill(t *testing.T) {
 			t.Fatalf("%+v, %v", report, err)
 		}
 		again := start(t, func(c *server.Config) { c.DataDir = restored })
+		rows := again.auditRows(again.root, "")
+		if row := rows[m.AuditSeq]; row.Operation != "RestoreBackup" || row.Actor != "system" || uint64(row.Number) != uint64(m.AuditSeq)+1 {
+			t.Errorf("after the last row of the backup, %d, comes %+v", m.AuditSeq, row)
+		}
+		if r := again.auditReport("", nil); len(r.Problems) > 0 {
+			t.Errorf("the audit log of a restored server: %v", r.Problems)
+		}
 		for _, id := range ids {
 			revision, answers := decide(again, id)
 			want, ok := recorded[fmt.Sprint(id, revision)]
