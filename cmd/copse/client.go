@@ -26,6 +26,7 @@ type client struct {
 	base       string // without a slash at the end
 	credential string
 	http       *http.Client
+	misspelt   string // see app.misspelt
 }
 
 // A whole policy store is the largest that is sent, and read.
@@ -41,7 +42,7 @@ func (a *app) newClient() (*client, error) {
 		return nil, err
 	}
 	if c.credential == "" {
-		return nil, usagef("no access key: set COPSE_KEY to copse_<id>_<secret> (`copse dev` prints one, `copse serve` writes the first one to root.key in its data directory)")
+		return nil, usagef("no access key: set COPSE_KEY to copse_<id>_<secret> (`copse dev` prints one, `copse serve` writes the first one to root.key in its data directory)%s", a.misspelt())
 	}
 	return c, nil
 }
@@ -60,6 +61,7 @@ func (a *app) anonymousClient(fallback string) (*client, error) {
 	return &client{
 		base:       strings.TrimRight(u.String(), "/"),
 		credential: firstOf(a.key, a.env("COPSE_KEY")),
+		misspelt:   a.misspelt(),
 		http: &http.Client{
 			Timeout:   requestTimeout,
 			Transport: transport,
@@ -67,6 +69,16 @@ func (a *app) anonymousClient(fallback string) (*client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
+}
+
+// misspelt is for errors that a variable would explain which is not there under its name. Others that begin with COPSE_
+// may be the user's own, and are no error by themselves.
+func (a *app) misspelt() string {
+	unknown := server.UnknownVariables(a.environ)
+	if len(unknown) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %s is nothing that copse reads: is it misspelt?", unknown[0])
 }
 
 func firstOf(values ...string) string {
@@ -172,7 +184,7 @@ func (c *client) unreachable(err error) error {
 	case isTimeout(err):
 		return failf("%s did not answer in %s", c.base, requestTimeout)
 	}
-	return failf("no answer from %s: %w; %s", c.base, err, tlsHint(err))
+	return failf("no answer from %s: %w; %s%s", c.base, err, tlsHint(err), c.misspelt)
 }
 
 // tlsHint is what to do about the usual reasons for which two sides do not come to speak.

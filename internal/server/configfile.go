@@ -84,18 +84,14 @@ func (c *Config) loadSetting(file string, mode fs.FileMode, key, value *yaml.Nod
 }
 
 func (c *Config) loadEnviron(environ []string) (errs []error) {
-	byEnv := map[string]Setting{}
-	for _, s := range Settings() {
-		byEnv[s.Env()] = s
+	for _, name := range UnknownVariables(environ) {
+		errs = append(errs, copse.Errorf(copse.Invalid, "environment: there is no setting %s", name))
 	}
+	byEnv := settingsByEnv()
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "COPSE_") || notSettings[name] || serviceLink(name) {
-			continue
-		}
 		s, ok := byEnv[name]
 		if !ok {
-			errs = append(errs, copse.Errorf(copse.Invalid, "environment: there is no setting %s", name))
 			continue
 		}
 		if err := s.set(c, value); err != nil {
@@ -103,6 +99,26 @@ func (c *Config) loadEnviron(environ []string) (errs []error) {
 		}
 	}
 	return errs
+}
+
+// UnknownVariables are those whose names begin with COPSE_ and that no part of copse reads.
+func UnknownVariables(environ []string) (names []string) {
+	byEnv := settingsByEnv()
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if _, ok := byEnv[name]; !ok && strings.HasPrefix(name, "COPSE_") && !notSettings[name] && !serviceLink(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func settingsByEnv() map[string]Setting {
+	byEnv := map[string]Setting{}
+	for _, s := range Settings() {
+		byEnv[s.Env()] = s
+	}
+	return byEnv
 }
 
 // serviceLink knows the variables Kubernetes puts into every container beside a service named copse.
