@@ -51,7 +51,9 @@ var (
 	allValues   = []string{
 		"tls.existingSecret=certificate", "tls.clientCASecret=clients", "extAuthz.enabled=true", "metrics.serviceMonitor=true", "metrics.prometheusRule=true",
 		"image.digest=sha256:" + strings.Repeat("ab", 32), "imagePullSecrets[0].name=pull", "routes.routes[0].path=/", "config.default-plan=avp", "fullnameOverride=policies",
-		"networkPolicy.apiFrom[0].podSelector.matchLabels.app=gateway", "networkPolicy.opsFrom[0].namespaceSelector.matchLabels.team=monitoring", "metrics.labels.release=prometheus",
+		"networkPolicy.apiFrom[0].podSelector.matchLabels.app=gateway", "networkPolicy.opsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+		"networkPolicy.egress[0].ports[0].port=53", "networkPolicy.egress[0].ports[0].protocol=UDP", "networkPolicy.egress[1].to[0].ipBlock.cidr=192.0.2.0/24",
+		"metrics.labels.release=prometheus",
 		"extraEnv[0].name=HTTPS_PROXY", "extraEnv[0].value=http://proxy:3128", "podAnnotations.a=b", "podLabels.c=d", "serviceAccountAnnotations.e=f", "service.annotations.g=h",
 		"nodeSelector.disk=fast", "tolerations[0].key=dedicated", "tolerations[0].operator=Exists", "priorityClassName=high", "persistence.storageClass=fast", "backup.storageClass=slow",
 		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=zone",
@@ -302,7 +304,7 @@ func TestChartRefuses(t *testing.T) {
 		{"config.listen=:1", "config.listen"},
 		{"config.root-secret-access-key=swordfish", "config.root-secret-access-key"},
 		{"extraEnv[0].name=COPSE_LISTEN", "extraEnv: COPSE_LISTEN is set by config"},
-		{"extraEnv[0].name=GOMEMLIMIT", "extraEnv: GOMEMLIMIT is set"},
+		{`podLabels.app\.kubernetes\.io/component=client`, "podLabels: app.kubernetes.io/component is the chart's own"},
 		{"terminationGracePeriodSeconds=5", "terminationGracePeriodSeconds"},
 		{"persistence.directory=../x", "persistence.directory"},
 	} {
@@ -315,6 +317,16 @@ func TestChartRefuses(t *testing.T) {
 	text, err := renderChart(t, leastValues, tlsValues, []string{"maintenance={check,--data=/data/copse}"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(text, "policyTypes: [Ingress]\n") {
+		t.Error("egress is narrowed although no value says so")
+	}
+	text, err = renderChart(t, leastValues, tlsValues, []string{"networkPolicy.egress[0].to[0].ipBlock.cidr=192.0.2.0/24", "maintenance={check,--data=/data/copse}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text, "policyTypes: [Ingress, Egress]\n  egress:\n    - to:\n      - ipBlock:\n          cidr: 192.0.2.0/24\n") {
+		t.Errorf("the egress rule is not in\n%s", text)
 	}
 	jobs := 0
 	for object := range strings.SplitSeq(text, "\n---\n") {
@@ -490,9 +502,7 @@ func (k *kubelet) command(binary string, args ...string) *exec.Cmd {
 		if ref := e.ValueFrom.SecretKeyRef; ref.Name != "" {
 			value = k.values[ref.Name+" "+ref.Key]
 		}
-		if e.Name != "GOMEMLIMIT" {
-			cmd.Env = append(cmd.Env, e.Name+"="+value)
-		}
+		cmd.Env = append(cmd.Env, e.Name+"="+value)
 	}
 	if s := k.pod.SecurityContext; os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.RunAsUser, Gid: s.RunAsGroup, Groups: []uint32{s.FSGroup}}}

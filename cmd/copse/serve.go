@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"strings"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -66,6 +68,7 @@ func (a *app) serveCommand() *cobra.Command {
 			if cfg.Log, err = a.logger(cfg.LogLevel, cfg.LogFormat); err != nil {
 				return err
 			}
+			limitMemory(cfg.Log)
 			cfg.Version, cfg.OnRootKey = readVersion().Version, a.rootKeyMade
 			return a.serve(cmd.Context(), cfg)
 		},
@@ -73,6 +76,20 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&config, "config", "", "configuration file (COPSE_CONFIG)")
 	settingFlags(cmd.Flags())
 	return cmd
+}
+
+// limitMemory has Go collect garbage harder before the process reaches what its cgroup allows, a container's limit or a
+// unit's MemoryMax, where the kernel would kill it. A tenth is left for what Go does not count: SQLite's cache and
+// mapped files. GOMEMLIMIT in the environment wins. Without a limit nothing changes.
+func limitMemory(log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithRatio(0.9))
+	switch {
+	case errors.Is(err, memlimit.ErrNoCgroup): // not on Linux, or not in one
+	case err != nil:
+		log.Warn("what memory this process may have can't be read; set GOMEMLIMIT if it is limited", "error", err)
+	case limit != math.MaxInt64:
+		log.Info("memory is limited", "bytes", limit)
+	}
 }
 
 // settingFlags makes a flag of every setting the server has.

@@ -35,15 +35,9 @@ containers:
             name: {{ .Values.rootKey.existingSecret }}
             key: secret
       {{- end }}
-      {{- if dig "limits" "memory" "" .Values.resources }}
-      # Memory is collected before the limit ends the process.
-      - name: GOMEMLIMIT
-        valueFrom:
-          resourceFieldRef: {resource: limits.memory}
-      {{- end }}
       {{- /* The environment wins over the file: what the chart sets could be undone by it, unseen. */}}
       {{- range .Values.extraEnv }}
-      {{- if or (hasPrefix "COPSE_" .name) (eq "GOMEMLIMIT" .name) }}
+      {{- if hasPrefix "COPSE_" .name }}
       {{- fail (printf "extraEnv: %s is set by config or by the chart itself, see values.yaml" .name) }}
       {{- end }}
       {{- end }}
