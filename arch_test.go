@@ -53,7 +53,7 @@ var imports = map[string]string{
 	// Its Decider asks a copse server over HTTP, signs with AWS's signer, and counts.
 	"remote":    ". cedar-types json aws prometheus",
 	"copsetest": ". json internal/access internal/dev internal/policyfiles internal/policystore internal/server internal/tenant",
-	"cmd/copse": ". internal/access internal/api internal/auditlog internal/decisionlog internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit
+	"cmd/copse": ". internal/access internal/api internal/auditlog internal/decisionlog internal/authorizer internal/dev internal/engine internal/policyfiles internal/server internal/storage/sqlite rls json cobra remote memlimit", // the engine, to check policies without a server; rls, and by it PostgreSQL's driver, for its SQL and audit; the memory limit is the process's, and so main's
 	// Runs in AWS's Lambda, beside no storage: a test there holds what it links against this row's spirit.
 	"cmd/copse-lambda":  "lambda",
 	"examples/payments": "",
@@ -107,6 +107,7 @@ var external = map[string][]string{
 	"cedar":       {"github.com/cedar-policy/cedar-go"},
 	"json":        {"github.com/go-json-experiment/json"},
 	"otter":       {"github.com/maypok86/otter/v2"},
+	"memlimit":    {"github.com/KimMachineGun/automemlimit"},
 	"sqlite":      {"modernc.org/sqlite"},
 	"sys":         {"golang.org/x/sys"},
 	"sync":        {"golang.org/x/sync"},

@@ -2,11 +2,10 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/copse-authz/copse/internal/storage"
 	"github.com/copse-authz/copse/internal/storage/sqlite"
