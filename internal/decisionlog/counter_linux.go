@@ -38,6 +38,8 @@ const (
 	beforeAt     = 96
 )
 
+// openCounter maps the page, and makes it when it is absent. From then on the page counts as left by a kill, until close
+// says otherwise.
 func openCounter(dir string) (*counter, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "counter"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -55,6 +57,7 @@ func openCounter(dir string) (*counter, error) {
 		return (*atomic.Uint64)(unsafe.Pointer(&page[offset])) //nolint:gosec // a page is aligned, and outlives its use
 	}
 	c := &counter{page: page, given: at(givenAt), waited: at(waitedAt), before: at(beforeAt), after: at(afterAt), begun: at(begunAt)}
+	// Without a boot id, in a sandbox, every end but a clean one is taken for one of the machine.
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	boot = append(boot, make([]byte, bootBytes)...)[:bootBytes]
 	c.sameBoot = page[cleanAt] == 1 || boot[0] != 0 && string(page[bootAt:bootAt+bootBytes]) == string(boot)
@@ -63,10 +66,12 @@ func openCounter(dir string) (*counter, error) {
 	return c, nil
 }
 
+// add counts decisions that do not wait, when they are given.
 func (c *counter) add(n uint64) { c.given.Add(n) }
 
 // intend says that a write is about to add n decisions that wait, to a log that accounts for after.
 func (c *counter) intend(after, n uint64) {
+	// begun is the switch: while it is 0 the other two mean nothing, so a kill between these lines finds no write under way.
 	c.begun.Store(0)
 	c.after.Store(after)
 	c.before.Store(c.waited.Load())
@@ -85,6 +90,7 @@ func (c *counter) done() {
 // was lost, or the machine stopped.
 func (c *counter) resume(seq uint64) uint64 {
 	if n := c.begun.Load(); n > 0 {
+		// Lines come in order, those that wait first behind "after": what the lines account for beyond it is of them.
 		written := min(n, max(seq, c.after.Load())-c.after.Load())
 		c.waited.Store(c.before.Load() + written)
 		c.begun.Store(0)

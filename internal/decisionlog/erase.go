@@ -37,6 +37,7 @@ func (l *Log) Erase(ctx context.Context, ids ...copse.PolicyStoreID) error {
 	if l == nil || len(ids) == 0 {
 		return nil
 	}
+	// Policy stores that went long ago need not be remembered: no request that was under way can still come.
 	l.gone.Range(func(key, at any) bool {
 		if erased, ok := at.(time.Time); ok && !erased.IsZero() && time.Since(erased) > lateDecisions {
 			l.gone.Delete(key)
@@ -48,7 +49,7 @@ func (l *Log) Erase(ctx context.Context, ids ...copse.PolicyStoreID) error {
 		l.Hide(id)
 		leaving[string(id)] = true
 	}
-	l.drain()
+	l.drain() // what was queued before Hide is in the files now, and erased with the rest
 	l.files.Lock()
 	defer l.files.Unlock()
 	files, err := segments(l.cfg.Dir)
@@ -113,7 +114,7 @@ func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 	if err := rewrite(f, f.path, erase); err != nil {
 		return err
 	}
-	// The open segment is another file now.
+	// The open segment is another file now. Marks of where its lines begin are of the old one.
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err
@@ -127,6 +128,7 @@ func (l *Log) eraseFrom(f segmentFile, leaving map[string]bool) error {
 	return nil
 }
 
+// closeIfLarge ends the open segment, if f is that, rather than have decisions wait for a long rewriting.
 func (l *Log) closeIfLarge(f segmentFile) error {
 	w := &l.writer
 	w.mu.Lock()
@@ -137,9 +139,11 @@ func (l *Log) closeIfLarge(f segmentFile) error {
 	return w.seal(l, true)
 }
 
-var erasedMark = []byte(`"erased":true}`)
-
-var policyStoreMark = []byte(`"policyStoreId":"`)
+// How appendLine and appendEntry write these, byte for byte: most lines are passed over without reading them as JSON.
+var (
+	erasedMark      = []byte(`"erased":true}`)
+	policyStoreMark = []byte(`"policyStoreId":"`)
+)
 
 // lineOf reads a line only if it can be of one of the policy stores, or is erased. The mark can't stand inside
 // a JSON string, but it may be a member of something else than the entry: that is told apart by reading it.
@@ -160,6 +164,7 @@ func lineOf(text []byte, leaving map[string]bool) (line Line, its bool, err erro
 	return line, d.Kind == kindDecision && leaving[string(d.PolicyStoreID)], nil
 }
 
+// mentions reports whether a line has the id of one of the policy stores as a member's value, anywhere.
 func mentions(text []byte, leaving map[string]bool) bool {
 	for {
 		_, rest, found := bytes.Cut(text, policyStoreMark)

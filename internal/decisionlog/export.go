@@ -46,9 +46,9 @@ type Export struct {
 }
 
 const (
-	exportQueue = 16 << 10
-	exportBatch = 512
-	exportWait  = 10 * time.Second
+	exportQueue = 16 << 10         // entries; beyond it copies are counted as lost
+	exportBatch = 512              // entries in one delivery
+	exportWait  = 10 * time.Second // for a collector's answer, and so for Close
 )
 
 // IsCollectorURL refuses where a credential could be: the URL is shown and logged, and a path is put behind it.
@@ -94,7 +94,7 @@ func NewExport(cfg ExportConfig) (*Export, error) {
 	return x, nil
 }
 
-// Write takes a copy of an entry, and does not block.
+// Write takes a copy of an entry, and does not block: it is called with the log's writer held.
 func (x *Export) Write(entry []byte) {
 	select {
 	case x.queue <- bytes.Clone(entry):
@@ -246,7 +246,7 @@ func sendOTLP(client *http.Client, target string, entries [][]byte) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the collector answers %s", resp.Status)
 	}

@@ -105,22 +105,22 @@ type Log struct {
 	log     *slog.Logger
 	counter *counter
 
-	mu      sync.Mutex // of the queues; writer.mu comes before it
-	queue   []Entry
-	spare   []Entry
-	missed  uint64 // dropped since the writer last looked
-	waiting []*waiting
+	mu      sync.Mutex    // of the queues; writer.mu comes before it
+	queue   []Entry       // of decisions that do not wait
+	spare   []Entry       // the memory of the queue before, so that a decision allocates nothing here
+	missed  uint64        // dropped since the writer last looked
+	waiting []*waiting    // calls of Record that wait for the disk
 	waits   int           // entries in waiting
 	wake    chan struct{} // has the writer look before its time
-	ended   bool
+	ended   bool          // Close was called: nothing is taken any more
 
 	failing atomic.Bool // the disk does not take lines
 	gone    sync.Map    // policy stores that were erased, and when: their late decisions leave no line
 
 	files     sync.Mutex      // held while closed segments are replaced or removed
-	heads     map[uint64]Line // first lines of segments, by number
-	searching chan struct{}
-	budget    int64 // of a search: searchBytes
+	heads     map[uint64]Line // first lines of segments, by number, so that a search opens only what it reads
+	searching chan struct{}   // holds a token for each search under way
+	budget    int64           // of a search: searchBytes
 	writer    writer
 
 	lost    *prometheus.CounterVec
@@ -134,6 +134,7 @@ type Log struct {
 // Open continues the log in a directory, which is made with the first line. What a former process lost is
 // the first thing written.
 func Open(cfg Config) (*Log, error) {
+	// Without a key nothing could be sealed, and a log that nobody can verify is not what was asked for.
 	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Dir == "" || cfg.KeyID == "" {
 		return nil, errors.New("decisionlog: Dir, Key and KeyID are required")
 	}
@@ -174,7 +175,8 @@ func Open(cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Close writes what is queued, and ends the log.
+// Close writes and signs what is queued, and ends the log. A second call does nothing. What is recorded after it is
+// not written, and refused if it says Wait: whoever serves decisions ends that first.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	ended := l.ended
@@ -189,13 +191,14 @@ func (l *Log) Close() error {
 }
 
 // Record takes decisions before they are answered. An error means that they must not be given: one of them
-// says Wait, and they can't all be put on disk.
+// says Wait, and they can't all be put on disk. Without one that says Wait there is no error, and no waiting but
+// for a lock that is held for the time of a copy. It keeps no entry's Request. A nil Log takes everything and keeps nothing.
 func (l *Log) Record(ctx context.Context, entries []Entry) error {
 	if l == nil || len(entries) == 0 {
 		return nil
 	}
 	for i := range entries {
-		if entries[i].Wait {
+		if entries[i].Wait { // those of one call are answered together, so all of them wait
 			return l.recordDurably(ctx, entries)
 		}
 	}
@@ -204,6 +207,7 @@ func (l *Log) Record(ctx context.Context, entries []Entry) error {
 	if l.ended {
 		return nil // nothing is served any more
 	}
+	// Counted before they are queued: a process that is killed in between has lost them, and the count says so.
 	l.counter.add(uint64(len(entries)))
 	for i := range entries {
 		if len(l.queue) >= l.cfg.Queue {
@@ -219,6 +223,7 @@ func (l *Log) Record(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
+// wakeUp has the writer look now. It never blocks: one that was woken already takes all there is.
 func (l *Log) wakeUp() {
 	select {
 	case l.wake <- struct{}{}:
@@ -234,7 +239,7 @@ func (l *Log) giveBack(entries []Entry) {
 	l.mu.Unlock()
 }
 
-// write is the one goroutine that appends.
+// write is the goroutine that appends what decisions left. Erasures and retention append too, under writer.mu.
 func (l *Log) write() {
 	drain, sync := time.NewTicker(drainEvery), time.NewTicker(syncEvery)
 	defer drain.Stop()
@@ -275,7 +280,7 @@ func (l *Log) drain() {
 	late, err := w.batch(l, durable, t.entries)
 	t.answer(err)
 	if err != nil {
-		if !l.failing.Swap(true) {
+		if !l.failing.Swap(true) { // once, not twenty times a second while the disk is full
 			l.log.Error("the decision log can't be written; decisions that need no record go on, and are counted, the others are refused", "error", err)
 		}
 		l.lost.WithLabelValues(lostDisk).Add(float64(len(t.entries)))
@@ -288,6 +293,7 @@ func (l *Log) drain() {
 	}
 }
 
+// sync signs what was written since the last time, and has the disk confirm it. What fails is tried again a second later.
 func (l *Log) sync() {
 	l.writer.mu.Lock()
 	defer l.writer.mu.Unlock()

@@ -40,6 +40,8 @@ func (l *Log) recover() error {
 			break
 		}
 	}
+	// What was counted and has no line is lost. When the machine stopped, the counter's page may be older than the lines
+	// too, so the number is a least one.
 	counted := l.counter.resume(w.seq)
 	switch {
 	case counted > w.seq:
@@ -109,7 +111,7 @@ func (l *Log) resume(f segmentFile) (whole bool, err error) {
 		return readHash(&w.chain, line.After)
 	})
 	if err != nil || closed || !whole {
-		return whole, err
+		return whole, err // behind a closed segment the next batch begins another
 	}
 	if w.file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
 		return true, err
@@ -121,11 +123,13 @@ func (l *Log) resume(f segmentFile) (whole bool, err error) {
 	return true, w.file.Truncate(good)
 }
 
+// saysWhatIsGone tells events that a verification takes for a reason why something is missing.
 func saysWhatIsGone(entry []byte) bool {
 	var e event
 	return json.Unmarshal(entry, &e) == nil && (e.Kind == kindErased || e.Kind == kindRetired)
 }
 
+// readHash takes 32 bytes in hexadecimal, and leaves into alone when they are not.
 func readHash(into *[32]byte, text string) error {
 	raw, err := hex.DecodeString(text)
 	if err != nil || len(raw) != len(into) {

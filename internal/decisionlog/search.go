@@ -31,7 +31,7 @@ type Filter struct {
 	Before              uint64 // lines with smaller numbers only
 }
 
-// Found is a decision and the number of its line.
+// Found is a decision and the number of its line. The number counts all tenants' lines: it is not for everybody's eyes.
 type Found struct {
 	N     uint64
 	Entry jsontext.Value
@@ -72,6 +72,7 @@ func (l *Log) Search(ctx context.Context, f *Filter, limit int) (out Results, er
 		return Results{}, err
 	}
 	defer func() { <-l.searching }()
+	// What leaves is not found, whoever asks, though its lines are in the files for a while.
 	shown, may := *f, f.May
 	shown.May = func(id copse.PolicyStoreID, tenant copse.TenantID) bool {
 		_, gone := l.gone.Load(id)
@@ -85,7 +86,7 @@ func (l *Log) Search(ctx context.Context, f *Filter, limit int) (out Results, er
 	if s.before == 0 {
 		s.before = math.MaxUint64
 	}
-	l.drain()
+	l.drain() // a decision that was answered before this call is found by it
 	chunks, last, err := l.chunks()
 	if err != nil {
 		return Results{}, err
@@ -204,6 +205,7 @@ func (s *search) elsewhere(c chunk) bool {
 		!s.To.IsZero() && c.began.Add(-clockSlack).After(s.To)
 }
 
+// forward reads from the oldest chunk on, until there is enough or it has read as much as it may.
 func (s *search) forward(chunks []chunk, last uint64) (Results, error) {
 	out := Results{Next: last}
 	for i, c := range chunks {
@@ -224,6 +226,7 @@ func (s *search) forward(chunks []chunk, last uint64) (Results, error) {
 	return out, nil
 }
 
+// backward reads from the newest chunk back. The order within the answer is that of the log all the same.
 func (s *search) backward(chunks []chunk, last uint64) (Results, error) {
 	out := Results{Next: last}
 	for i, c := range slices.Backward(chunks) {
@@ -355,6 +358,7 @@ func (f *Filter) marks() (groups [][][]byte, err error) {
 	return groups, nil
 }
 
+// takes is the filter itself, on what was read as JSON; marks only spare reading.
 func (f *Filter) takes(d *Decision) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
 	any := func(want []string, got string) bool { return len(want) == 0 || slices.Contains(want, got) }

@@ -113,12 +113,13 @@ func (f segmentFile) eachLine(from int64, do func(line []byte, at int64) error) 
 	}
 }
 
-// position is how far the log is.
+// position is how far the log is. A batch works on a copy, which takes the place of the writer's when its lines are in
+// the file: so a batch that failed has used up no number.
 type position struct {
 	segment uint64
-	n, seq  uint64
-	chain   [32]byte
-	size    int64 // of the segment's file
+	n, seq  uint64   // of the last line: its number, and the decisions accounted for
+	chain   [32]byte // after it
+	size    int64    // of the segment's file
 }
 
 // writer appends to the last segment. Its position is that of whole lines in the file: a batch that could
@@ -135,7 +136,8 @@ type writer struct {
 	unsure bool      // a sync failed: the kernel may have given up on what was written before it
 	tried  time.Time // when that was last to be made good
 	closed bool
-	owed   []event
+	owed   []event // lines of the log's own that come before the next decisions
+	// Memory that batches share.
 	buffer []byte
 	entry  []byte
 }
@@ -161,6 +163,7 @@ func (w *writer) owe(reason string, count uint64) {
 	w.owed = append(w.owed, event{Kind: kindLost, Time: now(), Reason: reason, Count: count})
 }
 
+// now is cut to what lines show, so that a time that was written and read back is the same.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // batch appends what is owed, the entries that are to be on disk when it returns, and the others: all or
@@ -169,6 +172,7 @@ func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error
 	if err := w.begin(l); err != nil {
 		return 0, err
 	}
+	// All lines are made before any is written, from a copy of the position.
 	to := w.position
 	w.buffer = w.buffer[:0]
 	for i := range w.owed {
@@ -201,6 +205,7 @@ func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error
 			return 0, err
 		}
 	}
+	// The counter is told around the write, so that a kill at any point leaves a count that the lines can correct.
 	l.counter.intend(before, uint64(len(durable)))
 	if err := w.put(w.buffer, len(durable) > 0); err != nil {
 		if !w.torn {
@@ -214,9 +219,10 @@ func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error
 	}
 	to.size = w.size
 	w.position, w.dirty, w.owed = to, true, nil
+	// After the lines are in the file: a copy elsewhere of what the log does not have would be another log.
 	w.export(l, durable)
 	w.export(l, entries)
-	if cap(w.buffer) > 4<<20 {
+	if cap(w.buffer) > 4<<20 { // one burst does not hold its memory for good
 		w.buffer = nil
 	}
 	if w.size > l.cfg.SegmentBytes {
@@ -227,6 +233,7 @@ func (w *writer) batch(l *Log, durable, entries []Entry) (late uint64, err error
 	return late, nil
 }
 
+// export hands on copies, but of policy stores that leave: what is elsewhere can't be erased from here.
 func (w *writer) export(l *Log, entries []Entry) {
 	if l.cfg.Export == nil {
 		return
@@ -247,6 +254,8 @@ func (w *writer) appendEvent(to *position, e *event) error {
 	return err
 }
 
+// appendNumbered makes a line of an entry under the next number, with a salt of its own: equal entries have different
+// commitments, and who guesses an erased entry can't try the guess.
 func (w *writer) appendNumbered(to *position, entry []byte) {
 	var salt [16]byte
 	_, _ = rand.Read(salt[:])
@@ -310,7 +319,8 @@ func (w *writer) mend() error {
 	return nil
 }
 
-// begin makes the next segment when there is none.
+// begin makes the next segment when there is none. It carries the chain over in its first line, so that what is left
+// after older segments retired still verifies. A crash before the first numbered line leaves a file that recover removes.
 func (w *writer) begin(l *Log) error {
 	if w.closed {
 		return errors.New("the log is closed")
@@ -369,6 +379,7 @@ func (w *writer) seal(l *Log, closed bool) error {
 	return err
 }
 
+// close leaves the segment open: the next process goes on in it.
 func (w *writer) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -381,6 +392,7 @@ func (w *writer) close() error {
 	return err
 }
 
+// syncDir makes names durable: a file that was synced may still be missing from its directory after a power cut.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -432,6 +444,7 @@ func (l *Log) tidy() error {
 		if f.compressed() {
 			continue
 		}
+		// The compressed file is whole under its name before the plain one goes; segments prefers it of the two.
 		compressed := strings.TrimSuffix(f.path, plainSuffix) + gzipSuffix
 		if err := rewrite(f, compressed, func(text []byte) []byte { return text }); err != nil {
 			return err
@@ -456,7 +469,7 @@ func (l *Log) retire(files []segmentFile) error {
 		}
 		infos[i], total = info, total+info.Size()
 	}
-	through := 0
+	through := 0 // a prefix: a gap in the middle would be a log that something is missing from
 	for ; through < len(files); through++ {
 		if total <= l.cfg.RetainBytes && time.Since(infos[through].ModTime()) <= l.cfg.RetainAge {
 			break
@@ -495,7 +508,8 @@ func (l *Log) note(e event) error {
 	return w.seal(l, false)
 }
 
-// rewrite replaces a segment by one with other lines, durably and at once.
+// rewrite replaces a segment by one with other lines, durably and at once: whoever opens it has the old lines or the
+// new ones, and after a crash one of the two is there.
 func rewrite(f segmentFile, to string, change func(line []byte) []byte) (err error) {
 	temp := to + ".tmp"
 	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

@@ -113,10 +113,12 @@ func (v *verifier) demand(head string) error {
 	return nil
 }
 
+// problem notes what is wrong, and where: in the segment that is being read, at a line or, with 0, as a whole.
 func (v *verifier) problem(line uint64, format string, args ...any) {
 	v.report.Problems = append(v.report.Problems, Problem{Segment: v.position.segment, Line: line, What: fmt.Sprintf(format, args...)})
 }
 
+// of is what is known about erased lines of a segment, which events may speak of before or after it is read.
 func (v *verifier) of(segment uint64) *erasedLines {
 	e, ok := v.erased[segment]
 	if !ok {
@@ -285,6 +287,7 @@ func (v *verifier) seal(s *Seal) {
 	}
 }
 
+// believe takes over what events say that a seal has just signed.
 func (v *verifier) believe() {
 	for _, e := range v.unsealed {
 		if e.Kind == kindRetired {
@@ -308,7 +311,9 @@ func (v *verifier) finish(files []segmentFile) {
 		}
 		v.position.segment = number
 		digest := hex.EncodeToString(e.numbers.Sum(nil))
-		met := e.count == 0 && len(e.said) == 1 // about to be erased
+		// An erasure is announced before it is done. Between the two the lines are as the event before the last says, or
+		// none is erased yet.
+		met := e.count == 0 && len(e.said) == 1
 		for _, said := range e.said[max(0, len(e.said)-2):] {
 			met = met || said.Lines == e.count && said.Numbers == digest
 		}

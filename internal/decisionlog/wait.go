@@ -19,8 +19,8 @@ const (
 // waiting is what one call of Record waits for.
 type waiting struct {
 	entries []Entry
-	claimed atomic.Bool // by the writer, or by whoever waited and gave up
-	done    chan error
+	claimed atomic.Bool // by the writer, or by whoever waited and gave up: only one of them has the entries
+	done    chan error  // has room for the one answer, so that the writer never waits for who gave up
 }
 
 // recordDurably returns when the entries are on disk. Who gives up while the writer has them may leave lines
@@ -54,6 +54,7 @@ func (l *Log) recordDurably(ctx context.Context, entries []Entry) error {
 	}
 }
 
+// refuse counts decisions that are not given, and says so to their caller without what the disk said.
 func (l *Log) refuse(reason string, count int, err error) error {
 	l.refused.WithLabelValues(reason).Add(float64(count))
 	return &copse.Error{Kind: copse.Unavailable, Err: err,
@@ -77,7 +78,8 @@ func (l *Log) take() (t taken) {
 	return t
 }
 
-// claim gathers the entries that are waited for.
+// claim gathers the entries that are waited for. Of a policy store that leaves nothing is written any more, and a
+// decision that must be written is then refused.
 func (t *taken) claim(l *Log) (durable []Entry) {
 	kept := t.waiting[:0]
 	for _, x := range t.waiting {
