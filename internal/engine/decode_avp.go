@@ -1,7 +1,8 @@
 package engine
 
 // avpValue reads an AttributeValue or CedarTagValue: a union, an object with exactly one member that
-// names the type.
+// names the type. More members than one are refused, and none: a reader that takes another one would see
+// another value.
 func (s *scanner) avpValue() (*value, error) {
 	if err := s.open('{', `an attribute value like {"string": "..."}`); err != nil {
 		return nil, err
@@ -69,7 +70,8 @@ func (s *scanner) avpExtension(fn string) (*value, error) {
 	return s.extension(fn, text)
 }
 
-// avpSet collects elements on the call's stack, since how many there are is known at the end, and sets nest.
+// avpSet collects elements on the call's stack, since how many there are is known at the end, and sets
+// nest. An element that occurs again is in the set once.
 func (s *scanner) avpSet() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -109,6 +111,7 @@ func (s *scanner) avpRecord() (*value, error) {
 }
 
 // avpAttributes reads a contextMap, attributes, tags or a record. allow may refuse a member by its name.
+// It is called before the member's value is read. A name that occurs twice is refused.
 func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error) ([]slot, error) {
 	if err := s.open('{', what); err != nil {
 		return nil, err
@@ -142,7 +145,9 @@ func (s *scanner) avpIdentifier() (*entity, error) {
 	return s.identifier("an entity identifier", "entityType", "entityId")
 }
 
-// identifier reads an object of exactly two texts: an entity's type and id.
+// identifier reads an object of exactly two texts: an entity's type and id. Both must be there, each once,
+// in any order. The result is the call's one entity of that name, as yet undefined if nothing has defined
+// it.
 func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 	if err := s.open('{', what); err != nil {
 		return nil, err
@@ -179,7 +184,8 @@ func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 	return s.entity(entityType, id)
 }
 
-// definition is what an entity's JSON says, before the entity is known.
+// definition is what an entity's JSON says, before the entity is known. attributes and tags are sorted by
+// name; parents are as they were sent, and may repeat.
 type definition struct {
 	entity           *entity
 	attributes, tags []slot
@@ -188,6 +194,7 @@ type definition struct {
 }
 
 const (
+	// The members of an entity, in either form.
 	seenID = 1 << iota
 	seenAttributes
 	seenParents
@@ -201,7 +208,8 @@ func (d *definition) once(member uint8) bool {
 	return first
 }
 
-// avpEntity reads an EntityItem.
+// avpEntity reads an EntityItem. Only the identifier must be there. A member that occurs twice is not read
+// again; syntax words that.
 func (s *scanner) avpEntity() (d definition, err error) {
 	if err := s.open('{', "an entity"); err != nil {
 		return d, err
@@ -248,7 +256,9 @@ func (s *scanner) avpEntity() (d definition, err error) {
 	return d, nil
 }
 
-// parents reads the entities that one is directly in. They need not be defined: an entity is in them all the same.
+// parents reads the entities that one is directly in. They need not be defined: an entity is in them all
+// the same. It uses the call's list for parents, since entities don't nest, and returns a part of the
+// call's room.
 func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error) {
 	if err := s.open('[', "an array of entity identifiers"); err != nil {
 		return nil, err
