@@ -26,6 +26,8 @@ type reader struct {
 	inText bool
 }
 
+// newReader reads text, which must not change meanwhile. Names that occur twice and text that is not UTF-8
+// are errors.
 func newReader(root string, inText bool, text []byte) *reader {
 	return &reader{dec: jsontext.NewDecoder(bytes.NewBuffer(text)), text: text, root: root, inText: inText}
 }
@@ -35,6 +37,8 @@ func (r *reader) fail(format string, args ...any) error {
 	return r.failAt(r.dec.StackPointer(), int(r.dec.InputOffset()), fmt.Sprintf(format, args...))
 }
 
+// failAt makes the error for a place. Where the text is one string of the request, the path ends there,
+// and the way on from it is part of the message, with line and column.
 func (r *reader) failAt(pointer jsontext.Pointer, offset int, message string) error {
 	where := memberPath(pointer)
 	field := copse.Field{Path: r.root, Message: clip(message)}
@@ -82,6 +86,8 @@ func (r *reader) token() (jsontext.Token, error) {
 	return token, nil
 }
 
+// syntax words an error of the decoder as a finding. Text that is not UTF-8 is called that, whatever the
+// decoder stumbled over.
 func (r *reader) syntax(err error) error {
 	fault, ok := errors.AsType[*jsontext.SyntacticError](err)
 	if !ok {
@@ -109,6 +115,7 @@ func (r *reader) end() error {
 	return nil
 }
 
+// describe names what a value is, in a finding.
 func describe(kind jsontext.Kind) string {
 	switch kind {
 	case '{':

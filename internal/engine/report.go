@@ -41,13 +41,17 @@ func TemplateReports(schema *Schema, templates ...*Template) ([]Report, error) {
 	return r.reports, nil
 }
 
+// reporter makes the reports of one call, which share a budget and what is found out about heads.
 type reporter struct {
 	v       validation
 	reports []Report
 }
 
+// add reports on one policy, or a template. Its error is a defect found while checking, never the policy's
+// fault.
 func (r *reporter) add(p *Policy) error {
 	var out Report
+	// A link's text is its template's, which is reported on by itself.
 	if p.template == nil {
 		out.Warnings = textWarnings(p)
 	}
@@ -103,13 +107,15 @@ func textWarnings(p *Policy) []copse.Field {
 		switch value := unquote(tok.text); {
 		case strings.ContainsFunc(value, isBidi):
 			warn(tok.start, "string %q contains BIDI control characters", value)
+		// The third token behind the @ is the annotation's value.
 		case annotation != 3 && !isSingleScript(value):
 			warn(tok.start, "string %q contains mixed scripts", value)
 		}
 	}
 }
 
-// place is where an offset of the policy's text is in the document it came from.
+// place is where an offset of the policy's text is in the document it came from. The policy's text may
+// begin with comments, while p.at is where its first token is.
 func (p *Policy) place(offset int) position {
 	l := lexer{text: p.text}
 	first, _ := l.next()
@@ -121,6 +127,7 @@ func (p *Policy) place(offset int) position {
 	return at
 }
 
+// isASCII is the way out for most texts: ASCII is of one script.
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
@@ -152,6 +159,7 @@ func isSingleScript(text string) bool {
 	var possible []string // nil: any
 	var last *unicode.RangeTable
 	for _, r := range text {
+		// Mostly a character is of the script of the one before.
 		if last != nil && unicode.Is(last, r) || unicode.In(r, unicode.Common, unicode.Inherited) {
 			continue
 		}
@@ -164,6 +172,7 @@ func isSingleScript(text string) bool {
 		if !ok {
 			systems = []string{name}
 		}
+		// What all characters so far could belong to together; it only shrinks.
 		if possible == nil {
 			possible = slices.Clone(systems)
 		} else if possible = slices.DeleteFunc(possible, func(s string) bool { return !slices.Contains(systems, s) }); len(possible) == 0 {
@@ -173,6 +182,7 @@ func isSingleScript(text string) bool {
 	return true
 }
 
+// scriptOf finds the script of a character, nil for one that has none.
 func scriptOf(r rune) (string, *unicode.RangeTable) {
 	for name, table := range unicode.Scripts {
 		if unicode.Is(table, r) {
