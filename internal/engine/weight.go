@@ -26,6 +26,7 @@ const (
 	bytesOfReference = 60 // to a type or action
 )
 
+// weigh adds up what a snapshot holds. Programs that policies share count once.
 func (s *Snapshot) weigh() int64 {
 	total := int64(bytesOfSnapshot) + s.named + s.index.weight()
 	if s.schema != nil {
@@ -44,12 +45,14 @@ func (s *Snapshot) weigh() int64 {
 	return total
 }
 
+// weight is of the entries, the table of buckets and the tables of uses.
 func (x *index) weight() int64 {
 	return int64(cap(x.entries))*int64(unsafe.Sizeof(indexEntry{})) + bytesOfBucket*int64(len(x.buckets)) +
 		int64(len(x.uses)+len(x.typeUses))
 }
 
-// sizeClass is about what the allocator takes for n bytes.
+// sizeClass is about what the allocator takes for n bytes. It rounds up to whole words, and of larger ones
+// adds what is lost to classes of sizes.
 func sizeClass(n int) int64 {
 	switch {
 	case n == 0:
@@ -86,6 +89,7 @@ func (s *Schema) weigh() int64 {
 	return total
 }
 
+// weightOfType is what a type holds beyond its place in what it is in. Simple types hold nothing more.
 func weightOfType(t resolved.IsType) int64 {
 	switch t := t.(type) {
 	case resolved.SetType:
