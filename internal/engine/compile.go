@@ -27,6 +27,7 @@ const (
 	yes
 )
 
+// verdictIf is the verdict of what did not fail.
 func verdictIf(is bool) verdict {
 	if is {
 		return yes
@@ -34,7 +35,8 @@ func verdictIf(is bool) verdict {
 	return no
 }
 
-// program is the conditions of a policy, or of a template and all its links.
+// program is the conditions of a policy, or of a template and all its links. It is immutable. Conditions
+// of `unless` are turned round in it; weight is about how many bytes it holds.
 type program struct {
 	template   *Template // of links
 	forbids    bool
@@ -239,6 +241,7 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 		}
 		return c.constantSet(elements)
 	case ast.NodeTypeRecord:
+		// A name that occurs twice has its last value, as in cedar-go.
 		members := make(map[string]*value, len(n.Elements))
 		for _, e := range n.Elements {
 			v := c.literalOf(e.Value)
@@ -256,6 +259,7 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 		}
 		return c.made(value{kind: kindLong, num: -v.num})
 	case ast.NodeTypeExtensionCall:
+		// Of calls only constructors are worked out before there is a request.
 		if !makesValue(n) {
 			return nil
 		}
@@ -304,6 +308,7 @@ func (c *compiler) constant(v types.Value) *value {
 		return c.made(value{kind: kindLong, num: int64(v)})
 	case types.String:
 		return c.made(value{kind: kindString, text: string(v)})
+	// What the entity has is looked up in each request.
 	case types.EntityUID:
 		return &c.entity(v).self
 	case types.Set:
@@ -355,6 +360,7 @@ func (c *compiler) entity(uid types.EntityUID) *entity {
 	if e, ok := c.entities[number]; ok {
 		return e
 	}
+	// The hash is that by which a call finds its own entity of the same name.
 	key := c.symbols.entities.list[number]
 	e := &entity{uid: c.symbols.uid(number), number: number, typ: key.typ, hash: hashUID(c.symbols.seed, key.typ, key.id)}
 	e.self = value{kind: kindEntity, entity: e}

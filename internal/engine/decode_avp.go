@@ -18,6 +18,7 @@ func (s *scanner) avpValue() (*value, error) {
 	if err != nil {
 		return nil, err
 	}
+	// This is also what reads the end of the object.
 	if _, more, err = s.member(false); err != nil {
 		return nil, err
 	}
@@ -27,7 +28,8 @@ func (s *scanner) avpValue() (*value, error) {
 	return v, nil
 }
 
-// avpMember reads the value behind a union's member. Names are AVP's: ipaddr is what Cedar calls ip.
+// avpMember reads the value behind a union's member. Names are AVP's: ipaddr is what Cedar calls ip. Sets
+// and records come back to [scanner.avpValue], as deep as [scanner.enter] lets them.
 func (s *scanner) avpMember(name string) (*value, error) {
 	switch name {
 	case "string":
@@ -97,7 +99,8 @@ func (s *scanner) avpSet() (*value, error) {
 	}
 }
 
-// avpRecord is a contextMap inside a value.
+// avpRecord is a contextMap inside a value. The record counts as a level of nesting; attributes, tags and
+// the context itself are none.
 func (s *scanner) avpRecord() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -135,6 +138,7 @@ func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error)
 		if err != nil {
 			return nil, err
 		}
+		// Values wait on the call's stack: how many members there are is known at the end.
 		s.call.stack = append(s.call.stack, slot{value: v, name: number})
 	}
 }
@@ -169,6 +173,7 @@ func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 		case name == idName && !hasID:
 			id, err = s.string("a string")
 			hasID = true
+		// Twice. Reading the text again finds that, and says where.
 		case name == typeName, name == idName:
 			err = s.syntax()
 		default:
@@ -232,6 +237,7 @@ func (s *scanner) avpEntity() (d definition, err error) {
 			if fresh = d.once(seenAttributes); fresh {
 				d.attributes, err = s.avpAttributes("a map of attribute values", nil)
 			}
+		// Tags are kept apart from attributes, and may have the same names.
 		case "tags":
 			if fresh = d.once(seenTags); fresh {
 				d.tags, err = s.avpAttributes("a map of tag values", nil)
@@ -278,6 +284,7 @@ func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error
 		}
 		s.call.parents = append(s.call.parents, parent)
 	}
+	// The list is used again for the next entity.
 	out := s.call.links.take(len(s.call.parents))
 	copy(out, s.call.parents)
 	return out, nil

@@ -94,6 +94,7 @@ func (s *scanner) cedarObject(expected *shape) (*value, error) {
 			continue
 		}
 		number := s.call.name(name)
+		// Nothing is expected of a member that is not declared, nor of any where no record is.
 		v, err := s.cedarValue(expected.member(number))
 		if err != nil {
 			return nil, err
@@ -134,12 +135,13 @@ func (s *scanner) cedarEscape(name string) (*value, error) {
 	return &e.self, nil
 }
 
-// cedarIdentifier reads {"type", "id"}.
+// cedarIdentifier reads {"type", "id"}. Nothing else may stand beside the two.
 func (s *scanner) cedarIdentifier() (*entity, error) {
 	return s.identifier("an entity reference", "type", "id")
 }
 
-// cedarUID reads a uid or parent: {"type", "id"}, bare or inside __entity.
+// cedarUID reads a uid or parent: {"type", "id"}, bare or inside __entity. A text that names an entity in
+// Cedar's syntax is none of these, and refused.
 func (s *scanner) cedarUID() (*entity, error) {
 	start := s.pos
 	if err := s.open('{', "an entity reference"); err != nil {
@@ -223,6 +225,7 @@ func (s *scanner) cedarEntity() (d definition, err error) {
 		at  int
 		tag bool
 	}
+	// How many of the two wait.
 	waiting := 0
 	for first := true; ; first = false {
 		name, more, err := s.member(first)
@@ -238,6 +241,7 @@ func (s *scanner) cedarEntity() (d definition, err error) {
 			if fresh = d.once(seenID); fresh {
 				d.entity, err = s.cedarUID()
 			}
+		// Each is read or put off once. A second one is refused below, whichever it was.
 		case "attrs", "tags":
 			member := uint8(seenAttributes)
 			if name == "tags" {
@@ -270,6 +274,7 @@ func (s *scanner) cedarEntity() (d definition, err error) {
 	// Attributes and parents must be there, if only empty; tags need not.
 	end := s.pos
 	switch {
+	// Before what was put off is read, for without a type nobody knows how.
 	case d.seen&seenID == 0:
 		return d, s.fail("the entity has no uid")
 	case d.seen&seenAttributes == 0:

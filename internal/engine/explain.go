@@ -37,6 +37,8 @@ func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Pol
 	p := newPlanner(s.schema)
 	plans := make([]*plan, len(shown))
 	for i, number := range shown {
+		// What the snapshot has is compiled as a whole, so the policy is read again, and its parts
+		// compiled one by one.
 		compiled := &s.policies[number]
 		parsed, err := policy(compiled.ref.ID)
 		if err != nil {
@@ -55,6 +57,7 @@ func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Pol
 	}
 	for i, plan := range plans {
 		explained := c.explainPolicy(plan)
+		// Whatever made the two differ, nothing that is not true is shown.
 		if !plan.settle(&explained, found.outcomes[shown[i]]) {
 			return copse.Explanation{}, copse.Errorf(copse.Internal, "the explanation of policy %q is not what was decided", plan.ref.ID)
 		}
@@ -83,6 +86,7 @@ func (s *Snapshot) decideToExplain(req *copse.Request) (copse.Explanation, candi
 	for _, i := range c.found {
 		out.outcomes[i] = copse.False
 	}
+	// A policy that matched and was neither satisfied nor a failure came to false.
 	for _, satisfied := range [][]uint32{c.permits, c.forbids} {
 		for _, i := range satisfied {
 			out.outcomes[i] = copse.True
@@ -215,6 +219,7 @@ func (p *planner) part(n ast.IsNode, s clause) *part {
 		p.room, p.cut = 0, true
 		return p.whole(n, s)
 	}
+	// Each part may be an operator again.
 	out := &part{clause: s, operator: operator}
 	for i := range nodes {
 		out.parts = append(out.parts, p.part(nodes[i], clauses[i]))

@@ -27,6 +27,7 @@ func (g *grammar) expression() *syntaxFault {
 	if f := g.expect("else"); f != nil {
 		return f
 	}
+	// All that follows belongs to the else.
 	return g.expression()
 }
 
@@ -80,6 +81,7 @@ func (g *grammar) relation() *syntaxFault {
 	if f := g.add(); f != nil {
 		return f
 	}
+	// The comparison's node, or one too many if there is none: the count is a bound.
 	if f := g.grow(1); f != nil {
 		return f
 	}
@@ -139,7 +141,8 @@ func (g *grammar) has(operand int) *syntaxFault {
 }
 
 // isType reads what follows "is": a type, and maybe "in" and an add. The type is a name and not an
-// expression, so it can't depend on the request.
+// expression, so it can't depend on the request. `is T in E` is one operator, not a comparison behind
+// another.
 func (g *grammar) isType() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -160,6 +163,7 @@ func (g *grammar) isType() *syntaxFault {
 func (g *grammar) unary() *syntaxFault {
 	first := g.tok
 	links := 0
+	// These are only counted: there are few, and the next grow holds the sum to the bound.
 	for g.tok.is("!") || g.tok.is("-") {
 		g.nodes++
 		if links++; links > maxUnaryChain {
@@ -186,6 +190,7 @@ func (g *grammar) member() *syntaxFault {
 	if f := g.primary(); f != nil {
 		return f
 	}
+	// The first turn counts the primary, each further one an access.
 	for links := 1; ; links++ {
 		if f := g.grow(1); f != nil {
 			return f
@@ -310,6 +315,7 @@ func (g *grammar) primary() *syntaxFault {
 		if f := g.advance(); f != nil {
 			return f
 		}
+		// A set, which may be empty: validation refuses that, evaluation does not.
 		return g.list("]", g.expression)
 	case g.tok.is("{"):
 		return g.record()
@@ -390,6 +396,7 @@ func (g *grammar) nameOrEntityOrCall() *syntaxFault {
 	case qualified:
 		return g.fault("expected `::` and an id in quotes, found %s", g.tok.show())
 	}
+	// A name with nothing behind it is a variable, or a mistake.
 	switch first.text {
 	case "principal", "action", "resource", "context":
 		return nil

@@ -55,7 +55,8 @@ func parseIP(text string) (netip.Prefix, bool) {
 // decimalDigits is how many digits a decimal has behind its point; it is kept as a number of their unit.
 const decimalDigits = 4
 
-// parseDecimal is types.ParseDecimal, which does not show the number.
+// parseDecimal is types.ParseDecimal, which does not show the number. A decimal of 1.5 is the number
+// 15000.
 func parseDecimal(text string) (int64, bool) {
 	digits, negative := text, false
 	if text != "" && (text[0] == '-' || text[0] == '+') {
@@ -77,6 +78,7 @@ func parseDecimal(text string) (int64, bool) {
 			n = 10*n + uint64(digit)
 		}
 	}
+	// The digits that were not written.
 	for range decimalDigits - len(fraction) {
 		if n > 1<<63/10 {
 			return 0, false
@@ -112,7 +114,7 @@ func makesValue(n ast.NodeTypeExtensionCall) bool {
 }
 
 // arity is how many operands a function of an extension has, counting the value it is called on; 0 for
-// functions that do not exist.
+// functions that do not exist. The names are those that the grammar lets pass.
 func arity(name types.Path) int {
 	switch name {
 	case "ip", "decimal", "datetime", "duration", "isIpv4", "isIpv6", "isLoopback", "isMulticast",
@@ -196,6 +198,7 @@ func (c *compiler) isInRange(n ast.NodeTypeExtensionCall) test {
 }
 
 const (
+	// Datetimes and durations are kept in milliseconds. All days have 24 hours.
 	millisPerSecond = 1000
 	millisPerMinute = 60 * millisPerSecond
 	millisPerHour   = 60 * millisPerMinute
@@ -264,6 +267,7 @@ func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
 		c.steps += textSize(len(text.text))
 		v := c.result(kindBool, 0) // construct says what it is
 		if !c.construct(v, fn, text.text) {
+			// The text is kept for the message, which is made when the answer is put together.
 			c.fault = fault{code: faultConstructor, text: text.text, of: fn}
 			return nil
 		}
@@ -311,7 +315,8 @@ func (c *compiler) toDate(n ast.NodeTypeExtensionCall) term {
 	}
 }
 
-// shift adds to a datetime, or finds what is between two.
+// shift adds to a datetime, or finds what is between two. The left operand is a datetime in both, the
+// right one of the kind given.
 func (c *compiler) shift(n ast.NodeTypeExtensionCall, by kind, want string, to kind, op func(a, b int64) (int64, bool), overflow faultCode) term {
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) *value {

@@ -90,8 +90,7 @@ func (c *call) message(f *fault) string {
 	}
 }
 
-// constructorError asks cedar-go's parser once more, for its words. Only who reads the error pays for
-// that.
+// constructorError asks cedar-go's parser once more, for its words: ours has none.
 func constructorError(fn, text string) string {
 	var err error
 	switch fn {

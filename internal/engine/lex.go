@@ -133,6 +133,7 @@ func (l *lexer) next() (token, *syntaxFault) {
 			return token{}, f
 		}
 	default:
+		// Whatever begins no operator is no part of the language.
 		kind = tokOperator
 		width := operatorWidth(l.text[start:])
 		if width == 0 {
@@ -164,6 +165,7 @@ func (l *lexer) skipSpace() *syntaxFault {
 			l.at += end
 		case strings.HasPrefix(rest, "/*"):
 			return faultAt(l.at, "Cedar has no comments like this: begin each of their lines with //")
+		// White space other than the usual four is shown to cedar-go as spaces.
 		default:
 			r, size := utf8.DecodeRuneInString(rest)
 			if !unicode.IsSpace(r) {
@@ -185,6 +187,7 @@ func (l *lexer) skipString() *syntaxFault {
 			l.at++
 			return nil
 		case '\n':
+			// The reference takes a raw line end for a part of the string; cedar-go is shown its escape.
 			l.odd = true
 		case '\r':
 			return faultAt(l.at, "a carriage return is not allowed inside of a string: write \\r")
@@ -322,6 +325,7 @@ func unquote(literal string) string {
 		case '0':
 			b.WriteByte(0)
 		case 'x':
+			// At most 7F, so one byte is one character.
 			b.WriteByte(hexValue(body[i+1])<<4 | hexValue(body[i+2]))
 			i += 2
 		case 'u':

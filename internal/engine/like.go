@@ -42,6 +42,7 @@ func newPattern(p types.Pattern) pattern {
 	texts := []string{""}
 	for _, part := range parts {
 		var literal struct{ Literal string }
+		// A wildcard is written as a word, a text as an object.
 		if part.Kind() == '"' {
 			texts = append(texts, "")
 		} else if err := json.Unmarshal(part, &literal); err != nil {

@@ -66,6 +66,7 @@ func jsonToText(path string, data []byte) ([]byte, error) {
 		return policyError(position{}.field(path, format, args...))
 	}
 	var p cedar.Policy
+	// Depth, names and text were looked at token by token, so the decoder may recurse.
 	if err := p.UnmarshalJSON(plain); err != nil {
 		return nil, refuse("%s", jsonMessage(err, "this can't be read as a policy"))
 	}
@@ -147,6 +148,7 @@ func putSlot(text []byte, variable, slot string) []byte {
 			start = tok.start
 		case tok.is(variable) && (last.is("(") || last.is(",")):
 			inside = true
+		// Of `is T in` the type is passed over.
 		case inside && start < 0 && (tok.is("==") || tok.is("in")):
 			start = 0
 		}
@@ -156,7 +158,8 @@ func putSlot(text []byte, variable, slot string) []byte {
 
 // badName returns a name of the policy that isn't one. cedar-go takes any string from JSON for a type,
 // a function or the key of an annotation, and writes it into the text as it is. The empty result means
-// that all are names. Function names are not qualified, and variables neither.
+// that all are names. Function names are not qualified, and variables neither. Attributes and the keys of
+// records are quoted where they are no names, and need no check.
 func badName(p *ast.Policy) string {
 	bad := ""
 	check := func(name string, qualified bool) {

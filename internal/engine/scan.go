@@ -35,6 +35,7 @@ type scanner struct {
 // scan begins to read a piece of data. The former one has been read.
 func (c *call) scan(member string, data copse.Data) *scanner {
 	root, inText := dataPath(member, data.Format)
+	// The bytes are read as text without a copy, so they must not change before the call ends.
 	c.scanner = scanner{call: c, data: data.Bytes, text: asText(data.Bytes), root: root, inText: inText, restAt: bytesBetweenRests}
 	return &c.scanner
 }
@@ -133,6 +134,7 @@ func (s *scanner) open(bracket byte, what string) error {
 // more reads what is between elements: a comma, or the bracket that ends the array. It is called for each
 // element and each member, so this is where reading rests.
 func (s *scanner) more(first bool, bracket byte) (bool, error) {
+	// By bytes and not by elements, for these may be long.
 	if s.pos > s.restAt {
 		giveWay()
 		s.restAt = s.pos + bytesBetweenRests

@@ -57,6 +57,7 @@ func (s *Schema) shapes() {
 	for _, name := range names {
 		s.symbols.entityType(name)
 	}
+	// All types that have a shape have their numbers now: what shapes refer to is declared, too.
 	s.entities = make([]entityShape, len(s.symbols.types.list))
 	for name, e := range s.resolved.Entities {
 		out := &s.entities[s.symbols.entityType(name)]

@@ -33,6 +33,7 @@ func (s *Snapshot) weigh() int64 {
 		total += s.schema.weight
 	}
 	total += int64(cap(s.policies)) * int64(unsafe.Sizeof(compiled{}))
+	// Links share programs, and so do policies without conditions.
 	counted := make(map[*program]bool)
 	for i := range s.policies {
 		p := &s.policies[i]
@@ -47,6 +48,7 @@ func (s *Snapshot) weigh() int64 {
 
 // weight is of the entries, the table of buckets and the tables of uses.
 func (x *index) weight() int64 {
+	// A byte for each number in the tables of uses.
 	return int64(cap(x.entries))*int64(unsafe.Sizeof(indexEntry{})) + bytesOfBucket*int64(len(x.buckets)) +
 		int64(len(x.uses)+len(x.typeUses))
 }
