@@ -22,6 +22,7 @@ type (
 type verdict uint8
 
 const (
+	// What a policy with this verdict comes to: an error, not satisfied, satisfied.
 	failed verdict = iota // the fault is in the call
 	no
 	yes

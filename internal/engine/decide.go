@@ -13,7 +13,7 @@ func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
 }
 
 // DecideCounted is Decide that also tells what deciding cost, in steps of the budget. What reading the
-// request cost is not among them, unless that alone was over the budget.
+// request cost is not among them, unless that alone was over the budget. With an error it is 0.
 func (s *Snapshot) DecideCounted(req *copse.Request) (out copse.Response, steps int, err error) {
 	c := newCall(s, req)
 	defer c.release()

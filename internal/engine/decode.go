@@ -90,7 +90,8 @@ func (c *call) readEntities() error {
 	return c.entityData("entities", c.request.Entities, fromCaller)
 }
 
-// entityData reads entities in any format.
+// entityData reads entities in any format. Each entity is defined as soon as it is read. After an error
+// those before it are defined, which matters to nobody: the call ends.
 func (c *call) entityData(member string, data copse.Data, from origin) error {
 	if data.Format == copse.FormatNone {
 		return nil
@@ -153,6 +154,7 @@ const tokenMember = "token"
 func (c *call) readContext() error {
 	var want *shape
 	if c.snapshot.schema != nil {
+		// Also where requests are not checked: the schema then only helps to read.
 		want = c.snapshot.schema.contextShape(c.action)
 	}
 	var err error
@@ -230,7 +232,8 @@ func (c *call) newRecord(members []slot) *value {
 	return v
 }
 
-// newSet makes what was pushed on the stack the elements of a set.
+// newSet makes what was pushed on the stack the elements of a set. The elements may be in any order, and
+// equal ones among them.
 func (c *call) newSet(from int) *value {
 	v := c.values.one()
 	v.kind, v.slots = kindSet, c.normalize(c.pop(from))

@@ -111,6 +111,7 @@ type plan struct {
 // or it is evaluated whole. Either parts and operator are set or test is. operands are those whose values
 // are worth showing.
 type part struct {
+	// It is never empty: its first token is the part's place.
 	clause   clause
 	bound    types.EntityUID // in its slot
 	operator string
@@ -404,7 +405,8 @@ func (c *call) explain(p *part, reached bool, text []byte) copse.ExplainedPart {
 	return out
 }
 
-// goesOn reports whether an operator evaluates its next part.
+// goesOn reports whether an operator evaluates the part with number next. so is the whole as far as it is
+// known: the parts before that one, and what they came to.
 func goesOn(operator string, next int, so *copse.ExplainedPart) bool {
 	switch {
 	case next == 0:

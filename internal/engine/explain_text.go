@@ -115,7 +115,8 @@ func (s clause) unwrap() clause {
 	return s
 }
 
-// choice cuts `if a then b else c`. An if inside takes a then and an else of its own.
+// choice cuts `if a then b else c`. An if inside takes a then and an else of its own. The else branch is
+// all that is left.
 func (s clause) choice() (parts []clause, ok bool) {
 	if len(s) == 0 || !s[0].is("if") {
 		return nil, false
@@ -145,7 +146,8 @@ func (s clause) choice() (parts []clause, ok bool) {
 	return append(parts, s), true
 }
 
-// relation cuts `a op b`, which there can't be two of in a row; behind `is T in` stands the place.
+// relation cuts `a op b`, which there can't be two of in a row; behind `is T in` stands the place. It
+// returns nil if there is no such operator.
 func (s clause) relation() []clause {
 	at := s.find("==", "!=", "<", "<=", ">", ">=", "in", "has", "like", "is")
 	if at < 0 {

@@ -273,7 +273,8 @@ func (g *grammar) scopeEntity(variable string) *syntaxFault {
 	return f
 }
 
-// slot reads ?principal or ?resource in the scope of that variable.
+// slot reads ?principal or ?resource in the scope of that variable. A slot is known by where it stands,
+// and by nothing else.
 func (g *grammar) slot(variable string) *syntaxFault {
 	start := g.tok.start
 	if f := g.advance(); f != nil {

@@ -99,7 +99,7 @@ func (h *head) add(message string) {
 	}
 }
 
-// constraint is the entity types a scope admits; free admits all.
+// constraint is the entity types a scope admits; free admits all. Its zero value admits none.
 type constraint struct {
 	free  bool
 	types map[types.EntityType]bool
@@ -248,7 +248,9 @@ func (h *head) scopeActions(scope ast.IsActionScopeNode) {
 	}
 }
 
-// admitted lists the actions of the scope that apply to anything, and to what of it, sorted.
+// admitted lists the actions of the scope that apply to anything, and to what of it, sorted. They are
+// copies, cut to what the scope admits. An action that is left with no principal or no resource is not
+// among them.
 func (h *head) admitted() []resolved.Action {
 	var out []resolved.Action
 	// An action that the schema does not declare applies to nothing. What is cut is a copy: the schema is

@@ -29,6 +29,8 @@ type index struct {
 type scopeKey uint32
 
 const (
+	// No test, `is`, `==` and `in`. The number is that of an entity, of a type behind `is`, and of nothing
+	// for any.
 	keyAny scopeKey = 0
 	keyIs  scopeKey = 1
 	keyEq  scopeKey = 2
@@ -98,6 +100,7 @@ func (s *symbols) keyed(all []keyedEntry, policy uint32, tree *ast.Policy) []key
 }
 
 // scope returns the key of a principal or resource scope, and the type it tests for beside an "in".
+// Numbers are given to what has none.
 func (s *symbols) scope(node ast.IsScopeNode) (scopeKey, uint32) {
 	switch n := node.(type) {
 	case ast.ScopeTypeEq:

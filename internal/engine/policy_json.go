@@ -16,6 +16,8 @@ import (
 // Limits of policies in Cedar's JSON syntax, which says the same in more bytes and levels than the text:
 // a && b && c has two levels more for each &&. cedar-go reads each level again for those around it.
 const (
+	// Ten times the bytes of a text, and four times the levels: the text that comes of it has limits of
+	// its own.
 	maxPolicyJSONBytes   = 100_000
 	maxPolicyJSONNesting = 400
 )

@@ -77,7 +77,8 @@ func memberPath(pointer jsontext.Pointer) string {
 	return b.String()
 }
 
-// token reads the next token, turning a syntax error into a finding.
+// token reads the next token, turning a syntax error into a finding. It checks as it goes: what was read
+// so far is sound.
 func (r *reader) token() (jsontext.Token, error) {
 	token, err := r.dec.ReadToken()
 	if err != nil {
@@ -105,7 +106,7 @@ func (r *reader) syntax(err error) error {
 	return r.failAt(fault.JSONPointer, int(fault.ByteOffset), message)
 }
 
-// end checks that nothing follows the value.
+// end checks that nothing follows the value. It is for who has read one whole value.
 func (r *reader) end() error {
 	if _, err := r.dec.ReadToken(); err == nil {
 		return r.fail("there is something after the value's end")

@@ -9,7 +9,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// Report is what validation has to say about one policy or template.
+// Report is what validation has to say about one policy or template. All its Fields are placed in the text
+// that the policy was parsed from, under the path given there.
 type Report struct {
 	Errors   []copse.Field // why STRICT refuses it; none when it is valid
 	Warnings []copse.Field // valid, and probably not what its author meant
@@ -19,7 +20,8 @@ type Report struct {
 
 // Reports checks many policies against a schema and returns a report for each, in their order. Without
 // a schema only what can be seen in the text is reported. It costs little for policies whose heads
-// name actions and types, and is bounded for any.
+// name actions and types, and is bounded for any. An error is of kind Internal and ends it; what is wrong
+// with a policy is in its report.
 func Reports(schema *Schema, policies ...*Policy) ([]Report, error) {
 	r := reporter{v: validation{schema: schema}}
 	for _, p := range policies {
@@ -80,6 +82,7 @@ func textWarnings(p *Policy) []copse.Field {
 		return nil
 	}
 	var out []copse.Field
+	// The same string is warned of once, and not at every place where it stands.
 	seen := map[string]bool{}
 	warn := func(offset int, format, shown string) {
 		if message := fmt.Sprintf(format, clipTo(shown, 200)); !seen[message] && len(out) < maxFindings {

@@ -92,7 +92,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// unexpected makes the error for the next token, when another was expected.
+// unexpected makes the error for the next token, when another was expected. It reads that token, so that
+// the finding can say what was found, and is placed behind it.
 func (s *scanner) unexpected(what string) error {
 	found := ""
 	switch b := s.peek(); {
@@ -121,7 +122,7 @@ func (s *scanner) unexpected(what string) error {
 	return s.fail("expected %s, found %s", what, found)
 }
 
-// open reads the bracket that begins an object or array.
+// open reads the bracket that begins an object or array. what is what a finding says was expected.
 func (s *scanner) open(bracket byte, what string) error {
 	if s.peek() != bracket {
 		return s.unexpected(what)

@@ -303,7 +303,8 @@ func (m *measurer) size(ns types.Path, t ast.IsType) uint64 {
 }
 
 // reference resolves a name as Cedar does: common type before entity type, own namespace before the
-// empty one, builtin types last.
+// empty one, builtin types last. It returns the size that the name stands for beyond itself, 0 for what is
+// not written out. A name that stands for nothing is reported.
 func (m *measurer) reference(ns types.Path, name string) uint64 {
 	var tries []string
 	switch {

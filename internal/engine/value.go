@@ -211,7 +211,8 @@ func (c *call) contains(set []slot, element *value) bool {
 	return found
 }
 
-// countShared goes through two sets side by side and counts what is in both, up to enough.
+// countShared goes through two sets side by side and counts what is in both, up to enough. Both are in the
+// order of [call.compare]. Over the budget it ends early: what it returns then decides nothing.
 func (c *call) countShared(a, b []slot, enough int) int {
 	shared := 0
 	for len(a) > 0 && len(b) > 0 && shared < enough && !c.overBudget() {
@@ -277,7 +278,7 @@ func ipText(room []byte, p netip.Prefix) []byte {
 	return append(room, byte(p.Bits()))
 }
 
-// ip is what an ipaddr stands for.
+// ip is what an ipaddr stands for. v must be an ipaddr.
 func (v *value) ip() types.IPAddr {
 	last := len(v.text) - 1
 	var addr netip.Addr

@@ -102,7 +102,7 @@ func (w *validationWeigher) chain(n ast.NodeTypeAccess) uint64 {
 }
 
 // tagText weighs the text of a tag's name in a finding: an if with a constant condition is written
-// with the branch taken in both places.
+// with the branch taken in both places. n is the expression of that name.
 func tagText(n ast.IsNode) uint64 {
 	return times(nodes(n), 1<<nesting(n, func(n ast.IsNode) []ast.IsNode {
 		if v, ok := n.(ast.NodeTypeIfThenElse); ok {
@@ -136,7 +136,8 @@ func nesting(n ast.IsNode, children func(ast.IsNode) []ast.IsNode) int {
 	return min(deepest, 60)
 }
 
-// membership weighs `in`: a walk up the entity types, or one over all actions for each action named.
+// membership weighs `in`: a walk up the entity types, or one over all actions for each action named. Each
+// mention of an action counts as one named, also where it is part of something larger.
 func (w *validationWeigher) membership(left, right ast.IsNode) uint64 {
 	actions := 0
 	for _, side := range []ast.IsNode{left, right} {
