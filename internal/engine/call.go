@@ -142,7 +142,7 @@ func forgottenPlaces(places []uint32, n int) []uint32 {
 	return places
 }
 
-// forget empties the table and keeps its room.
+// forget empties the table and keeps its room, within the same bounds.
 func (w *words) forget() {
 	w.places = forgottenPlaces(w.places, len(w.list))
 	w.list = forgotten(w.list)
@@ -170,8 +170,8 @@ func (s *slab[T]) take(n int) []T {
 // one hands out a single one.
 func (s *slab[T]) one() *T { return &s.take(1)[0] }
 
-// forget clears what was handed out of the chunk, and keeps that. Former chunks went with those who had
-// parts of them.
+// forget clears what was handed out of the chunk, and keeps that unless it is too large. Former chunks went
+// with those who had parts of them.
 func (s *slab[T]) forget() {
 	var one T
 	if len(s.chunk)*int(unsafe.Sizeof(one)) > maxKept {
