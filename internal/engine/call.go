@@ -68,6 +68,8 @@ var calls = sync.Pool{New: func() any {
 	return c
 }}
 
+// newCall takes the room of a former call, or makes one. Whoever gets it releases it, whatever happens,
+// and must not use it or anything of it after that.
 func newCall(s *Snapshot, req *copse.Request) *call {
 	c := calls.Get().(*call)
 	c.snapshot, c.symbols, c.request = s, s.symbols, req
@@ -88,7 +90,8 @@ const (
 	maxSwept  = 1024
 )
 
-// release forgets the request. Nothing may hold on to values of the call.
+// release forgets the request. Nothing may hold on to values of the call. What it forgets it also clears,
+// so that nothing of one tenant's request is in reach of the next one's.
 func (c *call) release() {
 	c.snapshot, c.symbols, c.request = nil, nil, nil
 	c.principal, c.action, c.resource = nil, nil, nil
@@ -118,6 +121,7 @@ func swept[T any](list []T) []T {
 	return forgotten(list[:cap(list)])
 }
 
+// forgotten clears a list and keeps its room, unless that is too much to keep.
 func forgotten[T any](list []T) []T {
 	var one T
 	if cap(list)*int(unsafe.Sizeof(one)) > maxKept {
@@ -138,17 +142,20 @@ func forgottenPlaces(places []uint32, n int) []uint32 {
 	return places
 }
 
+// forget empties the table and keeps its room, within the same bounds.
 func (w *words) forget() {
 	w.places = forgottenPlaces(w.places, len(w.list))
 	w.list = forgotten(w.list)
 }
 
-// slab hands out parts of large slices. A part stays where it is and is zero when it is handed out.
+// slab hands out parts of large slices. A part stays where it is and is zero when it is handed out. It
+// grows by doubling. Nothing is given back singly: everything is with the call.
 type slab[T any] struct {
 	chunk []T
 	used  int
 }
 
+// take hands out n of them, which can't be grown into the next part.
 func (s *slab[T]) take(n int) []T {
 	if n > len(s.chunk)-s.used {
 		// What was handed out keeps the former chunk for as long as it is needed.
@@ -160,8 +167,11 @@ func (s *slab[T]) take(n int) []T {
 	return out
 }
 
+// one hands out a single one.
 func (s *slab[T]) one() *T { return &s.take(1)[0] }
 
+// forget clears what was handed out of the chunk, and keeps that unless it is too large. Former chunks went
+// with those who had parts of them.
 func (s *slab[T]) forget() {
 	var one T
 	if len(s.chunk)*int(unsafe.Sizeof(one)) > maxKept {
@@ -180,11 +190,13 @@ func (c *call) pop(from int) []slot {
 	}
 	out := c.slots.take(len(top))
 	copy(out, top)
+	// release only sees what is on the stack then.
 	clear(top)
 	c.stack = c.stack[:from]
 	return out
 }
 
+// newValue is a value that reading makes. It costs no steps: the request's size bounds those.
 func (c *call) newValue(k kind, num int64) *value {
 	v := c.values.one()
 	v.kind, v.num = k, num
@@ -197,7 +209,7 @@ func (c *call) result(k kind, num int64) *value {
 	return c.newValue(k, num)
 }
 
-// boolean is one of the two values of kindBool.
+// boolean is one of the two values of kindBool. All share the two, so nobody may change them.
 func (c *call) boolean(yes bool) *value {
 	if yes {
 		return &c.bools[1]
@@ -205,7 +217,8 @@ func (c *call) boolean(yes bool) *value {
 	return &c.bools[0]
 }
 
-// name numbers an attribute, tag or context member.
+// name numbers an attribute, tag or context member. The text is kept as it is, which refers to the
+// request.
 func (c *call) name(name string) uint32 {
 	hash := maphash.String(c.symbols.seed, name)
 	if n, ok := c.symbols.names.find(hash, name); ok {
@@ -218,7 +231,8 @@ func (c *call) name(name string) uint32 {
 	return known + c.names.add(c.symbols.seed, hash, name)
 }
 
-// findName is the number of a name if anything has it.
+// findName is the number of a name if anything has it. Unlike name it gives none, so asking for names
+// leaves no trace.
 func (c *call) findName(name string) (uint32, bool) {
 	hash := maphash.String(c.symbols.seed, name)
 	if n, ok := c.symbols.names.find(hash, name); ok {
@@ -228,6 +242,7 @@ func (c *call) findName(name string) (uint32, bool) {
 	return n + uint32(len(c.symbols.names.list)), ok
 }
 
+// nameText is the name with a number that name gave.
 func (c *call) nameText(number uint32) string {
 	if known := len(c.symbols.names.list); int(number) >= known {
 		return c.names.list[int(number)-known]
@@ -245,6 +260,7 @@ func (c *call) entityType(name string) (number uint32, wrong string) {
 	if n, ok := c.types.find(hash, name); ok {
 		return known + n, ""
 	}
+	// A type that the snapshot names is one: its name was read with a policy or the schema.
 	if wrong := checkType(name); wrong != "" {
 		return 0, wrong
 	}
@@ -255,6 +271,7 @@ func (c *call) entityType(name string) (number uint32, wrong string) {
 // id is valid UTF-8.
 func (c *call) entity(entityType, id string) (e *entity, wrong string) {
 	typ, wrong := c.entityType(entityType)
+	// Up to the lower of the limits no id is too long, whatever its type.
 	if wrong == "" && len(id) > copse.MaxActionIDBytes {
 		wrong = checkID(entityType, id)
 	}
@@ -275,6 +292,7 @@ func (c *call) entity(entityType, id string) (e *entity, wrong string) {
 	e.self = value{kind: kindEntity, entity: e}
 	number, known := c.symbols.entities.find(hash, typ, id)
 	if !known {
+		// The entities that the snapshot knows leave gaps among these. Only equality and order matter.
 		number = uint32(len(c.symbols.entities.list) + len(c.entities))
 	}
 	e.number = number
@@ -291,7 +309,8 @@ func (c *call) entity(entityType, id string) (e *entity, wrong string) {
 	return e, ""
 }
 
-// local returns what the request knows of an entity that a condition names.
+// local returns what the request knows of an entity that a condition names. A request that does not
+// mention the entity knows nothing of it, and it stays undefined.
 func (c *call) local(e *entity) *entity {
 	if e.origin != undefined || len(c.places) == 0 {
 		return e

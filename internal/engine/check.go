@@ -33,6 +33,8 @@ func (c *call) check() error {
 	return nil
 }
 
+// checker goes on after a finding, so that a caller sees what is wrong with a request at once, up to what
+// an answer shows.
 type checker struct {
 	call   *call
 	s      *Schema
@@ -47,10 +49,12 @@ type place struct {
 	element bool    // of a set
 }
 
+// enter and leave keep the way. They are called in pairs, except when the check ends.
 func (c *checker) enter(p place) { c.call.way = append(c.call.way, p) }
 
 func (c *checker) leave() { c.call.way = c.call.way[:len(c.call.way)-1] }
 
+// path writes the way: entity User::"alice".address.city, or context.tags[].
 func (c *checker) path() string {
 	out := ""
 	for i, p := range c.call.way {
@@ -68,8 +72,10 @@ func (c *checker) path() string {
 	return out
 }
 
+// full tells that there are more findings than are shown, so no more need be found.
 func (c *checker) full() bool { return len(c.fields) > maxFindings }
 
+// add notes a finding where the check is.
 func (c *checker) add(format string, args ...any) {
 	if c.full() {
 		return
@@ -81,10 +87,12 @@ func (c *checker) add(format string, args ...any) {
 	}
 }
 
-// application finds the action and checks that it applies to principal and resource.
+// application finds the action and checks that it applies to principal and resource. Without that nothing
+// else can be checked: the action decides what context there must be. So its findings are the only ones.
 func (c *checker) application() error {
 	action := c.call.action
 	c.enter(place{text: "action"})
+	// The schema's actions have the first numbers, so this finds those of others and unknown ones.
 	if int(action.number) >= len(c.s.actions) {
 		c.add("the schema has no action %s", action.uid)
 		return disagreement(c.fields)
@@ -103,6 +111,7 @@ func (c *checker) application() error {
 	return nil
 }
 
+// side checks the type of principal or resource. Their attributes come with those of the other entities.
 func (c *checker) side(name string, e *entity, allowed []uint32) {
 	c.enter(place{text: name})
 	defer c.leave()
@@ -116,10 +125,13 @@ func (c *checker) side(name string, e *entity, allowed []uint32) {
 	}
 }
 
+// disagreement is the error for findings of a check.
 func disagreement(fields []copse.Field) error {
 	return findings("", "the request does not agree with the schema", fields)
 }
 
+// context checks the joined context. It is there, if only empty, so what the schema requires can't be
+// missed out.
 func (c *checker) context() {
 	c.enter(place{text: "context"})
 	c.members(c.call.context.slots, c.s.contextShape(c.call.action), partlyTrusted)
@@ -135,6 +147,8 @@ const (
 	partlyTrusted // the context: a member is what its name is
 )
 
+// trusts tells what trust a member has in something of trust t. In the context it depends on who sent the
+// member; below that all is from one side.
 func (c *checker) trusts(t trust, name uint32) trust {
 	if t == partlyTrusted && find(c.call.serverContext, name) != nil {
 		return allTrusted
@@ -143,7 +157,8 @@ func (c *checker) trusts(t trust, name uint32) trust {
 }
 
 // entity that the server put in, from a verified token, is not held against the schema beyond what policies read: claims that
-// the schema does not know are no fault of the caller's.
+// the schema does not know are no fault of the caller's. A caller's entity of a type that the schema does
+// not know is refused.
 func (c *checker) entity(e *entity) {
 	c.enter(place{entity: e})
 	defer c.leave()
@@ -177,6 +192,7 @@ func (c *checker) entity(e *entity) {
 		}
 		return
 	}
+	// A tag may have the name of an attribute, so the path says which it is.
 	c.call.way[0].text = " tag"
 	for i := range e.tags {
 		c.enter(place{name: e.tags[i].name})
@@ -185,6 +201,7 @@ func (c *checker) entity(e *entity) {
 	}
 }
 
+// enum checks the id of an entity of an enum type. Of other types it finds nothing.
 func (c *checker) enum(e *entity) {
 	if want := c.s.entityShape(e.typ); want == nil || !want.enum {
 		return
@@ -194,7 +211,8 @@ func (c *checker) enum(e *entity) {
 	}
 }
 
-// parents may be of any type above the entity's own, not only of the ones it names.
+// parents may be of any type above the entity's own, not only of the ones it names. The schema's list is
+// transitive, as a caller may leave out those between.
 func (c *checker) parents(e *entity, want *entityShape) {
 	for _, parent := range e.parents {
 		if _, found := slices.BinarySearch(want.parents, parent.typ); !found {
@@ -206,7 +224,9 @@ func (c *checker) parents(e *entity, want *entityShape) {
 }
 
 // members goes through a record and what must be in it side by side. What is declared and need not be
-// there is not gone through: a set can have many small records of a type with thousands of members.
+// there is not gone through: a set can have many small records of a type with thousands of members. Both
+// lists are sorted by the numbers of the names. want is nil where the schema says nothing: then no member
+// is declared.
 func (c *checker) members(members []slot, want *shape, t trust) {
 	var required []uint32
 	if want != nil {
@@ -248,7 +268,8 @@ func (c *checker) odd(name uint32, t trust, what string) {
 	}
 }
 
-// value must be of the kind that the schema wants, all the way down. Long lists end early when there is enough to report.
+// value must be of the kind that the schema wants, all the way down. Long lists end early when there is
+// enough to report. Its depth is that of the request's data, which decoding bounds.
 func (c *checker) value(v *value, want *shape, t trust) {
 	if v.kind != want.kind {
 		c.add("the schema wants %s, this is %s", want.describe(), v.kind)

@@ -22,11 +22,13 @@ type (
 type verdict uint8
 
 const (
+	// What a policy with this verdict comes to: an error, not satisfied, satisfied.
 	failed verdict = iota // the fault is in the call
 	no
 	yes
 )
 
+// verdictIf is the verdict of what did not fail.
 func verdictIf(is bool) verdict {
 	if is {
 		return yes
@@ -34,7 +36,8 @@ func verdictIf(is bool) verdict {
 	return no
 }
 
-// program is the conditions of a policy, or of a template and all its links.
+// program is the conditions of a policy, or of a template and all its links. It is immutable. Conditions
+// of `unless` are turned round in it; weight is about how many bytes it holds.
 type program struct {
 	template   *Template // of links
 	forbids    bool
@@ -42,7 +45,9 @@ type program struct {
 	weight     int64
 }
 
-// run reports whether all conditions are met.
+// run reports whether all conditions are met. They are asked in the order in which they stand, and one
+// that is not met ends it: as in `&&`, what those behind it would come to, a fault as well, does not
+// count.
 func (p *program) run(c *call) verdict {
 	for _, condition := range p.conditions {
 		if v := condition(c); v != yes {
@@ -52,13 +57,15 @@ func (p *program) run(c *call) verdict {
 	return yes
 }
 
-// scalar is a value without parts.
+// scalar is a value without parts. It is what literals are told apart by.
 type scalar struct {
 	kind kind
 	num  int64
 	text string
 }
 
+// A compiler is of one snapshot or explanation under construction, whose symbols grow with it. What it
+// makes is shared by requests and goroutines, and not changed any more.
 type compiler struct {
 	symbols *symbols
 	schema  *Schema // of the actions; nil: none
@@ -71,12 +78,15 @@ type compiler struct {
 	room call
 }
 
+// newCompiler compiles with symbols that only it may add to.
 func newCompiler(symbols *symbols, schema *Schema) compiler {
 	return compiler{symbols: symbols, schema: schema, literals: map[scalar]*value{}, entities: map[uint32]*entity{}}
 }
 
+// program compiles the conditions. The scope is the index's business and is not asked again.
 func (c *compiler) program(tree *ast.Policy) *program {
 	p := &program{forbids: tree.Effect == ast.EffectForbid}
+	// A literal that several programs share is weighed with the first.
 	c.weight = bytesOfProgram
 	for _, condition := range tree.Conditions {
 		t := c.test(condition.Body)
@@ -89,7 +99,8 @@ func (c *compiler) program(tree *ast.Policy) *program {
 	return p
 }
 
-// test compiles an expression that is wanted as a Bool.
+// test compiles an expression that is wanted as a Bool. An expression of another type is refused where it
+// is evaluated: only then Cedar calls it a fault.
 func (c *compiler) test(n ast.IsNode) test {
 	c.weight += bytesOfNode
 	switch n := n.(type) {
@@ -112,6 +123,7 @@ func (c *compiler) test(n ast.IsNode) test {
 	case ast.NodeTypeGreaterThan:
 		return c.order(c.term(n.Left), c.term(n.Right), greater, faultComparison)
 	case ast.NodeTypeGreaterThanOrEqual:
+		// The code of its mismatch is another because cedar-go words it otherwise.
 		return c.order(c.term(n.Left), c.term(n.Right), greaterOrEqual, faultComparisonJoined)
 	case ast.NodeTypeHas:
 		return c.has(c.term(n.Arg), c.symbols.name(string(n.Value)))
@@ -141,7 +153,8 @@ func (c *compiler) test(n ast.IsNode) test {
 	return c.asTest(c.term(n))
 }
 
-// term compiles an expression of any type.
+// term compiles an expression of any type. What is a test becomes a term that wraps it. One of the two
+// knows every kind of node, or they would call each other for ever.
 func (c *compiler) term(n ast.IsNode) term {
 	c.weight += bytesOfNode
 	switch n := n.(type) {
@@ -193,6 +206,7 @@ func (c *compiler) asTest(t term) test {
 	}
 }
 
+// asTerm makes a Bool of a test.
 func (c *compiler) asTerm(t test) term {
 	return func(c *call) *value {
 		v := t(c)
@@ -203,6 +217,7 @@ func (c *compiler) asTerm(t test) term {
 	}
 }
 
+// literal is always the same value.
 func (c *compiler) literal(v *value) term {
 	return func(c *call) *value {
 		c.steps++
@@ -210,7 +225,8 @@ func (c *compiler) literal(v *value) term {
 	}
 }
 
-// literalOf returns the value of an expression that has one without any request, nil for others.
+// literalOf returns the value of an expression that has one without any request, nil for others. A set or
+// record is a literal if all in it are, so what policies list is sorted once, and not by each decision.
 func (c *compiler) literalOf(n ast.IsNode) *value {
 	switch n := n.(type) {
 	case ast.NodeValue:
@@ -226,6 +242,7 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 		}
 		return c.constantSet(elements)
 	case ast.NodeTypeRecord:
+		// A name that occurs twice has its last value, as in cedar-go.
 		members := make(map[string]*value, len(n.Elements))
 		for _, e := range n.Elements {
 			v := c.literalOf(e.Value)
@@ -237,11 +254,13 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 		return c.constantRecord(members)
 	case ast.NodeTypeNegate:
 		v := c.literalOf(n.Arg)
+		// The least Long is its own opposite in 64 bits: that fault is left to evaluation.
 		if v == nil || v.kind != kindLong || v.num == -v.num && v.num != 0 {
 			return nil
 		}
 		return c.made(value{kind: kindLong, num: -v.num})
 	case ast.NodeTypeExtensionCall:
+		// Of calls only constructors are worked out before there is a request.
 		if !makesValue(n) {
 			return nil
 		}
@@ -250,6 +269,7 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 			return nil
 		}
 		var v value
+		// A text that is no such value fails when it is evaluated, and not before.
 		if !c.room.construct(&v, string(n.Name), arg.text) {
 			return nil
 		}
@@ -259,7 +279,8 @@ func (c *compiler) literalOf(n ast.IsNode) *value {
 	}
 }
 
-// made is a value that a snapshot keeps.
+// made is a value that a snapshot keeps. A value without parts is kept once. Its text is a copy, so that
+// the policy's whole text is not held for it.
 func (c *compiler) made(v value) *value {
 	if v.slots == nil {
 		key := scalar{v.kind, v.num, v.text}
@@ -274,7 +295,8 @@ func (c *compiler) made(v value) *value {
 	return &v
 }
 
-// constant is a value of cedar-go's as ours.
+// constant is a value of cedar-go's as ours. What cedar-go parsed is a Cedar value, so the others it could
+// be given are a defect of this package.
 func (c *compiler) constant(v types.Value) *value {
 	switch v := v.(type) {
 	case types.Boolean:
@@ -287,6 +309,7 @@ func (c *compiler) constant(v types.Value) *value {
 		return c.made(value{kind: kindLong, num: int64(v)})
 	case types.String:
 		return c.made(value{kind: kindString, text: string(v)})
+	// What the entity has is looked up in each request.
 	case types.EntityUID:
 		return &c.entity(v).self
 	case types.Set:
@@ -315,6 +338,7 @@ func (c *compiler) constant(v types.Value) *value {
 	}
 }
 
+// constantSet is a set in the order that requests' sets have as well. It changes the slice.
 func (c *compiler) constantSet(elements []slot) *value {
 	c.room.steps = 0 // sorting counts them, and here nobody asks
 	return c.made(value{kind: kindSet, slots: slices.Clip(c.room.normalize(elements))})
@@ -322,6 +346,7 @@ func (c *compiler) constantSet(elements []slot) *value {
 
 func (c *compiler) constantRecord(members map[string]*value) *value {
 	slots := make([]slot, 0, len(members))
+	// Names get their numbers in an order, not in that of a Go map.
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		slots = append(slots, slot{name: c.symbols.name(name), value: members[name]})
 	}
@@ -329,12 +354,14 @@ func (c *compiler) constantRecord(members map[string]*value) *value {
 	return c.made(value{kind: kindRecord, slots: slots})
 }
 
-// entity is an entity that a condition names.
+// entity is an entity that a condition names. It knows nothing of what requests say of it, which is found
+// by [call.local] when it is asked for.
 func (c *compiler) entity(uid types.EntityUID) *entity {
 	number := c.symbols.entity(uid)
 	if e, ok := c.entities[number]; ok {
 		return e
 	}
+	// The hash is that by which a call finds its own entity of the same name.
 	key := c.symbols.entities.list[number]
 	e := &entity{uid: c.symbols.uid(number), number: number, typ: key.typ, hash: hashUID(c.symbols.seed, key.typ, key.id)}
 	e.self = value{kind: kindEntity, entity: e}

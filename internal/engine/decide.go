@@ -13,7 +13,7 @@ func (s *Snapshot) Decide(req *copse.Request) (copse.Response, error) {
 }
 
 // DecideCounted is Decide that also tells what deciding cost, in steps of the budget. What reading the
-// request cost is not among them, unless that alone was over the budget.
+// request cost is not among them, unless that alone was over the budget. With an error it is 0.
 func (s *Snapshot) DecideCounted(req *copse.Request) (out copse.Response, steps int, err error) {
 	c := newCall(s, req)
 	defer c.release()
@@ -23,12 +23,14 @@ func (s *Snapshot) DecideCounted(req *copse.Request) (out copse.Response, steps 
 	return c.response(), c.steps, nil
 }
 
-// answer reads the request and decides it.
+// answer reads the request and decides it. An error is about the request, before any policy was looked at.
+// Over the budget there is none: the response says so.
 func (c *call) answer() error {
 	s := c.snapshot
 	if err := c.decode(); err != nil {
 		return err
 	}
+	// Before anything is evaluated: a request that does not agree is an error, and never a decision.
 	if s.schema != nil && s.settings.CheckRequests {
 		if err := c.check(); err != nil {
 			return err
@@ -42,10 +44,12 @@ func (c *call) answer() error {
 	return nil
 }
 
-// decide evaluates the policies whose scope matches. A policy without conditions is satisfied.
+// decide evaluates the policies whose scope matches. A policy without conditions is satisfied. Over the
+// budget it ends at once, whatever was found so far: the answer is a denial then.
 func (c *call) decide(found []uint32) {
 	for _, i := range found {
 		program := c.snapshot.policies[i].program
+		// The budget is asked first, for a policy that was cut short has come to nothing.
 		verdict := program.run(c)
 		switch {
 		case c.overBudget():
@@ -63,7 +67,8 @@ func (c *call) decide(found []uint32) {
 }
 
 // response puts the answer together, in memory of its own. The candidates are in the order of their
-// ids, and so is everything that comes of them.
+// ids, and so is everything that comes of them. Allow is set in one place, where a permit is satisfied and
+// nothing stands against it.
 func (c *call) response() copse.Response {
 	out := copse.Response{Considered: len(c.found)}
 	if c.overBudget() {
@@ -81,6 +86,7 @@ func (c *call) response() copse.Response {
 		}
 	}
 	determining := c.forbids
+	// Of a denial for want of certainty nothing is determining: the errors say why.
 	if len(c.forbids) == 0 && len(c.permits) > 0 && !unsure {
 		out.Decision = copse.Allow
 		determining = c.permits

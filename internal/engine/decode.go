@@ -14,7 +14,9 @@ import (
 // maxValueDepth is how deep sets and records may nest in entities and context.
 const maxValueDepth = 64
 
-// decode reads the request: what the caller sent and what copse found out, joined.
+// decode reads the request: what the caller sent and what copse found out, joined. The head comes first,
+// as the context is read by the action's declaration, and the ancestors last. Each error is of kind
+// Invalid and names the member at fault.
 func (c *call) decode() error {
 	if err := c.readHead(); err != nil {
 		return err
@@ -28,6 +30,8 @@ func (c *call) decode() error {
 	return c.findAncestors()
 }
 
+// readHead reads the three entities that the request names. They have passed no scanner, so what that
+// checks of text is checked here. They need not be defined by anything.
 func (c *call) readHead() error {
 	for _, part := range [...]struct {
 		path string
@@ -50,7 +54,9 @@ func (c *call) readHead() error {
 	return nil
 }
 
-// dataPath names request data in findings, as AVP and copse's own API name it.
+// dataPath names request data in findings, as AVP and copse's own API name it. inText tells that the data
+// is a text inside of one string of the message, as Cedar's JSON is: then findings also have a line and
+// column in it.
 func dataPath(member string, format copse.Format) (path string, inText bool) {
 	var suffix string
 	switch format {
@@ -75,6 +81,8 @@ func dataPath(member string, format copse.Format) (path string, inText bool) {
 	}
 }
 
+// readEntities reads the server's entities before the caller's, so that a caller's is refused that defines
+// one of them.
 func (c *call) readEntities() error {
 	if err := c.entityData("serverEntities", c.request.ServerEntities, fromServer); err != nil {
 		return err
@@ -82,7 +90,8 @@ func (c *call) readEntities() error {
 	return c.entityData("entities", c.request.Entities, fromCaller)
 }
 
-// entityData reads entities in any format.
+// entityData reads entities in any format. Each entity is defined as soon as it is read. After an error
+// those before it are defined, which matters to nobody: the call ends.
 func (c *call) entityData(member string, data copse.Data, from origin) error {
 	if data.Format == copse.FormatNone {
 		return nil
@@ -117,7 +126,8 @@ func (c *call) entityData(member string, data copse.Data, from origin) error {
 	}
 }
 
-// define takes in an entity that was read, unless it is not for whoever sent it to define.
+// define takes in an entity that was read, unless it is not for whoever sent it to define. Entities that
+// are only named, as parents or in attributes, pass: naming is not defining.
 func (s *scanner) define(d definition, from origin, format copse.Format) error {
 	e := d.entity
 	switch {
@@ -139,15 +149,20 @@ func (s *scanner) define(d definition, from origin, format copse.Format) error {
 // tokenMember is the context member that policies trust as verified claims.
 const tokenMember = "token"
 
+// readContext joins the server's members with the caller's. No name is in both where a token decides, for
+// allowMember refuses that.
 func (c *call) readContext() error {
 	var want *shape
 	if c.snapshot.schema != nil {
+		// Also where requests are not checked: the schema then only helps to read.
 		want = c.snapshot.schema.contextShape(c.action)
 	}
 	var err error
 	if c.serverContext, err = c.contextData(want, "serverContext", c.request.ServerContext, nil); err != nil {
 		return err
 	}
+	// Anything from the server means that a verified token is behind the request. Then a caller can't send
+	// `token` either where the server did not.
 	var allow func(*scanner, uint32) error
 	if r := c.request; r.ServerContext.Format != copse.FormatNone || r.ServerEntities.Format != copse.FormatNone || len(r.ReservedTypes) > 0 {
 		allow = (*scanner).allowMember
@@ -162,6 +177,7 @@ func (c *call) readContext() error {
 		all = caller
 	case len(caller) > 0:
 		all = c.slots.take(len(c.serverContext) + len(caller))
+		// No two are of one name, so sorting loses none.
 		copy(all[copy(all, c.serverContext):], caller)
 		sortByName(all)
 	}
@@ -177,6 +193,8 @@ func (s *scanner) allowMember(name uint32) error {
 	return nil
 }
 
+// contextData reads the members of one context, sorted by name. want is what the schema expects of them,
+// nil if nothing; allow may refuse a member by its name.
 func (c *call) contextData(want *shape, member string, data copse.Data, allow func(*scanner, uint32) error) ([]slot, error) {
 	var members []slot
 	var err error
@@ -207,20 +225,23 @@ func (s *scanner) members(from int) ([]slot, error) {
 	return members, nil
 }
 
+// newRecord is a record of members that are sorted.
 func (c *call) newRecord(members []slot) *value {
 	v := c.values.one()
 	v.kind, v.slots = kindRecord, members
 	return v
 }
 
-// newSet makes what was pushed on the stack the elements of a set.
+// newSet makes what was pushed on the stack the elements of a set. The elements may be in any order, and
+// equal ones among them.
 func (c *call) newSet(from int) *value {
 	v := c.values.one()
 	v.kind, v.slots = kindSet, c.normalize(c.pop(from))
 	return v
 }
 
-// checkType says what is wrong with an entity type, or nothing.
+// checkType says what is wrong with an entity type, or nothing. It is asked once for each type of a
+// request that the snapshot does not name.
 func checkType(name string) string {
 	switch {
 	case name == "":
@@ -234,7 +255,7 @@ func checkType(name string) string {
 	return ""
 }
 
-// checkID says what is wrong with the id of an entity, or nothing.
+// checkID says what is wrong with the id of an entity, or nothing. Actions have a lower limit than others.
 func checkID(entityType, id string) string {
 	limit := copse.MaxEntityIDBytes
 	if isActionType(types.EntityType(entityType)) {
@@ -246,7 +267,7 @@ func checkID(entityType, id string) string {
 	return fmt.Sprintf("an entity id of type %s has at most %d bytes, this one has %d", entityType, limit, len(id))
 }
 
-// isActionType reports whether entities of the type are actions.
+// isActionType reports whether entities of the type are actions. Those of a namespace are actions too.
 func isActionType(t types.EntityType) bool {
 	return t == "Action" || strings.HasSuffix(string(t), "::Action")
 }

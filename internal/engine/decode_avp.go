@@ -1,7 +1,8 @@
 package engine
 
 // avpValue reads an AttributeValue or CedarTagValue: a union, an object with exactly one member that
-// names the type.
+// names the type. More members than one are refused, and none: a reader that takes another one would see
+// another value.
 func (s *scanner) avpValue() (*value, error) {
 	if err := s.open('{', `an attribute value like {"string": "..."}`); err != nil {
 		return nil, err
@@ -17,6 +18,7 @@ func (s *scanner) avpValue() (*value, error) {
 	if err != nil {
 		return nil, err
 	}
+	// This is also what reads the end of the object.
 	if _, more, err = s.member(false); err != nil {
 		return nil, err
 	}
@@ -26,7 +28,8 @@ func (s *scanner) avpValue() (*value, error) {
 	return v, nil
 }
 
-// avpMember reads the value behind a union's member. Names are AVP's: ipaddr is what Cedar calls ip.
+// avpMember reads the value behind a union's member. Names are AVP's: ipaddr is what Cedar calls ip. Sets
+// and records come back to [scanner.avpValue], as deep as [scanner.enter] lets them.
 func (s *scanner) avpMember(name string) (*value, error) {
 	switch name {
 	case "string":
@@ -69,7 +72,8 @@ func (s *scanner) avpExtension(fn string) (*value, error) {
 	return s.extension(fn, text)
 }
 
-// avpSet collects elements on the call's stack, since how many there are is known at the end, and sets nest.
+// avpSet collects elements on the call's stack, since how many there are is known at the end, and sets
+// nest. An element that occurs again is in the set once.
 func (s *scanner) avpSet() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -95,7 +99,8 @@ func (s *scanner) avpSet() (*value, error) {
 	}
 }
 
-// avpRecord is a contextMap inside a value.
+// avpRecord is a contextMap inside a value. The record counts as a level of nesting; attributes, tags and
+// the context itself are none.
 func (s *scanner) avpRecord() (*value, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -109,6 +114,7 @@ func (s *scanner) avpRecord() (*value, error) {
 }
 
 // avpAttributes reads a contextMap, attributes, tags or a record. allow may refuse a member by its name.
+// It is called before the member's value is read. A name that occurs twice is refused.
 func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error) ([]slot, error) {
 	if err := s.open('{', what); err != nil {
 		return nil, err
@@ -132,6 +138,7 @@ func (s *scanner) avpAttributes(what string, allow func(*scanner, uint32) error)
 		if err != nil {
 			return nil, err
 		}
+		// Values wait on the call's stack: how many members there are is known at the end.
 		s.call.stack = append(s.call.stack, slot{value: v, name: number})
 	}
 }
@@ -142,7 +149,9 @@ func (s *scanner) avpIdentifier() (*entity, error) {
 	return s.identifier("an entity identifier", "entityType", "entityId")
 }
 
-// identifier reads an object of exactly two texts: an entity's type and id.
+// identifier reads an object of exactly two texts: an entity's type and id. Both must be there, each once,
+// in any order. The result is the call's one entity of that name, as yet undefined if nothing has defined
+// it.
 func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 	if err := s.open('{', what); err != nil {
 		return nil, err
@@ -164,6 +173,7 @@ func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 		case name == idName && !hasID:
 			id, err = s.string("a string")
 			hasID = true
+		// Twice. Reading the text again finds that, and says where.
 		case name == typeName, name == idName:
 			err = s.syntax()
 		default:
@@ -179,7 +189,8 @@ func (s *scanner) identifier(what, typeName, idName string) (*entity, error) {
 	return s.entity(entityType, id)
 }
 
-// definition is what an entity's JSON says, before the entity is known.
+// definition is what an entity's JSON says, before the entity is known. attributes and tags are sorted by
+// name; parents are as they were sent, and may repeat.
 type definition struct {
 	entity           *entity
 	attributes, tags []slot
@@ -188,6 +199,7 @@ type definition struct {
 }
 
 const (
+	// The members of an entity, in either form.
 	seenID = 1 << iota
 	seenAttributes
 	seenParents
@@ -201,7 +213,8 @@ func (d *definition) once(member uint8) bool {
 	return first
 }
 
-// avpEntity reads an EntityItem.
+// avpEntity reads an EntityItem. Only the identifier must be there. A member that occurs twice is not read
+// again; syntax words that.
 func (s *scanner) avpEntity() (d definition, err error) {
 	if err := s.open('{', "an entity"); err != nil {
 		return d, err
@@ -224,6 +237,7 @@ func (s *scanner) avpEntity() (d definition, err error) {
 			if fresh = d.once(seenAttributes); fresh {
 				d.attributes, err = s.avpAttributes("a map of attribute values", nil)
 			}
+		// Tags are kept apart from attributes, and may have the same names.
 		case "tags":
 			if fresh = d.once(seenTags); fresh {
 				d.tags, err = s.avpAttributes("a map of tag values", nil)
@@ -248,7 +262,9 @@ func (s *scanner) avpEntity() (d definition, err error) {
 	return d, nil
 }
 
-// parents reads the entities that one is directly in. They need not be defined: an entity is in them all the same.
+// parents reads the entities that one is directly in. They need not be defined: an entity is in them all
+// the same. It uses the call's list for parents, since entities don't nest, and returns a part of the
+// call's room.
 func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error) {
 	if err := s.open('[', "an array of entity identifiers"); err != nil {
 		return nil, err
@@ -268,6 +284,7 @@ func (s *scanner) parents(one func(*scanner) (*entity, error)) ([]*entity, error
 		}
 		s.call.parents = append(s.call.parents, parent)
 	}
+	// The list is used again for the next entity.
 	out := s.call.links.take(len(s.call.parents))
 	copy(out, s.call.parents)
 	return out, nil

@@ -15,14 +15,18 @@ import (
 //
 // Each part that is shown is compiled by itself and evaluated again, so an explanation costs several
 // decisions. What the parts come to is held against the decision: an explanation that does not agree
-// with it is an error, and is not shown.
+// with it is an error, and is not shown. policy is called once for each policy that is shown, before any
+// part is evaluated, and its errors are returned as they are; with any error the Explanation is its zero
+// value.
 func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Policy, error)) (copse.Explanation, error) {
 	out, found, err := s.decideToExplain(req)
 	if err != nil || out.OverBudget {
 		return out, err
 	}
+	// Those that matched come first, for they decided.
 	shown := slices.Clip(found.matching[:min(len(found.matching), copse.MaxExplainedPolicies)])
 	out.LeftOut = len(found.matching) - len(shown)
+	// In a small policy store the others are shown too: often the question is why a policy did not apply.
 	if len(s.policies) <= copse.MaxExplainedPolicies {
 		for i := range s.policies {
 			if _, matches := found.outcomes[uint32(i)]; !matches {
@@ -33,6 +37,8 @@ func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Pol
 	p := newPlanner(s.schema)
 	plans := make([]*plan, len(shown))
 	for i, number := range shown {
+		// What the snapshot has is compiled as a whole, so the policy is read again, and its parts
+		// compiled one by one.
 		compiled := &s.policies[number]
 		parsed, err := policy(compiled.ref.ID)
 		if err != nil {
@@ -51,6 +57,7 @@ func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Pol
 	}
 	for i, plan := range plans {
 		explained := c.explainPolicy(plan)
+		// Whatever made the two differ, nothing that is not true is shown.
 		if !plan.settle(&explained, found.outcomes[shown[i]]) {
 			return copse.Explanation{}, copse.Errorf(copse.Internal, "the explanation of policy %q is not what was decided", plan.ref.ID)
 		}
@@ -60,12 +67,15 @@ func (s *Snapshot) Explain(req *copse.Request, policy func(copse.PolicyID) (*Pol
 }
 
 // candidates is what a decision says of the policies whose scope matched, by their numbers, which are in the
-// order of their ids.
+// order of their ids. A policy that is not in outcomes did not match: what a map returns for it is
+// NotEvaluated.
 type candidates struct {
 	matching []uint32
 	outcomes map[uint32]copse.Outcome
 }
 
+// decideToExplain decides like [Snapshot.Decide], by the same code, and copies what explaining needs of
+// the call before its room is given back.
 func (s *Snapshot) decideToExplain(req *copse.Request) (copse.Explanation, candidates, error) {
 	c := newCall(s, req)
 	defer c.release()
@@ -76,6 +86,7 @@ func (s *Snapshot) decideToExplain(req *copse.Request) (copse.Explanation, candi
 	for _, i := range c.found {
 		out.outcomes[i] = copse.False
 	}
+	// A policy that matched and was neither satisfied nor a failure came to false.
 	for _, satisfied := range [][]uint32{c.permits, c.forbids} {
 		for _, i := range satisfied {
 			out.outcomes[i] = copse.True
@@ -87,7 +98,7 @@ func (s *Snapshot) decideToExplain(req *copse.Request) (copse.Explanation, candi
 	return copse.Explanation{Response: c.response()}, out, nil
 }
 
-// plan is a policy on its way to being explained.
+// plan is a policy on its way to being explained. cut: it has parts that are not shown.
 type plan struct {
 	ref        copse.PolicyRef
 	policy     *Policy
@@ -97,8 +108,10 @@ type plan struct {
 }
 
 // part is a piece of a policy that is shown by itself. It has parts of its own, which its operator joins,
-// or it is evaluated whole.
+// or it is evaluated whole. Either parts and operator are set or test is. operands are those whose values
+// are worth showing.
 type part struct {
+	// It is never empty: its first token is the part's place.
 	clause   clause
 	bound    types.EntityUID // in its slot
 	operator string
@@ -107,11 +120,14 @@ type part struct {
 	operands []operand
 }
 
+// operand is what an expression compares, and where that stands in the text.
 type operand struct {
 	clause clause
 	term   term
 }
 
+// planner compiles the parts of all policies that are shown, with symbols of its own: those of the
+// snapshot don't grow.
 type planner struct {
 	compiler compiler
 	room     int // for parts of the policy at hand
@@ -126,6 +142,9 @@ func newPlanner(schema *Schema) *planner {
 	return &planner{compiler: newCompiler(symbols, schema)}
 }
 
+// plan cuts one policy into parts and compiles them. Of one whose scope does not match only the scope is,
+// for Cedar evaluates no more of it. An error means that text and tree were cut differently, which would
+// be a defect.
 func (p *planner) plan(ref copse.PolicyRef, policy *Policy, matches bool) (*plan, error) {
 	text, ok := layOut(policy.text)
 	if !ok || len(text.conditions) != len(policy.tree.Conditions) {
@@ -140,6 +159,7 @@ func (p *planner) plan(ref copse.PolicyRef, policy *Policy, matches bool) (*plan
 	}
 	p.room, p.cut = copse.MaxExplainedParts, false
 	for i, condition := range policy.tree.Conditions {
+		// A condition takes itself and what stands in its braces.
 		if p.room -= 2; p.room < 0 {
 			p.cut = true
 			break
@@ -158,7 +178,8 @@ func (p *planner) plan(ref copse.PolicyRef, policy *Policy, matches bool) (*plan
 	return out, nil
 }
 
-// scope makes the expression that a scope stands for.
+// scope makes the expression that a scope stands for. The index settles scopes without an expression, so
+// the one here is evaluated to be held against it.
 func (p *planner) scope(name string, scope ast.IsScopeNode, s clause) *part {
 	variable := ast.NodeTypeVariable{Name: types.String(name)}
 	var n ast.IsNode
@@ -181,6 +202,7 @@ func (p *planner) scope(name string, scope ast.IsScopeNode, s clause) *part {
 		n = ast.NodeValue{Value: types.True}
 	}
 	out := p.whole(n, s)
+	// Of a link's slot the text shows the entity that fills it.
 	out.bound = scopeEntity(scope)
 	return out
 }
@@ -193,10 +215,12 @@ func (p *planner) part(n ast.IsNode, s clause) *part {
 	if len(nodes) < 1 || len(nodes) != len(clauses) {
 		return p.whole(n, s)
 	}
+	// Too many parts: this one is evaluated whole, and so are all behind it.
 	if p.room -= len(nodes); p.room < 0 {
 		p.room, p.cut = 0, true
 		return p.whole(n, s)
 	}
+	// Each part may be an operator again.
 	out := &part{clause: s, operator: operator}
 	for i := range nodes {
 		out.parts = append(out.parts, p.part(nodes[i], clauses[i]))
@@ -204,7 +228,8 @@ func (p *planner) part(n ast.IsNode, s clause) *part {
 	return out
 }
 
-// cut takes an expression apart at the operator that comes last.
+// cut takes an expression apart at the operator that comes last. It returns as many clauses as nodes, or
+// what the caller takes for a failure: text and tree must agree.
 func cut(n ast.IsNode, s clause) (operator string, nodes []ast.IsNode, clauses []clause) {
 	switch n := n.(type) {
 	case ast.NodeTypeAnd:
@@ -234,6 +259,8 @@ func cut(n ast.IsNode, s clause) (operator string, nodes []ast.IsNode, clauses [
 }
 
 // chained are the operands of a chain, which the tree has as ((a op b) op c); nil if there are fewer.
+// Parentheses on the left leave no trace in the tree, so no more are taken off it than the text has
+// operands.
 func chained(n ast.IsNode, operands int, open func(ast.IsNode) (ast.BinaryNode, bool)) []ast.IsNode {
 	if operands < 2 {
 		return nil
@@ -254,10 +281,12 @@ func chained(n ast.IsNode, operands int, open func(ast.IsNode) (ast.BinaryNode, 
 func (p *planner) whole(n ast.IsNode, s clause) *part {
 	out := &part{clause: s, test: p.compiler.test(n)}
 	nodes, clauses := operands(n, s)
+	// Where the operands stand is not known: then their values are not shown.
 	if len(nodes) > len(clauses) {
 		return out
 	}
 	for i, n := range nodes {
+		// A literal shows its value by itself.
 		if p.compiler.literalOf(n) == nil {
 			out.operands = append(out.operands, operand{clauses[i], p.compiler.term(n)})
 		}
@@ -265,7 +294,8 @@ func (p *planner) whole(n ast.IsNode, s clause) *part {
 	return out
 }
 
-// operands are what a comparison or call compares, and where that stands.
+// operands are what a comparison or call compares, and where that stands. Both are in order; there may be
+// more clauses, as what follows has is none of its operands.
 func operands(n ast.IsNode, s clause) ([]ast.IsNode, []clause) {
 	pair := func(n ast.BinaryNode) []ast.IsNode { return []ast.IsNode{n.Left, n.Right} }
 	switch n := n.(type) {
@@ -308,6 +338,7 @@ func operands(n ast.IsNode, s clause) ([]ast.IsNode, []clause) {
 	}
 }
 
+// explainPolicy evaluates the parts of a policy in the order in which the decision did, as far as it went.
 func (c *call) explainPolicy(p *plan) copse.ExplainedPolicy {
 	out := copse.ExplainedPolicy{Policy: p.ref, Forbids: p.policy.Forbids(), Linked: p.policy.template != nil, Cut: p.cut}
 	text := []byte(p.policy.text)
@@ -326,7 +357,7 @@ func (c *call) explainPolicy(p *plan) copse.ExplainedPolicy {
 }
 
 // settle holds an explanation against what was decided, which is NotEvaluated if the scope did not match.
-// Conditions that are not shown may have settled the outcome.
+// Conditions that are not shown may have settled the outcome. It reports whether the two agree.
 func (p *plan) settle(explained *copse.ExplainedPolicy, decided copse.Outcome) bool {
 	if matches := decided != copse.NotEvaluated; matches != (scopeOutcome(explained.Scope) == copse.True) {
 		return false
@@ -339,6 +370,7 @@ func (p *plan) settle(explained *copse.ExplainedPolicy, decided copse.Outcome) b
 	return explained.Outcome == decided
 }
 
+// scopeOutcome is the first test's that is not true, or true.
 func scopeOutcome(scope []copse.ExplainedPart) copse.Outcome {
 	for _, part := range scope {
 		if part.Outcome != copse.True {
@@ -348,7 +380,9 @@ func scopeOutcome(scope []copse.ExplainedPart) copse.Outcome {
 	return copse.True
 }
 
-// explain evaluates a part, if the parts before it leave that open.
+// explain evaluates a part, if the parts before it leave that open. Every part is returned, also one that
+// was not reached, which is NotEvaluated. A part's outcome is that of the part of it that was evaluated
+// last, before ! and unless turn it round.
 func (c *call) explain(p *part, reached bool, text []byte) copse.ExplainedPart {
 	at := positionAt(text, p.clause[0].start)
 	out := copse.ExplainedPart{Text: p.clause.text(p.bound), Line: at.line, Column: at.column, Operator: p.operator}
@@ -371,7 +405,8 @@ func (c *call) explain(p *part, reached bool, text []byte) copse.ExplainedPart {
 	return out
 }
 
-// goesOn reports whether an operator evaluates its next part.
+// goesOn reports whether an operator evaluates the part with number next. so is the whole as far as it is
+// known: the parts before that one, and what they came to.
 func goesOn(operator string, next int, so *copse.ExplainedPart) bool {
 	switch {
 	case next == 0:
@@ -387,6 +422,7 @@ func goesOn(operator string, next int, so *copse.ExplainedPart) bool {
 	}
 }
 
+// inverted leaves faults, and what was not evaluated, as they are.
 func inverted(o copse.Outcome) copse.Outcome {
 	switch o {
 	case copse.True:
@@ -398,6 +434,8 @@ func inverted(o copse.Outcome) copse.Outcome {
 	}
 }
 
+// evaluate runs a part that is shown whole, then each of its operands for its value. An operand that can't
+// be evaluated has none: the part's error says why.
 func (c *call) evaluate(p *part, out *copse.ExplainedPart) {
 	c.steps = 0 // the whole decision was within the budget, and so is its part
 	switch p.test(c) {
@@ -422,7 +460,8 @@ func (c *call) evaluate(p *part, out *copse.ExplainedPart) {
 	}
 }
 
-// appendValue writes a value as Cedar does, and stops soon behind what is shown of it.
+// appendValue writes a value as Cedar does, and stops soon behind what is shown of it. The result may be
+// longer than the limit, or cut in the middle: who shows it clips it.
 func (c *call) appendValue(out []byte, v *value) []byte {
 	if len(out) > copse.MaxExplainedText {
 		return out
@@ -455,7 +494,7 @@ func (c *call) appendValue(out []byte, v *value) []byte {
 	}
 }
 
-// scalarOf is a value without parts as cedar-go has it.
+// scalarOf is a value without parts as cedar-go has it. Sets and records are not for it.
 func scalarOf(v *value) types.Value {
 	switch v.kind {
 	case kindBool:

@@ -19,7 +19,8 @@ type layout struct {
 	conditions []clause // with their `when {` and `}`
 }
 
-// layOut takes a policy apart whose text is sound; false says that it is not.
+// layOut takes a policy apart whose text is sound; false says that it is not. Annotations are left out:
+// they decide nothing.
 func layOut(text string) (out layout, ok bool) {
 	var s clause
 	for l := (lexer{text: text}); ; {
@@ -32,6 +33,7 @@ func layOut(text string) (out layout, ok bool) {
 		}
 		s = append(s, tok)
 	}
+	// An annotation may have no value.
 	for len(s) > 2 && s[0].is("@") {
 		if s = s[2:]; s[0].is("(") {
 			s = s[s.closing()+1:]
@@ -42,6 +44,8 @@ func layOut(text string) (out layout, ok bool) {
 	}
 	end := s[1:].closing() + 1
 	out.scope = s[2:end].split(",")
+	// Each condition keeps its braces, and is as long as the tree has it, from the first token to the
+	// closing brace.
 	for s = s[end+1:]; len(s) > 2 && (s[0].is("when") || s[0].is("unless")) && s[1].is("{"); s = s[end+1:] {
 		end = s[1:].closing() + 1
 		out.conditions = append(out.conditions, s[:end+1])
@@ -49,7 +53,8 @@ func layOut(text string) (out layout, ok bool) {
 	return out, len(out.scope) >= 3
 }
 
-// closing finds the bracket that closes the one a clause begins with.
+// closing finds the bracket that closes the one a clause begins with. The text is sound, so there is one;
+// else the last token stands in for it.
 func (s clause) closing() int {
 	depth := 0
 	for i, tok := range s {
@@ -60,7 +65,8 @@ func (s clause) closing() int {
 	return len(s) - 1
 }
 
-// bracket counts an opening one as 1 and a closing one as -1.
+// bracket counts an opening one as 1 and a closing one as -1. Strings hold none: they are tokens of their
+// own.
 func bracket(tok token) int {
 	if tok.kind != tokOperator {
 		return 0
@@ -75,7 +81,8 @@ func bracket(tok token) int {
 	}
 }
 
-// find looks for the first of words outside of brackets, and returns -1 if there is none.
+// find looks for the first of words outside of brackets, and returns -1 if there is none. The words are
+// operators or reserved, so no attribute can be taken for one.
 func (s clause) find(words ...string) int {
 	depth := 0
 	for i, tok := range s {
@@ -87,6 +94,8 @@ func (s clause) find(words ...string) int {
 	return -1
 }
 
+// split cuts at an operator wherever it stands outside of brackets, and returns the whole if it does not.
+// The tree says which operator binds last, so none that binds more weakly is left in the clause.
 func (s clause) split(operator string) []clause {
 	var out []clause
 	for {
@@ -98,7 +107,7 @@ func (s clause) split(operator string) []clause {
 	}
 }
 
-// unwrap takes away the parentheses around a whole clause.
+// unwrap takes away the parentheses around a whole clause. Parentheses leave no trace in the tree.
 func (s clause) unwrap() clause {
 	for len(s) > 2 && s[0].is("(") && s.closing() == len(s)-1 {
 		s = s[1 : len(s)-1]
@@ -106,7 +115,8 @@ func (s clause) unwrap() clause {
 	return s
 }
 
-// choice cuts `if a then b else c`. An if inside takes a then and an else of its own.
+// choice cuts `if a then b else c`. An if inside takes a then and an else of its own. The else branch is
+// all that is left.
 func (s clause) choice() (parts []clause, ok bool) {
 	if len(s) == 0 || !s[0].is("if") {
 		return nil, false
@@ -136,13 +146,15 @@ func (s clause) choice() (parts []clause, ok bool) {
 	return append(parts, s), true
 }
 
-// relation cuts `a op b`, which there can't be two of in a row; behind `is T in` stands the place.
+// relation cuts `a op b`, which there can't be two of in a row; behind `is T in` stands the place. It
+// returns nil if there is no such operator.
 func (s clause) relation() []clause {
 	at := s.find("==", "!=", "<", "<=", ">", ">=", "in", "has", "like", "is")
 	if at < 0 {
 		return nil
 	}
 	left, right := s[:at], s[at+1:]
+	// The type has no value of its own that could be shown.
 	if s[at].is("is") {
 		if at := right.find("in"); at >= 0 {
 			right = right[at+1:]
@@ -151,7 +163,7 @@ func (s clause) relation() []clause {
 	return []clause{left, right}
 }
 
-// method cuts `a.name(b, c)` into a, b and c.
+// method cuts `a.name(b, c)` into a, b and c. It returns nil for what is no method call, as a function's.
 func (s clause) method() []clause {
 	// The last bracket that opens outside of brackets is the call's.
 	open, depth := -1, 0
@@ -172,7 +184,7 @@ func (s clause) method() []clause {
 }
 
 // text writes a clause on one line, without comments, and bound where it has a slot. It stops soon
-// behind the limit.
+// behind the limit. Spaces, line ends and comments between tokens become one space.
 func (s clause) text(bound types.EntityUID) string {
 	var out []byte
 	for i := 0; i < len(s) && len(out) <= copse.MaxExplainedText; i++ {

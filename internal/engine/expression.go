@@ -27,10 +27,12 @@ func (g *grammar) expression() *syntaxFault {
 	if f := g.expect("else"); f != nil {
 		return f
 	}
+	// All that follows belongs to the else.
 	return g.expression()
 }
 
-// chain reads operands joined by any of the operators.
+// chain reads operands joined by any of the operators. It loops instead of recursing, so a chain may be as
+// long as its nodes' bound lets it.
 func (g *grammar) chain(operand func() *syntaxFault, operators ...string) *syntaxFault {
 	for {
 		if f := operand(); f != nil {
@@ -48,6 +50,7 @@ func (g *grammar) chain(operand func() *syntaxFault, operators ...string) *synta
 	}
 }
 
+// atAny reports whether the next token is one of the operators. It consumes nothing.
 func (g *grammar) atAny(operators []string) bool {
 	for _, op := range operators {
 		if g.tok.is(op) {
@@ -58,6 +61,7 @@ func (g *grammar) atAny(operators []string) bool {
 }
 
 // The four levels of operators that group to the left. Each operator is a node of the tree, for its bound.
+// Subtraction and addition are one level, multiplication another; Cedar has no division.
 func (g *grammar) or() *syntaxFault  { return g.chain(g.and, "||") }
 func (g *grammar) and() *syntaxFault { return g.chain(g.relation, "&&") }
 func (g *grammar) add() *syntaxFault { return g.chain(g.multiply, "+", "-") }
@@ -72,10 +76,12 @@ func (g *grammar) atComparison() bool {
 // relation: an add, and at most one of: a comparison with another, has, like, is. The reference refuses a < b < c, and so
 // does this, before cedar-go could read it in some way.
 func (g *grammar) relation() *syntaxFault {
+	// How many nodes the left side has, for has, which repeats it.
 	before := g.nodes
 	if f := g.add(); f != nil {
 		return f
 	}
+	// The comparison's node, or one too many if there is none: the count is a bound.
 	if f := g.grow(1); f != nil {
 		return f
 	}
@@ -89,6 +95,7 @@ func (g *grammar) relation() *syntaxFault {
 		return g.stringLiteral("a pattern in quotes", true)
 	case g.tok.is("is"):
 		return g.isType()
+	// A frequent mistake, with words of its own.
 	case g.tok.is("="):
 		return g.fault("expected ==, found `=`")
 	case g.atComparison():
@@ -105,7 +112,8 @@ func (g *grammar) relation() *syntaxFault {
 	return nil
 }
 
-// has reads what follows an operand of so many nodes.
+// has reads what follows an operand of so many nodes. Of a.b.c each link costs the operand once more and
+// the links before it, for cedar-go writes that out; of a string there is only one link.
 func (g *grammar) has(operand int) *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -132,7 +140,9 @@ func (g *grammar) has(operand int) *syntaxFault {
 	}
 }
 
-// isType reads what follows "is": a type, and maybe "in" and an add.
+// isType reads what follows "is": a type, and maybe "in" and an add. The type is a name and not an
+// expression, so it can't depend on the request. `is T in E` is one operator, not a comparison behind
+// another.
 func (g *grammar) isType() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -153,11 +163,13 @@ func (g *grammar) isType() *syntaxFault {
 func (g *grammar) unary() *syntaxFault {
 	first := g.tok
 	links := 0
+	// These are only counted: there are few, and the next grow holds the sum to the bound.
 	for g.tok.is("!") || g.tok.is("-") {
 		g.nodes++
 		if links++; links > maxUnaryChain {
 			return g.fault("more than %d `%s` in a row", maxUnaryChain, first.text)
 		}
+		// The reference's grammar has no !-x and no -!x.
 		if g.tok.text != first.text {
 			return g.fault("`!` and `-` can't follow each other; use parentheses")
 		}
@@ -172,11 +184,13 @@ func (g *grammar) unary() *syntaxFault {
 	return g.member()
 }
 
-// member: a primary and any accesses: .name, .method(arguments), ["name"].
+// member: a primary and any accesses: .name, .method(arguments), ["name"]. A chain is bounded in links,
+// because the tree nests once for each of them.
 func (g *grammar) member() *syntaxFault {
 	if f := g.primary(); f != nil {
 		return f
 	}
+	// The first turn counts the primary, each further one an access.
 	for links := 1; ; links++ {
 		if f := g.grow(1); f != nil {
 			return f
@@ -206,7 +220,8 @@ func (g *grammar) member() *syntaxFault {
 }
 
 // attributeOrMethod reads what follows a dot. What is called must be a method that there is, so that a mistake
-// is found when the policy is written, and not by a decision.
+// is found when the policy is written, and not by a decision. An attribute may have a method's name: what
+// makes it a call is the parenthesis.
 func (g *grammar) attributeOrMethod() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -233,7 +248,8 @@ func (g *grammar) attributeOrMethod() *syntaxFault {
 	return nil
 }
 
-// arguments reads (a, b, ...) and counts.
+// arguments reads (a, b, ...) and counts. It starts at the opening parenthesis. A comma behind the last
+// argument is fine.
 func (g *grammar) arguments() (int, *syntaxFault) {
 	if f := g.advance(); f != nil {
 		return 0, f
@@ -274,7 +290,8 @@ func isConstructor(name string) bool {
 	}
 }
 
-// primary: a literal, a variable, an entity, a call, or something in brackets.
+// primary: a literal, a variable, an entity, a call, or something in brackets. What nests, nests through
+// [grammar.expression], which counts how deep.
 func (g *grammar) primary() *syntaxFault {
 	switch {
 	case g.tok.kind == tokNumber:
@@ -298,11 +315,13 @@ func (g *grammar) primary() *syntaxFault {
 		if f := g.advance(); f != nil {
 			return f
 		}
+		// A set, which may be empty: validation refuses that, evaluation does not.
 		return g.list("]", g.expression)
 	case g.tok.is("{"):
 		return g.record()
 	case g.tok.is("if"):
 		return g.fault("an if inside an expression needs parentheses")
+	// Reserved words that begin an expression were above; the others can't.
 	case g.tok.kind == tokName && !reservedName(g.tok.text):
 		return g.nameOrEntityOrCall()
 	default:
@@ -310,7 +329,8 @@ func (g *grammar) primary() *syntaxFault {
 	}
 }
 
-// record: the same key twice is refused, as the reference does; cedar-go would keep the last one.
+// record: the same key twice is refused, as the reference does; cedar-go would keep the last one. Keys are
+// compared as they are meant: "a" in quotes is the same key as a without.
 func (g *grammar) record() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -348,6 +368,7 @@ func (g *grammar) nameOrEntityOrCall() *syntaxFault {
 		return f
 	}
 	qualified := false
+	// A path names an entity here and ends in an id: types stand behind is only.
 	for g.tok.is("::") {
 		qualified = true
 		if f := g.advance(); f != nil {
@@ -364,6 +385,7 @@ func (g *grammar) nameOrEntityOrCall() *syntaxFault {
 	case g.tok.is("("):
 		if qualified || !isConstructor(first.text) {
 			name := clipTo(compact(g.lex.text[first.start:g.prevEnd]), 60)
+			// What exists under this name is a method: then the finding says how to write it.
 			if _, method := methodArguments(name); method {
 				return faultAt(first.start, "`%s` is a method, not a function: write x.%s(...)", name, name)
 			}
@@ -374,6 +396,7 @@ func (g *grammar) nameOrEntityOrCall() *syntaxFault {
 	case qualified:
 		return g.fault("expected `::` and an id in quotes, found %s", g.tok.show())
 	}
+	// A name with nothing behind it is a variable, or a mistake.
 	switch first.text {
 	case "principal", "action", "resource", "context":
 		return nil

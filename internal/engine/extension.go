@@ -10,7 +10,8 @@ import (
 )
 
 // construct makes an extension value of text. It reports whether that is one. The errors of cedar-go's
-// own parsers are asked for when somebody reads them, see fault.
+// own parsers are asked for when somebody reads them, see fault. The value is of the kind that the
+// constructor makes, and its text a part of the call's room. When it reports false, v is not to be used.
 func (c *call) construct(v *value, fn, text string) bool {
 	switch fn {
 	case "ip":
@@ -34,7 +35,8 @@ func (c *call) construct(v *value, fn, text string) bool {
 	}
 }
 
-// parseIP is types.ParseIPAddr without the error it makes of every address that is no range.
+// parseIP is types.ParseIPAddr without the error it makes of every address that is no range. An IPv4
+// address written inside of an IPv6 one is none, as in Cedar, nor is one with a zone.
 func parseIP(text string) (netip.Prefix, bool) {
 	if strings.Count(text, ":") >= 2 && strings.Count(text, ".") >= 2 {
 		return netip.Prefix{}, false
@@ -53,7 +55,8 @@ func parseIP(text string) (netip.Prefix, bool) {
 // decimalDigits is how many digits a decimal has behind its point; it is kept as a number of their unit.
 const decimalDigits = 4
 
-// parseDecimal is types.ParseDecimal, which does not show the number.
+// parseDecimal is types.ParseDecimal, which does not show the number. A decimal of 1.5 is the number
+// 15000.
 func parseDecimal(text string) (int64, bool) {
 	digits, negative := text, false
 	if text != "" && (text[0] == '-' || text[0] == '+') {
@@ -64,6 +67,8 @@ func parseDecimal(text string) (int64, bool) {
 		return 0, false
 	}
 	n := uint64(0)
+	// The bound keeps the next digit within the 64 bits; what fits a decimal exactly is decided at the
+	// end, since below zero there is one number more than above.
 	for _, part := range [...]string{whole, fraction} {
 		for i := range len(part) {
 			digit := part[i] - '0'
@@ -73,6 +78,7 @@ func parseDecimal(text string) (int64, bool) {
 			n = 10*n + uint64(digit)
 		}
 	}
+	// The digits that were not written.
 	for range decimalDigits - len(fraction) {
 		if n > 1<<63/10 {
 			return 0, false
@@ -89,6 +95,7 @@ func parseDecimal(text string) (int64, bool) {
 	}
 }
 
+// extensionType is the name of the type whose values a constructor makes.
 func extensionType(fn string) string {
 	if fn == "ip" {
 		return "ipaddr"
@@ -107,7 +114,7 @@ func makesValue(n ast.NodeTypeExtensionCall) bool {
 }
 
 // arity is how many operands a function of an extension has, counting the value it is called on; 0 for
-// functions that do not exist.
+// functions that do not exist. The names are those that the grammar lets pass.
 func arity(name types.Path) int {
 	switch name {
 	case "ip", "decimal", "datetime", "duration", "isIpv4", "isIpv6", "isLoopback", "isMulticast",
@@ -120,7 +127,8 @@ func arity(name types.Path) int {
 	}
 }
 
-// extensionTest compiles those that are true or false, and returns nil for others.
+// extensionTest compiles those that are true or false, and returns nil for others. Of the wrong number of
+// arguments it returns nil as well, and leaves saying so to extensionTerm.
 func (c *compiler) extensionTest(n ast.NodeTypeExtensionCall) test {
 	if arity(n.Name) != len(n.Args) {
 		return nil
@@ -149,6 +157,7 @@ func (c *compiler) extensionTest(n ast.NodeTypeExtensionCall) test {
 	}
 }
 
+// decimals compares two decimals, which have methods for that and no operators.
 func (c *compiler) decimals(n ast.NodeTypeExtensionCall, op func(a, b int64) bool) test {
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) verdict {
@@ -161,6 +170,7 @@ func (c *compiler) decimals(n ast.NodeTypeExtensionCall, op func(a, b int64) boo
 	}
 }
 
+// address asks something of one address or range.
 func (c *compiler) address(n ast.NodeTypeExtensionCall, is func(types.IPAddr) bool) test {
 	of := c.term(n.Args[0])
 	return func(c *call) verdict {
@@ -173,6 +183,8 @@ func (c *compiler) address(n ast.NodeTypeExtensionCall, is func(types.IPAddr) bo
 	}
 }
 
+// isInRange asks whether the range on the right contains all of the one on the left. An address is a range
+// of one; one of the other family is in none.
 func (c *compiler) isInRange(n ast.NodeTypeExtensionCall) test {
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) verdict {
@@ -186,6 +198,7 @@ func (c *compiler) isInRange(n ast.NodeTypeExtensionCall) test {
 }
 
 const (
+	// Datetimes and durations are kept in milliseconds. All days have 24 hours.
 	millisPerSecond = 1000
 	millisPerMinute = 60 * millisPerSecond
 	millisPerHour   = 60 * millisPerMinute
@@ -194,6 +207,8 @@ const (
 
 // extensionTerm compiles those that make a value.
 func (c *compiler) extensionTerm(n ast.NodeTypeExtensionCall) term {
+	// The grammar leaves the number of a method's arguments to evaluation, as Cedar does: such a policy is
+	// stored and fails each time it is asked.
 	switch want := arity(n.Name); want {
 	case 0:
 		return c.never("function does not exist: " + string(n.Name))
@@ -225,7 +240,8 @@ func (c *compiler) extensionTerm(n ast.NodeTypeExtensionCall) term {
 	}
 }
 
-// never is an expression that can't be evaluated. Its operands are not looked at.
+// never is an expression that can't be evaluated. Its operands are not looked at. The words are those of
+// cedar-go's evaluator, given whole.
 func (c *compiler) never(message string) term {
 	return func(c *call) *value {
 		c.steps++
@@ -234,6 +250,8 @@ func (c *compiler) never(message string) term {
 	}
 }
 
+// constructor makes a value of text: once and for all of a literal, else each time. A literal that is no
+// such value is kept as an expression that fails, so that the policies beside it decide as ever.
 func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -245,9 +263,11 @@ func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
 		if text == nil {
 			return nil
 		}
+		// Reading the text counts by its length, and the value is made before it is known to be one.
 		c.steps += textSize(len(text.text))
 		v := c.result(kindBool, 0) // construct says what it is
 		if !c.construct(v, fn, text.text) {
+			// The text is kept for the message, which is made when the answer is put together.
 			c.fault = fault{code: faultConstructor, text: text.text, of: fn}
 			return nil
 		}
@@ -255,6 +275,7 @@ func (c *compiler) constructor(n ast.NodeTypeExtensionCall) term {
 	}
 }
 
+// convert makes a number of a datetime or duration another one. The divisions cut off towards zero.
 func (c *compiler) convert(n ast.NodeTypeExtensionCall, from kind, want string, to kind, op func(int64) int64) term {
 	of := c.term(n.Args[0])
 	return func(c *call) *value {
@@ -276,6 +297,7 @@ func timeOfDay(ms int64) int64 {
 	return ms
 }
 
+// toDate is the beginning of a datetime's day. The first representable day has no beginning that fits.
 func (c *compiler) toDate(n ast.NodeTypeExtensionCall) term {
 	of := c.term(n.Args[0])
 	return func(c *call) *value {
@@ -293,7 +315,8 @@ func (c *compiler) toDate(n ast.NodeTypeExtensionCall) term {
 	}
 }
 
-// shift adds to a datetime, or finds what is between two.
+// shift adds to a datetime, or finds what is between two. The left operand is a datetime in both, the
+// right one of the kind given.
 func (c *compiler) shift(n ast.NodeTypeExtensionCall, by kind, want string, to kind, op func(a, b int64) (int64, bool), overflow faultCode) term {
 	left, right := c.term(n.Args[0]), c.term(n.Args[1])
 	return func(c *call) *value {

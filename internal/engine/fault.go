@@ -19,6 +19,7 @@ type fault struct {
 	of     string  // the constructor that does not take the text
 }
 
+// faultCode says which of the sentences of [call.message] it is, and so which members of a fault are set.
 type faultCode uint8
 
 const (
@@ -26,24 +27,32 @@ const (
 	faultType
 	faultComparison
 	faultComparisonJoined
+	// The entity is not defined, or lacks what was asked of it; a record lacks a member.
 	faultNoEntity
 	faultNoAttribute
 	faultNoMember
 	faultNoTag
+	// Arithmetic that leaves the 64 bits of a Long. Of the first four, a and b are the operands; datetimes
+	// and durations are not shown.
 	faultAdd
 	faultSubtract
 	faultMultiply
 	faultNegate
 	faultOffset
 	faultSince
+	// Text that is no value of an extension type, and a call that no arguments could save.
 	faultConstructor
 	faultCall
+	// The budget ended in the middle of an expression. It is not shown: the answer says that the whole
+	// decision was cut short.
 	faultBudget
 )
 
 const overflow = "integer overflow while attempting to "
 
-// message says what went wrong.
+// message says what went wrong. The result is a text of its own, which may be as long as what it quotes:
+// who answers with it clips it. The call must not be released yet, for faults refer to its values and
+// names.
 func (c *call) message(f *fault) string {
 	switch f.code {
 	case faultType:
@@ -81,6 +90,7 @@ func (c *call) message(f *fault) string {
 	}
 }
 
+// constructorError asks cedar-go's parser once more, for its words: ours has none.
 func constructorError(fn, text string) string {
 	var err error
 	switch fn {
@@ -99,7 +109,8 @@ func constructorError(fn, text string) string {
 	return err.Error()
 }
 
-// typeName is what evaluation errors call the type of a value.
+// typeName is what evaluation errors call the type of a value. The words are those of cedar-go's
+// evaluator, which differ from the ones in schemas: bool, IP.
 func typeName(v *value) string {
 	switch v.kind {
 	case kindBool:

@@ -19,17 +19,21 @@ const (
 	maxPolicyNodes = 20_000
 )
 
-// policySpan is where one policy lies in a document.
+// policySpan is where one policy lies in a document. Spans of a document do not overlap, are in order, and
+// leave out what is between policies: comments and space.
 type policySpan struct {
 	start int // its first token
 	end   int // behind its semicolon
 	slots slotPlaces
-	odd   bool // cedar-go must be shown the plainText of it
+	// It may be set because of an earlier policy of the document, which does no harm.
+	odd bool // cedar-go must be shown the plainText of it
 }
 
 // grammar reads the text of policies as Cedar's grammar has it, builds nothing, and reports the first
 // fault of each policy where it is. cedar-go's parser then only sees text that is sound and small;
-// its own errors name the token after the one at fault.
+// its own errors name the token after the one at fault. It looks one token ahead, tok; prevEnd is where
+// the one before ended. Each method that reads expects tok to be its first token, and leaves tok at
+// the first one behind.
 type grammar struct {
 	lex     lexer
 	tok     token
@@ -40,7 +44,8 @@ type grammar struct {
 }
 
 // checkPolicies finds the policies of a document and its faults. Faults and spans may both be there:
-// after a fault it goes on behind the next semicolon.
+// after a fault it goes on behind the next semicolon. Faults are in order, and at most one more than an
+// answer shows. Without any, the spans are all policies of the document.
 func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
 	if f := checkText(text); f != nil {
 		return nil, []*syntaxFault{f}
@@ -67,10 +72,13 @@ func checkPolicies(text string) ([]policySpan, []*syntaxFault) {
 }
 
 // recover moves to the next policy after a fault: behind a semicolon, where one begins. A fault of the
-// lexer ends the reading: what follows an open string or comment means nothing.
+// lexer ends the reading: what follows an open string or comment means nothing. It reports false when
+// there is nothing left that could be read.
 func (g *grammar) recover() bool {
 	g.depth = 0
 	for {
+		// A semicolon that stands in the middle of something ends no policy: the beginning of one must
+		// follow.
 		behind := g.tok.is(";")
 		if g.tok.kind == tokEnd || g.advance() != nil {
 			return false
@@ -81,6 +89,7 @@ func (g *grammar) recover() bool {
 	}
 }
 
+// advance moves to the next token. At the end of the text it stays there.
 func (g *grammar) advance() *syntaxFault {
 	g.prevEnd = g.tok.end
 	tok, f := g.lex.next()
@@ -91,6 +100,8 @@ func (g *grammar) advance() *syntaxFault {
 	return nil
 }
 
+// fault makes the fault for the next token. Whatever was expected, a question mark is somebody's attempt
+// at a slot.
 func (g *grammar) fault(format string, args ...any) *syntaxFault {
 	if g.tok.is("?") {
 		return faultAt(g.tok.start, "a slot can't stand here: ?principal belongs behind == or in of the principal's scope, ?resource behind those of the resource's")
@@ -98,6 +109,7 @@ func (g *grammar) fault(format string, args ...any) *syntaxFault {
 	return faultAt(g.tok.start, format, args...)
 }
 
+// expect consumes an operator or word that must come here.
 func (g *grammar) expect(text string) *syntaxFault {
 	if !g.tok.is(text) {
 		return g.fault("expected `%s`, found %s", text, g.tok.show())
@@ -105,7 +117,7 @@ func (g *grammar) expect(text string) *syntaxFault {
 	return g.advance()
 }
 
-// name reads a name that is not reserved.
+// name reads a name that is not reserved. what says in a finding what the name would have been of.
 func (g *grammar) name(what string) (string, *syntaxFault) {
 	if g.tok.kind != tokName {
 		return "", g.fault("expected %s, found %s", what, g.tok.show())
@@ -117,6 +129,7 @@ func (g *grammar) name(what string) (string, *syntaxFault) {
 	return text, g.advance()
 }
 
+// stringLiteral reads a string whose escapes Cedar knows. A pattern may escape a star as well.
 func (g *grammar) stringLiteral(what string, pattern bool) *syntaxFault {
 	if g.tok.kind != tokString {
 		return g.fault("expected %s, found %s", what, g.tok.show())
@@ -127,6 +140,7 @@ func (g *grammar) stringLiteral(what string, pattern bool) *syntaxFault {
 	return g.advance()
 }
 
+// policy reads one policy or template, with the annotations before it and the semicolon behind.
 func (g *grammar) policy() *syntaxFault {
 	g.nodes, g.slots = 0, slotPlaces{}
 	if f := g.annotations(); f != nil {
@@ -152,6 +166,7 @@ func (g *grammar) policy() *syntaxFault {
 	return g.advance()
 }
 
+// annotations reads those of one policy. A name may occur once, with or without a value.
 func (g *grammar) annotations() *syntaxFault {
 	seen := map[string]bool{}
 	for g.tok.is("@") {
@@ -185,6 +200,7 @@ func (g *grammar) annotations() *syntaxFault {
 	return nil
 }
 
+// head reads the scope: principal, action and resource, in this order, all three. A comma behind is fine.
 func (g *grammar) head() *syntaxFault {
 	if f := g.expect("("); f != nil {
 		return f
@@ -212,6 +228,8 @@ func (g *grammar) head() *syntaxFault {
 	return g.expect(")")
 }
 
+// scopeOf reads the scope of principal or resource: nothing, or one test with an entity, a type or a slot.
+// Scopes can't fail and know no other operators, which is what makes the index exact.
 func (g *grammar) scopeOf(variable string) *syntaxFault {
 	if f := g.expect(variable); f != nil {
 		return f
@@ -243,6 +261,7 @@ func (g *grammar) scopeOf(variable string) *syntaxFault {
 	}
 }
 
+// scopeEntity reads what a principal or resource is compared with.
 func (g *grammar) scopeEntity(variable string) *syntaxFault {
 	if g.tok.is("[") {
 		return g.fault("only action can be in a list of entities; test %s in [...] in when { }", variable)
@@ -254,12 +273,15 @@ func (g *grammar) scopeEntity(variable string) *syntaxFault {
 	return f
 }
 
-// slot reads ?principal or ?resource in the scope of that variable.
+// slot reads ?principal or ?resource in the scope of that variable. A slot is known by where it stands,
+// and by nothing else.
 func (g *grammar) slot(variable string) *syntaxFault {
 	start := g.tok.start
 	if f := g.advance(); f != nil {
 		return f
 	}
+	// The question mark is an operator for the lexer, so the name behind it must touch it. Only the
+	// scope's own variable will do: a link fills each slot by where it stands.
 	if g.tok.kind != tokName || g.tok.start != start+1 || g.tok.text != variable {
 		return faultAt(start, "the slot of the %s's scope is written ?%s", variable, variable)
 	}
@@ -271,6 +293,7 @@ func (g *grammar) slot(variable string) *syntaxFault {
 	return g.advance()
 }
 
+// actionScope reads the scope of the action. A list may be empty, which nothing is in. It has no slot.
 func (g *grammar) actionScope() *syntaxFault {
 	if f := g.expect("action"); f != nil {
 		return f
@@ -299,6 +322,8 @@ func (g *grammar) actionScope() *syntaxFault {
 	}
 }
 
+// actionEntity reads an entity whose type is one of actions. cedar-go would take any type, the reference
+// does not.
 func (g *grammar) actionEntity() *syntaxFault {
 	start := g.tok.start
 	entityType, f := g.entity()
@@ -308,7 +333,8 @@ func (g *grammar) actionEntity() *syntaxFault {
 	return f
 }
 
-// entity reads Type::"id" and returns the type.
+// entity reads Type::"id" and returns the type. The type is without the space and comments that may stand
+// between its parts.
 func (g *grammar) entity() (string, *syntaxFault) {
 	start := g.tok.start
 	if _, f := g.name("an entity like User::\"alice\""); f != nil {
@@ -331,7 +357,8 @@ func (g *grammar) entity() (string, *syntaxFault) {
 	}
 }
 
-// compact removes the space and comments that may stand around the :: of a path.
+// compact removes the space and comments that may stand around the :: of a path. The path was read before,
+// so the lexer finds no fault in it.
 func compact(path string) string {
 	l := lexer{text: path}
 	var b strings.Builder
@@ -344,6 +371,7 @@ func compact(path string) string {
 	}
 }
 
+// path reads the name of a type, with or without namespaces.
 func (g *grammar) path(what string) *syntaxFault {
 	if _, f := g.name(what); f != nil {
 		return f
@@ -362,7 +390,8 @@ func (g *grammar) path(what string) *syntaxFault {
 	return nil
 }
 
-// list reads items up to a closing bracket, which it consumes. A comma before it is fine.
+// list reads items up to a closing bracket, which it consumes. A comma before it is fine. item may be
+// called not at all: whether a list may be empty is up to what it is of.
 func (g *grammar) list(closing string, item func() *syntaxFault) *syntaxFault {
 	for !g.tok.is(closing) {
 		if f := item(); f != nil {
@@ -379,6 +408,7 @@ func (g *grammar) list(closing string, item func() *syntaxFault) *syntaxFault {
 	return g.advance()
 }
 
+// condition reads `when { ... }` or `unless { ... }`, which hold one expression each.
 func (g *grammar) condition() *syntaxFault {
 	if f := g.advance(); f != nil {
 		return f
@@ -398,7 +428,8 @@ func (g *grammar) condition() *syntaxFault {
 	return g.advance()
 }
 
-// grow counts nodes.
+// grow counts nodes. The bound is held while the text is read, so a fault says where the policy became too
+// large.
 func (g *grammar) grow(n int) *syntaxFault {
 	if g.nodes += n; g.nodes > maxPolicyNodes {
 		return g.fault("the policy has more than %d nodes up to here, counting what has repeats: x has a.b means x has a && x.a has b", maxPolicyNodes)
@@ -406,7 +437,8 @@ func (g *grammar) grow(n int) *syntaxFault {
 	return nil
 }
 
-// integer checks that a literal fits into 64 bits.
+// integer checks that a literal fits into 64 bits. The sign belongs to it, because the least Long has no
+// positive twin.
 func (g *grammar) integer(negative bool) *syntaxFault {
 	text := g.tok.text
 	if negative {
@@ -418,7 +450,8 @@ func (g *grammar) integer(negative bool) *syntaxFault {
 	return g.advance()
 }
 
-// policyFaults turns faults into the error for a document at path.
+// policyFaults turns faults into the error for a document at path. Places are in the whole document, also
+// of its later policies.
 func policyFaults(path string, text []byte, faults []*syntaxFault) *copse.Error {
 	fields := make([]copse.Field, len(faults))
 	for i, f := range faults {

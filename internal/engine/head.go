@@ -13,7 +13,8 @@ import (
 
 // head is what a schema makes of the scope of a policy: which request environments it admits. It
 // depends on the types the scope names and on its actions, not on the ids of principal and resource, so
-// that thousands of policies share a few.
+// that thousands of policies share a few. A head is of one validation and one goroutine. Its messages are
+// what a policy with this scope is refused for, whatever its conditions say; each is in it once.
 type head struct {
 	s        *Schema
 	messages []string
@@ -28,14 +29,16 @@ type head struct {
 
 // slice is a schema cut down to the request environments that a head admits, for cedar-go's
 // typechecker: it would enumerate every environment of a schema for each policy, and the sub-types of
-// a scope in cubic time.
+// a scope in cubic time. environments is how many it has, which the budget of validation is charged with.
+// A slice is not changed once it is made.
 type slice struct {
 	schema       *resolved.Schema
 	environments int
 	contexts     uint64 // nodes of their contexts, which are written out
 }
 
-// headKey tells heads apart.
+// headKey tells heads apart. Entities are written as literals and types are names, so nothing a policy
+// says can make two different heads one.
 func headKey(p *ast.Policy) string {
 	var b strings.Builder
 	scope := func(node ast.IsScopeNode) {
@@ -79,6 +82,7 @@ func headKey(p *ast.Policy) string {
 	return b.String()
 }
 
+// newHead settles a scope: it costs what the schema has of types and actions, see [typeCosts].
 func newHead(s *Schema, p *ast.Policy) *head {
 	h := &head{s: s}
 	h.principals = h.scopeTypes(p.Principal)
@@ -88,24 +92,28 @@ func newHead(s *Schema, p *ast.Policy) *head {
 	return h
 }
 
+// add notes a message, as many as an answer can show and one.
 func (h *head) add(message string) {
 	if !slices.Contains(h.messages, message) && len(h.messages) <= maxFindings {
 		h.messages = append(h.messages, message)
 	}
 }
 
-// constraint is the entity types a scope admits; free admits all.
+// constraint is the entity types a scope admits; free admits all. Its zero value admits none.
 type constraint struct {
 	free  bool
 	types map[types.EntityType]bool
 }
 
+// only admits one type.
 func only(t types.EntityType) constraint {
 	return constraint{types: map[types.EntityType]bool{t: true}}
 }
 
 func (c constraint) admits(t types.EntityType) bool { return c.free || c.types[t] }
 
+// cut returns the types of a list that are admitted, in its order. It may be the list itself, which
+// belongs to the schema.
 func (c constraint) cut(list []types.EntityType) []types.EntityType {
 	if c.free {
 		return list
@@ -131,6 +139,7 @@ func (h *head) scopeTypes(scope ast.IsScopeNode) constraint {
 		if isSlot(n.Entity) {
 			return constraint{free: true}
 		}
+		// A type that does not exist admits nothing; it is reported as such.
 		if known := h.entityType(n.Entity); len(known.types) == 0 {
 			return known
 		}
@@ -138,6 +147,7 @@ func (h *head) scopeTypes(scope ast.IsScopeNode) constraint {
 	case ast.ScopeTypeIs:
 		return h.knownType(n.Type)
 	case ast.ScopeTypeIsIn:
+		// Of `is T in E` the types must fit together: a T that can't be in an E is no environment.
 		known := h.knownType(n.Type)
 		if isSlot(n.Entity) {
 			return known
@@ -151,9 +161,12 @@ func (h *head) scopeTypes(scope ast.IsScopeNode) constraint {
 	}
 }
 
-// isSlot recognises what stands for a slot in the tree of a template.
+// isSlot recognises what stands for a slot in the tree of a template. The grammar lets no policy name an
+// entity of the empty type.
 func isSlot(uid types.EntityUID) bool { return uid == types.EntityUID{} }
 
+// entityType admits the type of one entity. The types of actions are not declared as entity types, so an
+// action is known by itself.
 func (h *head) entityType(uid types.EntityUID) constraint {
 	if _, isAction := h.s.resolved.Actions[uid]; isAction {
 		return only(uid.Type)
@@ -161,6 +174,7 @@ func (h *head) entityType(uid types.EntityUID) constraint {
 	return h.knownType(uid.Type)
 }
 
+// knownType admits one type, or none and says that the schema has no such type.
 func (h *head) knownType(t types.EntityType) constraint {
 	if !h.s.knows(t) {
 		h.add(unknownType(t))
@@ -169,13 +183,15 @@ func (h *head) knownType(t types.EntityType) constraint {
 	return only(t)
 }
 
+// unknownType words it the same for heads and conditions, so that a type named in both is reported once.
 func unknownType(t types.EntityType) string {
 	return fmt.Sprintf("unrecognized entity type `%s`", t)
 }
 
 func unknownAction(uid types.EntityUID) string { return fmt.Sprintf("unrecognized action `%s`", uid) }
 
-// typesIn are the types whose entities can be in an entity of type target.
+// typesIn are the types whose entities can be in an entity of type target. The type itself is one of them,
+// for `in` is reflexive.
 func (s *Schema) typesIn(target types.EntityType) map[types.EntityType]bool {
 	out := map[types.EntityType]bool{target: true}
 	for t, above := range s.typeAncestors {
@@ -195,6 +211,8 @@ type actionSet struct {
 	unknown bool
 }
 
+// scopeActions finds the actions that a scope admits: the one named, or those named and all that are in
+// them.
 func (h *head) scopeActions(scope ast.IsActionScopeNode) {
 	var named []types.EntityUID
 	groups := true
@@ -222,6 +240,7 @@ func (h *head) scopeActions(scope ast.IsActionScopeNode) {
 	if !groups {
 		return
 	}
+	// The ancestors are transitive, so it does not matter in which order the map gives the actions.
 	for uid, above := range h.s.actionAncestors {
 		if slices.ContainsFunc(above, func(group types.EntityUID) bool { return h.actions.uids[group] }) {
 			h.actions.uids[uid] = true
@@ -229,9 +248,13 @@ func (h *head) scopeActions(scope ast.IsActionScopeNode) {
 	}
 }
 
-// admitted lists the actions of the scope that apply to anything, and to what of it, sorted.
+// admitted lists the actions of the scope that apply to anything, and to what of it, sorted. They are
+// copies, cut to what the scope admits. An action that is left with no principal or no resource is not
+// among them.
 func (h *head) admitted() []resolved.Action {
 	var out []resolved.Action
+	// An action that the schema does not declare applies to nothing. What is cut is a copy: the schema is
+	// shared.
 	consider := func(uid types.EntityUID) {
 		a := h.s.resolved.Actions[uid]
 		if a.AppliesTo == nil {
@@ -256,6 +279,8 @@ func (h *head) admitted() []resolved.Action {
 	return out
 }
 
+// checkApplication refuses a scope that no request can meet. The reference had this as an error until
+// 4.13; it stays one here (docs/cedar.md).
 func (h *head) checkApplication() {
 	if h.actions.empty {
 		h.add("empty set literals are forbidden in policies")
@@ -265,7 +290,8 @@ func (h *head) checkApplication() {
 	h.add("unable to find an applicable action given the policy scope constraints")
 }
 
-// cut makes the slice of a head. The whole one keeps all actions, so that conditions may ask for them.
+// cut makes the slice of a head. The whole one keeps all actions, so that conditions may ask for them. The
+// merged one has an action only if it is the first of its kind.
 func (h *head) cut(merge bool) *slice {
 	target := &h.full
 	if merge {
@@ -304,7 +330,8 @@ func (h *head) cut(merge bool) *slice {
 	return out
 }
 
-// environmentKey is the same for actions whose environments differ in nothing but the action.
+// environmentKey is the same for actions whose environments differ in nothing but the action. What order
+// the schema lists types in makes no difference.
 func (s *Schema) environmentKey(a *resolved.Action) string {
 	var b strings.Builder
 	for _, list := range [][]types.EntityType{a.AppliesTo.Principals, a.AppliesTo.Resources} {
@@ -317,6 +344,7 @@ func (s *Schema) environmentKey(a *resolved.Action) string {
 	return b.String()
 }
 
+// writeType writes a type so that no two different ones are written alike.
 func writeType(b *strings.Builder, t resolved.IsType) {
 	switch t := t.(type) {
 	case resolved.RecordType:

@@ -29,12 +29,15 @@ type index struct {
 type scopeKey uint32
 
 const (
+	// No test, `is`, `==` and `in`. The number is that of an entity, of a type behind `is`, and of nothing
+	// for any.
 	keyAny scopeKey = 0
 	keyIs  scopeKey = 1
 	keyEq  scopeKey = 2
 	keyIn  scopeKey = 3
 )
 
+// It holds 30 bits of number, many more than a policy store has names.
 func keyFor(test scopeKey, number uint32) scopeKey { return scopeKey(number)<<2 | test }
 
 // uses are the tests that an entity or type occurs in, a bit each.
@@ -50,8 +53,10 @@ const (
 
 func (u uses) has(at side, test scopeKey) bool { return u&(1<<test<<at) != 0 }
 
+// bucketKey is the pair of keys for principal and resource.
 type bucketKey struct{ principal, resource scopeKey }
 
+// bucket is a range of entries, without the one at to.
 type bucket struct{ from, to uint32 }
 
 // indexEntry is a policy under one action key. For `action in [...]` it has several entries.
@@ -62,12 +67,14 @@ type indexEntry struct {
 	principalType, resourceType uint32
 }
 
+// keyedEntry is an entry that still knows its pair, as entries do not once they are in their bucket.
 type keyedEntry struct {
 	bucketKey
 	indexEntry
 }
 
-// keyed appends the entries of a policy. The symbols learn what its scope names.
+// keyed appends the entries of a policy. The symbols learn what its scope names. The policy is known by
+// its number in the snapshot, which is its place in the order of ids.
 func (s *symbols) keyed(all []keyedEntry, policy uint32, tree *ast.Policy) []keyedEntry {
 	var e keyedEntry
 	e.policy = policy
@@ -93,6 +100,7 @@ func (s *symbols) keyed(all []keyedEntry, policy uint32, tree *ast.Policy) []key
 }
 
 // scope returns the key of a principal or resource scope, and the type it tests for beside an "in".
+// Numbers are given to what has none.
 func (s *symbols) scope(node ast.IsScopeNode) (scopeKey, uint32) {
 	switch n := node.(type) {
 	case ast.ScopeTypeEq:
@@ -145,6 +153,7 @@ func newIndex(s *symbols, all []keyedEntry) *index {
 	return x
 }
 
+// use notes that a test occurs.
 func (x *index) use(k scopeKey, at side) {
 	bit := uses(1 << (k & 3) << at)
 	switch k & 3 {
@@ -167,7 +176,9 @@ func (x *index) keyed() []keyedEntry {
 	return out
 }
 
-// find returns the policies whose scope matches, in ascending order.
+// find returns the policies whose scope matches, in ascending order. It costs a look for each pair of keys
+// that principal and resource meet, and what it finds. The result is in the call's room; the keys are on
+// the stack, unless there are unusually many.
 func (x *index) find(c *call) []uint32 {
 	var room [3][24]scopeKey
 	principals := x.expand(room[0][:0], c.principal, sidePrincipal)
@@ -180,6 +191,7 @@ func (x *index) find(c *call) []uint32 {
 			if !ok {
 				continue
 			}
+			// By their keys principal and resource match. The type of `is T in E` is the one test that is left.
 			entries := x.entries[b.from:b.to]
 			for _, a := range actions {
 				for _, e := range withAction(entries, a) {
@@ -190,6 +202,7 @@ func (x *index) find(c *call) []uint32 {
 			}
 		}
 	}
+	// A policy may be found under several actions of its list.
 	slices.Sort(found)
 	c.found = slices.Compact(found)
 	return c.found
@@ -218,6 +231,7 @@ func (x *index) expand(keys []scopeKey, e *entity, at side) []scopeKey {
 	return keys
 }
 
+// expandAction lists the keys an action meets. Whether they occur is seen in each bucket.
 func (x *index) expandAction(keys []scopeKey, e *entity) []scopeKey {
 	keys = append(keys, keyAny)
 	if int(e.number) < len(x.uses) {
@@ -229,7 +243,8 @@ func (x *index) expandAction(keys []scopeKey, e *entity) []scopeKey {
 	return keys
 }
 
-// withAction returns the run of entries, ordered by action, that have the key.
+// withAction returns the run of entries, ordered by action, that have the key. It is empty if there are
+// none.
 func withAction(entries []indexEntry, action scopeKey) []indexEntry {
 	low, high := 0, len(entries)
 	for low < high {

@@ -1,6 +1,7 @@
 package engine
 
-// kind is the type of a Cedar value, as far as it is known without looking inside.
+// kind is the type of a Cedar value, as far as it is known without looking inside. The order matters:
+// elements of sets are sorted by it first, and the extension types come last.
 type kind uint8
 
 const (

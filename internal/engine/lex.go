@@ -20,7 +20,8 @@ const (
 	tokOperator
 )
 
-// token is one token of Cedar policy or schema text.
+// token is one token of Cedar policy or schema text. text is as it was written, of a string with its
+// quotes; start and end are offsets of its bytes.
 type token struct {
 	kind  tokenKind
 	text  string
@@ -28,6 +29,7 @@ type token struct {
 	end   int
 }
 
+// is reports whether a token is this operator or word. A string never is one, whatever it contains.
 func (t token) is(text string) bool {
 	return t.text == text && (t.kind == tokOperator || t.kind == tokName)
 }
@@ -47,6 +49,7 @@ func (t token) show() string {
 	}
 }
 
+// clipTo cuts a text to n bytes and what marks the cut. Of a character that is cut nothing stays.
 func clipTo(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -56,7 +59,7 @@ func clipTo(s string, n int) string {
 
 // lexer cuts Cedar text into tokens, in one pass and without allocating. It exists so that everything
 // hostile is refused before cedar-go's parsers see the text: they recurse without a limit, and a
-// stack overflow can't be recovered.
+// stack overflow can't be recovered. The zero value with a text reads that from its beginning.
 type lexer struct {
 	text string
 	at   int
@@ -71,13 +74,16 @@ type syntaxFault struct {
 	message string
 }
 
+// Error makes it an error of Go's. Its message is for users, but says no place.
 func (f *syntaxFault) Error() string { return f.message }
 
+// faultAt makes a fault at an offset of the text.
 func faultAt(offset int, format string, args ...any) *syntaxFault {
 	return &syntaxFault{offset: offset, message: fmt.Sprintf(format, args...)}
 }
 
-// checkText refuses what no Cedar text may contain, before anything else looks at it.
+// checkText refuses what no Cedar text may contain, before anything else looks at it. NUL is refused
+// though Cedar could read it, see docs/cedar.md. What passes can be quoted in an answer.
 func checkText(text string) *syntaxFault {
 	for i := 0; i < len(text); {
 		c := text[i]
@@ -97,6 +103,8 @@ func checkText(text string) *syntaxFault {
 	return nil
 }
 
+// next returns the next token, at the end of the text one of kind tokEnd, again and again. After a fault
+// it is not called again.
 func (l *lexer) next() (token, *syntaxFault) {
 	if f := l.skipSpace(); f != nil {
 		return token{}, f
@@ -108,6 +116,7 @@ func (l *lexer) next() (token, *syntaxFault) {
 	c := l.text[start]
 	var kind tokenKind
 	switch {
+	// Cedar's names are ASCII: a letter that only looks like one is refused below.
 	case isNameByte(c) && !isDigit(c):
 		kind = tokName
 		for l.at < len(l.text) && isNameByte(l.text[l.at]) {
@@ -124,6 +133,7 @@ func (l *lexer) next() (token, *syntaxFault) {
 			return token{}, f
 		}
 	default:
+		// Whatever begins no operator is no part of the language.
 		kind = tokOperator
 		width := operatorWidth(l.text[start:])
 		if width == 0 {
@@ -144,6 +154,8 @@ func (l *lexer) skipSpace() *syntaxFault {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			l.at++
 		case strings.HasPrefix(rest, "//"):
+			// The line's end is left to the loop. A carriage return with a line feed ends the comment for
+			// cedar-go too, so nothing is odd about that.
 			end := strings.IndexAny(rest, "\r\n")
 			if end < 0 {
 				end = len(rest)
@@ -153,6 +165,7 @@ func (l *lexer) skipSpace() *syntaxFault {
 			l.at += end
 		case strings.HasPrefix(rest, "/*"):
 			return faultAt(l.at, "Cedar has no comments like this: begin each of their lines with //")
+		// White space other than the usual four is shown to cedar-go as spaces.
 		default:
 			r, size := utf8.DecodeRuneInString(rest)
 			if !unicode.IsSpace(r) {
@@ -174,6 +187,7 @@ func (l *lexer) skipString() *syntaxFault {
 			l.at++
 			return nil
 		case '\n':
+			// The reference takes a raw line end for a part of the string; cedar-go is shown its escape.
 			l.odd = true
 		case '\r':
 			return faultAt(l.at, "a carriage return is not allowed inside of a string: write \\r")
@@ -187,13 +201,15 @@ func (l *lexer) skipString() *syntaxFault {
 
 // plainText writes sound text so that cedar-go reads it as Cedar's reference does: comments and what
 // surrounds tokens become spaces, raw line ends in strings their escape, and the slots at the places
-// given an entity.
+// given an entity. It never fails: from a fault on there is nothing more to write, and there is none in
+// text that is sound.
 func plainText(text string, slots ...int) []byte {
 	out := make([]byte, 0, len(text)+16)
 	l := lexer{text: text}
 	for behind := 0; ; {
 		tok, f := l.next()
 		for _, r := range text[behind:tok.start] {
+			// One byte for each character: cedar-go counts columns in characters.
 			if r != '\n' {
 				r = ' '
 			}
@@ -206,6 +222,7 @@ func plainText(text string, slots ...int) []byte {
 		case tok.kind == tokString:
 			out = append(out, strings.ReplaceAll(tok.text, "\n", `\n`)...)
 		case tok.is("?") && slices.Contains(slots, tok.start):
+			// The slot's name. No type of this name matters: the entity is taken out of the tree again.
 			_, _ = l.next()
 			out = append(out, `A::""`...)
 		default:
@@ -217,10 +234,13 @@ func plainText(text string, slots ...int) []byte {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
+// isNameByte tells what a name is made of; it does not begin with a digit.
 func isNameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || isDigit(c)
 }
 
+// operatorWidth returns how many bytes the operator at the beginning has, 0 if there is none. It knows
+// those of policies and of schemas; which may stand where is for others to say.
 func operatorWidth(s string) int {
 	if len(s) >= 2 {
 		switch s[:2] {
@@ -245,7 +265,7 @@ func reservedName(s string) bool {
 }
 
 // checkEscapes finds the first escape in a string literal that Cedar does not know. In a pattern, \*
-// is a star. offset is where the literal starts.
+// is a star. offset is where the literal starts. The literal is closed and has its quotes.
 func checkEscapes(literal string, offset int, pattern bool) *syntaxFault {
 	for i := 1; i < len(literal)-1; i++ {
 		if literal[i] != '\\' {
@@ -281,7 +301,8 @@ func checkEscapes(literal string, offset int, pattern bool) *syntaxFault {
 	return nil
 }
 
-// unquote returns what a string literal means, once its escapes were checked.
+// unquote returns what a string literal means, once its escapes were checked. Of what checkEscapes refuses
+// it may panic.
 func unquote(literal string) string {
 	body := literal[1 : len(literal)-1]
 	if strings.IndexByte(body, '\\') < 0 {
@@ -304,6 +325,7 @@ func unquote(literal string) string {
 		case '0':
 			b.WriteByte(0)
 		case 'x':
+			// At most 7F, so one byte is one character.
 			b.WriteByte(hexValue(body[i+1])<<4 | hexValue(body[i+2]))
 			i += 2
 		case 'u':
@@ -323,7 +345,8 @@ func isHex(c byte) bool {
 	return isDigit(c) || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
-// unicodeEscape returns the length of u{...}, or 0 when it is not a character.
+// unicodeEscape returns the length of u{...}, or 0 when it is not a character. A character is what Unicode
+// gives to one: no halves of pairs. Underscores may stand between the digits.
 func unicodeEscape(s string) int {
 	if len(s) < 2 || s[1] != '{' {
 		return 0
@@ -348,6 +371,7 @@ func unicodeEscape(s string) int {
 	return 0
 }
 
+// hexValue is of a digit that isHex takes.
 func hexValue(c byte) byte {
 	switch {
 	case c >= 'a':

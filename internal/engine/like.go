@@ -8,7 +8,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// pattern is what `like` matches a text with: parts that follow each other, with anything between them.
+// pattern is what `like` matches a text with: parts that follow each other, with anything between them. It
+// is made once, with the policy, and not changed any more.
 type pattern struct {
 	start, end string // "" is anything
 	middle     []chunk
@@ -37,9 +38,11 @@ func newPattern(p types.Pattern) pattern {
 		panic("engine: a pattern that can't be read: " + err.Error())
 	}
 	var out pattern
+	// The texts between the wildcards, and before the first and behind the last: any of them may be empty.
 	texts := []string{""}
 	for _, part := range parts {
 		var literal struct{ Literal string }
+		// A wildcard is written as a word, a text as an object.
 		if part.Kind() == '"' {
 			texts = append(texts, "")
 		} else if err := json.Unmarshal(part, &literal); err != nil {
@@ -53,6 +56,7 @@ func newPattern(p types.Pattern) pattern {
 	if last > 0 {
 		out.end = texts[last]
 		for _, text := range texts[1:last] {
+			// Wildcards side by side are as one.
 			if text != "" {
 				out.middle = append(out.middle, newChunk(text))
 			}
@@ -61,6 +65,7 @@ func newPattern(p types.Pattern) pattern {
 	return out
 }
 
+// newChunk prepares the search for a part. Short ones are left to the standard library.
 func newChunk(text string) chunk {
 	k := chunk{text: text}
 	if len(text) <= longChunk {
@@ -90,11 +95,12 @@ func (p *pattern) weight() int64 {
 }
 
 // match reports whether a text fits. Each part is taken where it fits first, which leaves the most to
-// those behind it.
+// those behind it. What is in between may be anything, so no other way has to be tried.
 func (p *pattern) match(text string) bool {
 	if p.exact {
 		return text == p.start
 	}
+	// Each is cut off what the others leave: no two may overlap.
 	rest, ok := strings.CutPrefix(text, p.start)
 	if !ok {
 		return false
@@ -112,7 +118,7 @@ func (p *pattern) match(text string) bool {
 	return true
 }
 
-// find returns where the part ends in the text, or -1.
+// find returns where the part ends in the text, or -1. The part is not empty.
 func (k *chunk) find(text string) int {
 	if k.retry == nil {
 		at := strings.Index(text, k.text)
@@ -135,6 +141,8 @@ func (k *chunk) find(text string) int {
 	return -1
 }
 
+// like matches a String; another value is a fault. The pattern is part of the policy and never of the
+// request.
 func (c *compiler) like(of term, p types.Pattern) test {
 	pattern := newPattern(p)
 	c.weight += bytesOfPattern + pattern.weight()

@@ -9,12 +9,14 @@ import (
 // The operators. Operands are evaluated from left to right, and each is looked at before the next one
 // is evaluated, so that of two faults the one is reported that Cedar reports.
 
-// wrong notes that a value has not the type wanted.
+// wrong notes that a value has not the type wanted. The value must live as long as the call, which all
+// values do.
 func (c *call) wrong(want string, v *value) {
 	c.fault = fault{code: faultType, text: want, value: v}
 }
 
-// want evaluates an operand that must be of a kind; nil if it fails or is of another.
+// want evaluates an operand that must be of a kind; nil if it fails or is of another. name is how the
+// message calls what was wanted.
 func (c *call) want(t term, k kind, name string) *value {
 	v := t(c)
 	if v != nil && v.kind != k {
@@ -24,7 +26,8 @@ func (c *call) want(t term, k kind, name string) *value {
 	return v
 }
 
-// wantBoth evaluates two operands that must be of kinds.
+// wantBoth evaluates two operands that must be of kinds. r is nil if either is missing or of another kind,
+// so it alone need be looked at. The right one is not evaluated if the left one is wrong.
 func (c *call) wantBoth(left, right term, ofLeft, ofRight kind, nameLeft, nameRight string) (l, r *value) {
 	if l = c.want(left, ofLeft, nameLeft); l == nil {
 		return nil, nil
@@ -65,6 +68,7 @@ func (c *compiler) or(left, right test) test {
 	}
 }
 
+// not turns a Bool round. A fault stays one.
 func (c *compiler) not(t test) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -79,6 +83,7 @@ func (c *compiler) not(t test) test {
 	}
 }
 
+// choose is `if`. The branch that is not taken is not evaluated, so its faults do not count.
 func (c *compiler) choose(condition, then, otherwise test) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -93,6 +98,7 @@ func (c *compiler) choose(condition, then, otherwise test) test {
 	}
 }
 
+// chooseTerm is `if` whose branches need not be Bools.
 func (c *compiler) chooseTerm(condition test, then, otherwise term) term {
 	return func(c *call) *value {
 		c.steps++
@@ -107,6 +113,8 @@ func (c *compiler) chooseTerm(condition test, then, otherwise term) term {
 	}
 }
 
+// equals compares values of any types: those of different types are unequal, which is no fault. same is
+// the verdict when they are equal.
 func (c *compiler) equals(left, right term, same verdict) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -121,6 +129,7 @@ func (c *compiler) equals(left, right term, same verdict) test {
 		if c.equal(l, r) {
 			return c.affordable(same)
 		}
+		// The other one of the two.
 		return c.affordable(yes + no - same)
 	}
 }
@@ -152,6 +161,7 @@ func (c *compiler) order(left, right term, op comparison, mismatch faultCode) te
 			c.fault = fault{code: mismatch}
 			return failed
 		}
+		// All three kinds are kept as a number of their unit, so that one comparison does for them.
 		switch op {
 		case less:
 			return verdictIf(l.num < r.num)
@@ -174,7 +184,8 @@ func (c *call) comparable(v *value) bool {
 	return false
 }
 
-// negate fails on the one Long that has no opposite: Cedar's arithmetic does not wrap.
+// negate fails on the one Long that has no opposite: Cedar's arithmetic does not wrap. A negative literal
+// is made when it is compiled, and costs nothing more.
 func (c *compiler) negate(n ast.NodeTypeNegate) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -237,7 +248,7 @@ func multiply(a, b int64) (int64, bool) {
 }
 
 // variable evaluates to what the request says. Principal, action and resource are always there; a context that was not
-// sent is an empty record.
+// sent is an empty record. The name is one of the four that the grammar knows.
 func (c *compiler) variable(name string) term {
 	switch name {
 	case "principal":
@@ -263,7 +274,8 @@ func (c *compiler) variable(name string) term {
 	}
 }
 
-// access reads an attribute. Those of the variables are by far the most, so they need no operand.
+// access reads an attribute. Those of the variables are by far the most, so they need no operand. The name
+// has its number from compiling, so no text is compared.
 func (c *compiler) access(n ast.NodeTypeAccess) term {
 	name := c.symbols.name(string(n.Value))
 	if v, ok := n.Arg.(ast.NodeTypeVariable); ok {
@@ -293,6 +305,7 @@ func (c *compiler) access(n ast.NodeTypeAccess) term {
 		case v == nil:
 			return nil
 		case v.kind == kindEntity:
+			// The entity may be one that the policy names: what it has is in the request.
 			return c.attribute(c.local(v.entity), name)
 		case v.kind == kindRecord:
 			return c.member(v, name)
@@ -304,7 +317,8 @@ func (c *compiler) access(n ast.NodeTypeAccess) term {
 }
 
 // attribute of an entity that nobody defined is another fault than one that an entity does not have: Cedar tells them apart,
-// and so do those who read the error.
+// and so do those who read the error. Optional or not, the schema is not asked: requests may be unchecked
+// and policies older than it.
 func (c *call) attribute(e *entity, name uint32) *value {
 	if v := find(e.attributes, name); v != nil {
 		return v
@@ -345,7 +359,8 @@ func (c *compiler) has(of term, name uint32) test {
 	}
 }
 
-// tag finds the tag that two operands speak of: the entity, and the value if it has that tag.
+// tag finds the tag that two operands speak of: the entity, and the value if it has that tag. e is nil if
+// either operand is a fault. The text is the tag's name.
 func (c *call) tag(of, name term) (*entity, *value, string) {
 	e := c.want(of, kindEntity, wantEntity)
 	if e == nil {
@@ -355,6 +370,8 @@ func (c *call) tag(of, name term) (*entity, *value, string) {
 	if text == nil {
 		return nil, nil, ""
 	}
+	// A tag's name may come from anywhere in the request. One that nothing has is no tag, and gets no
+	// number.
 	c.steps += textSize(len(text.text))
 	known := c.local(e.entity)
 	if number, ok := c.findName(text.text); ok {
@@ -381,6 +398,7 @@ func (c *compiler) getTag(of, name term) term {
 		c.steps++
 		e, v, text := c.tag(of, name)
 		switch {
+		// The fault is there already.
 		case e == nil:
 		case e.origin == undefined:
 			c.fault = fault{code: faultNoEntity, entity: e}
@@ -433,7 +451,8 @@ func (c *compiler) in(of, place term) test {
 // stepsOfIn is what looking through up to 100 ancestors counts.
 const stepsOfIn = 2
 
-// within reports whether an entity is in one of the entities that place stands for.
+// within reports whether an entity is in one of the entities that place stands for. It is the common end
+// of `in` and `is ... in`. Ancestors are complete before anything is evaluated, so this only looks.
 func (c *call) within(e *entity, place term) verdict {
 	where := place(c)
 	if where == nil {
@@ -445,6 +464,8 @@ func (c *call) within(e *entity, place term) verdict {
 	case kindEntity:
 		return verdictIf(e.in(where.entity.number))
 	case kindSet:
+		// All elements first: one that is no entity is a fault, wherever it stands and whatever the others
+		// are.
 		c.steps += stepsOfIn * len(where.slots)
 		for i := range where.slots {
 			if v := where.slots[i].value; v.kind != kindEntity {
@@ -464,7 +485,8 @@ func (c *call) within(e *entity, place term) verdict {
 	}
 }
 
-// set of literals and expressions. A literal one is made once, when the policy is compiled.
+// set of literals and expressions. A literal one is made once, when the policy is compiled. Elements may
+// be of any types, and are in it once. The first that fails ends it.
 func (c *compiler) set(n ast.NodeTypeSet) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -483,6 +505,7 @@ func (c *compiler) set(n ast.NodeTypeSet) term {
 		}
 		v := c.result(kindSet, 0)
 		v.slots = c.normalize(slots)
+		// Past the budget the sorting broke off, and the set is not what was written.
 		if c.affordable(yes) != yes {
 			return nil
 		}
@@ -490,7 +513,8 @@ func (c *compiler) set(n ast.NodeTypeSet) term {
 	}
 }
 
-// record of literals and expressions. Of two members of one name the last counts, as in cedar-go.
+// record of literals and expressions. Of two members of one name the last counts, as in cedar-go. What a
+// member that does not count would come to is not evaluated.
 func (c *compiler) record(n ast.NodeTypeRecord) term {
 	if v := c.literalOf(n); v != nil {
 		return c.literal(v)
@@ -526,7 +550,8 @@ func (c *compiler) record(n ast.NodeTypeRecord) term {
 	}
 }
 
-// contains takes an element of any type: one of another type than the others is just not in it.
+// contains takes an element of any type: one of another type than the others is just not in it. It is
+// looked for by the order of [call.compare], as sets are kept.
 func (c *compiler) contains(set, element term) test {
 	return func(c *call) verdict {
 		c.steps++
@@ -542,7 +567,8 @@ func (c *compiler) contains(set, element term) test {
 	}
 }
 
-// containsMany is containsAll or containsAny.
+// containsMany is containsAll or containsAny. Of an empty set on the right the one is always true, the
+// other never.
 func (c *compiler) containsMany(left, right term, op func(c *call, a, b []slot) bool) test {
 	return func(c *call) verdict {
 		c.steps++

@@ -21,7 +21,8 @@ const (
 	KeepValue
 )
 
-// Picking says what of a record is written down: a tree of member names, the most exact of which wins.
+// Picking says what of a record is written down: a tree of member names, the most exact of which wins. It
+// is not changed while a request is picked from, and may be shared.
 type Picking struct {
 	Keep    Keep
 	Given   bool // Keep was said of this member, and is not that of what it is in
@@ -32,6 +33,7 @@ type Picking struct {
 type Pickings struct{ Context, Principal, Resource *Picking }
 
 // Picked is what was written down of a request: JSON objects in Cedar's form; nil where there is nothing.
+// It refers to nothing of the request.
 type Picked struct{ Context, Principal, Resource []byte }
 
 // maxPicked bounds what is written down of one request, in bytes of JSON. What does not fit is
@@ -41,7 +43,8 @@ const maxPicked = 8 << 10
 // Pick reads a request as [Snapshot.Decide] does, the caller's part and the server's joined, and writes down
 // what pick says of its context and of the attributes of principal and resource. hash makes a text of a
 // value's canonical JSON. A value is in the result as it is, or {"__hash": text}; text that looks like a
-// token or a key never is: it is {"__dropped": "token"}.
+// token or a key never is: it is {"__dropped": "token"}. An error is that of Decide for a request that
+// can't be read; a request over the budget of reading yields nothing.
 func (s *Snapshot) Pick(req *copse.Request, pick Pickings, hash func([]byte) string) (Picked, error) {
 	c := newCall(s, req)
 	defer c.release()
@@ -59,12 +62,14 @@ func (s *Snapshot) Pick(req *copse.Request, pick Pickings, hash func([]byte) str
 	}, nil
 }
 
+// picker writes one request down; left is how many bytes more may come of it.
 type picker struct {
 	c    *call
 	hash func([]byte) string
 	left int
 }
 
+// part writes one of the three parts, nil if nothing of it is kept.
 func (p *picker) part(members []slot, rule *Picking) []byte {
 	if rule == nil {
 		return nil
@@ -76,7 +81,8 @@ func (p *picker) part(members []slot, rule *Picking) []byte {
 	return out
 }
 
-// record writes the members that are kept, in order of their names.
+// record writes the members that are kept, in order of their names. keep is the rule for members that have
+// none of their own. A member of which nothing is kept is not named either.
 func (p *picker) record(out []byte, members []slot, rule *Picking, keep Keep) []byte {
 	out = append(out, '{')
 	for _, m := range p.c.byName(members) {
@@ -109,6 +115,7 @@ func (p *picker) record(out []byte, members []slot, rule *Picking, keep Keep) []
 
 // value writes what is kept of a value, which may be nothing.
 func (p *picker) value(out []byte, v *value, rule *Picking, keep Keep) []byte {
+	// A rule that only leads to others leaves what was said before.
 	if rule != nil && rule.Given {
 		keep = rule.Keep
 	}
@@ -127,13 +134,15 @@ func (p *picker) value(out []byte, v *value, rule *Picking, keep Keep) []byte {
 		return out
 	case keep == KeepHash:
 		out = append(out, `{"__hash":`...)
+		// A keyed hash shows nothing of a text, so none is left out.
 		out, _ = jsontext.AppendQuote(out, p.hash(p.c.appendJSON(nil, v, false)))
 		return append(out, '}')
 	}
 	return out
 }
 
-// byName orders members by what their names are: their numbers are those of one snapshot.
+// byName orders members by what their names are: their numbers are those of one snapshot. It is a copy, as
+// values are not changed.
 func (c *call) byName(members []slot) []slot {
 	out := slices.Clone(members)
 	slices.SortFunc(out, func(a, b slot) int { return cmp.Compare(c.nameText(a.name), c.nameText(b.name)) })
@@ -141,7 +150,8 @@ func (c *call) byName(members []slot) []slot {
 }
 
 // appendJSON writes a value in Cedar's JSON form, one text for each value. With guarded, text that looks
-// like a token is not in it.
+// like a token is not in it. Sets are in order of their elements' texts: their own order is that of one
+// snapshot's numbers.
 func (c *call) appendJSON(out []byte, v *value, guarded bool) []byte {
 	switch v.kind {
 	case kindSet:

@@ -10,7 +10,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// Policy is one policy that parsed: a static one, or a template with its slots filled.
+// Policy is one policy that parsed: a static one, or a template with its slots filled. It is immutable.
+// tree is what decides; path and at say where it was found, for findings.
 type Policy struct {
 	text     string
 	path     string
@@ -19,14 +20,16 @@ type Policy struct {
 	template *Template // of a link, which shares everything of it but slots
 }
 
-// Scope is what a policy's head names; zero UIDs where it names no single entity.
+// Scope is what a policy's head names; zero UIDs where it names no single entity. It does not tell == from
+// in: [Policy.SameTarget] does.
 type Scope struct {
 	Principal, Resource types.EntityUID
 	Actions             []types.EntityUID
 }
 
 // ParsePolicy reads exactly one policy. path names it in the Fields of an error: a file name or a
-// member path.
+// member path. An error is a *copse.Error: of kind QuotaExceeded if the text is too long, else Invalid,
+// with line and column of each fault. A template is refused.
 func ParsePolicy(path string, text []byte) (*Policy, error) {
 	parsed, err := parseOne(path, text)
 	if err != nil {
@@ -48,6 +51,7 @@ func parseOne(path string, text []byte) (parsedText, error) {
 	case 0:
 		return parsedText{}, policyError(position{1, 1}.field(path, "there is no policy here: expected permit or forbid"))
 	case 1:
+		// It is stored and shown as it was sent, with the space around it.
 		parsed[0].text = string(text)
 		return parsed[0], nil
 	default:
@@ -55,7 +59,9 @@ func parseOne(path string, text []byte) (parsedText, error) {
 	}
 }
 
-// ParsePolicies reads a document of any number of policies.
+// ParsePolicies reads a document of any number of policies. Each has the comments before it, and one
+// behind it on its last line, as its text. One that is at fault, or a template, refuses the whole
+// document.
 func ParsePolicies(path string, text []byte) ([]*Policy, error) {
 	parsed, err := parseTexts(path, text, copse.MaxContentsBytes)
 	if err != nil {
@@ -91,7 +97,7 @@ func (s Statement) policy() *Policy {
 }
 
 // ParseDocument reads a document of any number of policies and templates, in their order: a template is
-// what has slots.
+// what has slots. Limits and errors are those of [ParsePolicies].
 func ParseDocument(path string, text []byte) ([]Statement, error) {
 	parsed, err := parseTexts(path, text, copse.MaxContentsBytes)
 	if err != nil {
@@ -115,10 +121,12 @@ type parsedText struct {
 	slots slotPlaces
 }
 
+// template makes it one; it must have slots.
 func (p parsedText) template() *Template {
 	return &Template{source: p.Policy, slots: Slots{Principal: p.slots.principal > 0, Resource: p.slots.resource > 0}}
 }
 
+// refuseSlots is the error for a template where a policy belongs, placed at its first slot.
 func (p parsedText) refuseSlots(path string, text []byte) error {
 	name, offset, has := p.slots.first()
 	if !has {
@@ -127,6 +135,8 @@ func (p parsedText) refuseSlots(path string, text []byte) error {
 	return policyError(positionAt(text, offset).field(path, "this is a template, for it has the slot %s: make a policy template of it, and a template-linked policy that says what stands there; or name an entity here", name))
 }
 
+// parseTexts reads what all of these read: limit is for the document, and each policy in it has its own.
+// All faults of the document are in one error.
 func parseTexts(path string, text []byte, limit int) ([]parsedText, error) {
 	if len(text) > limit {
 		return nil, sizeError(copse.ResourcePolicy, path, len(text), limit)
@@ -148,10 +158,12 @@ func parseTexts(path string, text []byte, limit int) ([]parsedText, error) {
 		if i+1 < len(spans) {
 			to = endOfPolicy(source, span.end)
 		}
+		// Counted on from the policy before, so that a document is gone through once.
 		at = at.advance(source[counted:span.start])
 		counted = span.start
 		p := &Policy{text: strings.Clone(strings.TrimSpace(source[from:to])), path: path, at: at}
 		if len(p.text) > copse.MaxPolicyBytes {
+			// Comments count too: they are stored.
 			err := sizeError(copse.ResourcePolicy, path, len(p.text), copse.MaxPolicyBytes)
 			err.Fields[0].Line, err.Fields[0].Column = p.at.line, p.at.column
 			return nil, err
@@ -180,10 +192,13 @@ func endOfPolicy(source string, end int) int {
 //
 // cedar-go does not know slots. It is shown an entity in the place of each, and the tree then gets the
 // zero UID there. What is a slot is known from where the grammar found it, never from a name in the
-// tree, so no name in a policy can be taken for one.
+// tree, so no name in a policy can be taken for one. The tree may not be changed afterwards: compiled
+// programs and links share parts of it.
 func (p *Policy) build(source string, span policySpan) error {
 	text := []byte(source[span.start:span.end])
 	if span.odd || span.slots != (slotPlaces{}) {
+		// The place of a slot that is not there is not behind the span's beginning, so no question mark is
+		// at it.
 		text = plainText(source[span.start:span.end], span.slots.principal-span.start, span.slots.resource-span.start)
 	}
 	var parsed cedar.Policy
@@ -210,7 +225,7 @@ func (p *Policy) Text() string { return p.text }
 // Forbids reports the effect.
 func (p *Policy) Forbids() bool { return p.tree.Effect == ast.EffectForbid }
 
-// Scope tells what the policy's head names.
+// Scope tells what the policy's head names. The list of actions is the caller's.
 func (p *Policy) Scope() Scope {
 	var s Scope
 	s.Principal = scopeEntity(p.tree.Principal)
@@ -226,6 +241,7 @@ func (p *Policy) Scope() Scope {
 	return s
 }
 
+// scopeEntity is the entity that a scope names, or the zero UID.
 func scopeEntity(node ast.IsScopeNode) types.EntityUID {
 	switch n := node.(type) {
 	case ast.ScopeTypeEq:
@@ -239,7 +255,8 @@ func scopeEntity(node ast.IsScopeNode) types.EntityUID {
 	}
 }
 
-// Annotation returns the value of @name("value").
+// Annotation returns the value of @name("value"). Without a value it is the empty text; the bool tells
+// whether it is there.
 func (p *Policy) Annotation(name string) (string, bool) {
 	for _, a := range p.tree.Annotations {
 		if string(a.Key) == name {

@@ -16,12 +16,15 @@ import (
 // Limits of policies in Cedar's JSON syntax, which says the same in more bytes and levels than the text:
 // a && b && c has two levels more for each &&. cedar-go reads each level again for those around it.
 const (
+	// Ten times the bytes of a text, and four times the levels: the text that comes of it has limits of
+	// its own.
 	maxPolicyJSONBytes   = 100_000
 	maxPolicyJSONNesting = 400
 )
 
 // ParsePolicyJSON reads one policy in Cedar's JSON syntax. It is written as Cedar text and read again as
-// such, so that all limits of text hold, and Text is what decides.
+// such, so that all limits of text hold, and Text is what decides. Errors have no lines of that text,
+// since the caller has never seen it; those about the JSON itself may have its lines.
 func ParsePolicyJSON(path string, data []byte) (*Policy, error) {
 	text, err := jsonToText(path, data)
 	if err != nil {
@@ -51,6 +54,8 @@ func withoutPlaces(err error) error {
 	return err
 }
 
+// jsonToText writes a policy or template in JSON as Cedar text. Errors about the JSON are made here; what
+// the text says is judged by whoever parses it.
 func jsonToText(path string, data []byte) ([]byte, error) {
 	if len(data) > maxPolicyJSONBytes {
 		return nil, sizeError(copse.ResourcePolicy, path, len(data), maxPolicyJSONBytes)
@@ -63,9 +68,11 @@ func jsonToText(path string, data []byte) ([]byte, error) {
 		return policyError(position{}.field(path, format, args...))
 	}
 	var p cedar.Policy
+	// Depth, names and text were looked at token by token, so the decoder may recurse.
 	if err := p.UnmarshalJSON(plain); err != nil {
 		return nil, refuse("%s", jsonMessage(err, "this can't be read as a policy"))
 	}
+	// Before it is written: a name could otherwise carry text of its own into the policy.
 	if name := badName((*ast.Policy)(p.AST())); name != "" {
 		return nil, refuse("%q is not a name: expected letters, digits and _, parts of it joined by ::, and no reserved word", clipTo(name, 100))
 	}
@@ -78,7 +85,8 @@ func jsonToText(path string, data []byte) ([]byte, error) {
 
 // fillSlots checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses, and
 // puts an entity in the place of each slot, for cedar-go does not know them. It returns which variables
-// have one. Where else a slot may be written, cedar-go refuses it as an unknown member.
+// have one. Where else a slot may be written, cedar-go refuses it as an unknown member. Something behind
+// the value is refused.
 func fillSlots(path string, data []byte) ([]byte, map[string]string, error) {
 	r := newReader(path, true, data)
 	var out bytes.Buffer
@@ -102,6 +110,7 @@ func fillSlots(path string, data []byte) ([]byte, map[string]string, error) {
 		if variable == "" {
 			err = enc.WriteToken(tok)
 		} else {
+			// The name was read; this is its value, which must be the slot of the same side.
 			if tok, err = r.token(); err != nil {
 				return nil, nil, err
 			}
@@ -114,6 +123,7 @@ func fillSlots(path string, data []byte) ([]byte, map[string]string, error) {
 			}
 		}
 		if err != nil {
+			// The encoder refuses a second member of one name.
 			return nil, nil, r.fail("a scope has either an entity or a slot")
 		}
 		if r.dec.StackDepth() == 0 {
@@ -122,7 +132,8 @@ func fillSlots(path string, data []byte) ([]byte, map[string]string, error) {
 	}
 }
 
-// putSlot writes the slot where the scope of the variable names an entity.
+// putSlot writes the slot where the scope of the variable names an entity. The text is what cedar-go
+// wrote, with A::"" in that place, so the first entity behind the variable's operator in the head is it.
 func putSlot(text []byte, variable, slot string) []byte {
 	l := lexer{text: string(text)}
 	inside, start := false, -1
@@ -139,6 +150,7 @@ func putSlot(text []byte, variable, slot string) []byte {
 			start = tok.start
 		case tok.is(variable) && (last.is("(") || last.is(",")):
 			inside = true
+		// Of `is T in` the type is passed over.
 		case inside && start < 0 && (tok.is("==") || tok.is("in")):
 			start = 0
 		}
@@ -147,7 +159,9 @@ func putSlot(text []byte, variable, slot string) []byte {
 }
 
 // badName returns a name of the policy that isn't one. cedar-go takes any string from JSON for a type,
-// a function or the key of an annotation, and writes it into the text as it is.
+// a function or the key of an annotation, and writes it into the text as it is. The empty result means
+// that all are names. Function names are not qualified, and variables neither. Attributes and the keys of
+// records are quoted where they are no names, and need no check.
 func badName(p *ast.Policy) string {
 	bad := ""
 	check := func(name string, qualified bool) {
@@ -198,6 +212,7 @@ func badName(p *ast.Policy) string {
 	return bad
 }
 
+// asPolicyError makes the reader's findings, which it words for requests, those of a policy.
 func asPolicyError(err error) error {
 	if e, ok := errors.AsType[*copse.Error](err); ok {
 		return policyError(e.Fields...)

@@ -29,7 +29,8 @@ func positionAt(text []byte, offset int) position {
 	}
 }
 
-// advance moves a position over text that follows it.
+// advance moves a position over text that follows it. It takes the time of that text, not of all before
+// it.
 func (p position) advance(text string) position {
 	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
 		return position{line: p.line + strings.Count(text, "\n"), column: len(text) - i}
@@ -37,11 +38,12 @@ func (p position) advance(text string) position {
 	return position{line: p.line, column: p.column + len(text)}
 }
 
+// field makes a finding there; the zero position is none. The message is clipped.
 func (p position) field(path, format string, args ...any) copse.Field {
 	return copse.Field{Path: path, Message: clip(fmt.Sprintf(format, args...)), Line: p.line, Column: p.column}
 }
 
-// clip shortens a message at a character border.
+// clip shortens a message at a character border. It marks where it was cut.
 func clip(s string) string {
 	if len(s) <= maxMessageBytes {
 		return s
@@ -53,6 +55,7 @@ func clip(s string) string {
 	return s[:cut] + "..."
 }
 
+// policyError, schemaError and requestError make errors of kind Invalid, for three kinds of input.
 func policyError(fields ...copse.Field) *copse.Error {
 	return findings(copse.ResourcePolicy, "the policy is not valid", fields)
 }
@@ -65,6 +68,7 @@ func requestError(path, format string, args ...any) *copse.Error {
 	return findings("", "the request is not valid", []copse.Field{{Path: path, Message: clip(fmt.Sprintf(format, args...))}})
 }
 
+// findings makes an error of at most maxFindings fields, and one that counts the others it was given.
 func findings(resource copse.ResourceType, detail string, fields []copse.Field) *copse.Error {
 	if extra := len(fields) - maxFindings; extra > 0 {
 		last := fields[maxFindings]
@@ -74,6 +78,7 @@ func findings(resource copse.ResourceType, detail string, fields []copse.Field) 
 	return &copse.Error{Kind: copse.Invalid, Resource: resource, Detail: detail, Fields: fields}
 }
 
+// sizeError is of kind QuotaExceeded: a text that is too long may be right otherwise, and was not read.
 func sizeError(resource copse.ResourceType, path string, size, limit int) *copse.Error {
 	what := "policy"
 	if resource == copse.ResourceSchema {

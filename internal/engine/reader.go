@@ -26,6 +26,8 @@ type reader struct {
 	inText bool
 }
 
+// newReader reads text, which must not change meanwhile. Names that occur twice and text that is not UTF-8
+// are errors.
 func newReader(root string, inText bool, text []byte) *reader {
 	return &reader{dec: jsontext.NewDecoder(bytes.NewBuffer(text)), text: text, root: root, inText: inText}
 }
@@ -35,6 +37,8 @@ func (r *reader) fail(format string, args ...any) error {
 	return r.failAt(r.dec.StackPointer(), int(r.dec.InputOffset()), fmt.Sprintf(format, args...))
 }
 
+// failAt makes the error for a place. Where the text is one string of the request, the path ends there,
+// and the way on from it is part of the message, with line and column.
 func (r *reader) failAt(pointer jsontext.Pointer, offset int, message string) error {
 	where := memberPath(pointer)
 	field := copse.Field{Path: r.root, Message: clip(message)}
@@ -73,7 +77,8 @@ func memberPath(pointer jsontext.Pointer) string {
 	return b.String()
 }
 
-// token reads the next token, turning a syntax error into a finding.
+// token reads the next token, turning a syntax error into a finding. It checks as it goes: what was read
+// so far is sound.
 func (r *reader) token() (jsontext.Token, error) {
 	token, err := r.dec.ReadToken()
 	if err != nil {
@@ -82,6 +87,8 @@ func (r *reader) token() (jsontext.Token, error) {
 	return token, nil
 }
 
+// syntax words an error of the decoder as a finding. Text that is not UTF-8 is called that, whatever the
+// decoder stumbled over.
 func (r *reader) syntax(err error) error {
 	fault, ok := errors.AsType[*jsontext.SyntacticError](err)
 	if !ok {
@@ -99,7 +106,7 @@ func (r *reader) syntax(err error) error {
 	return r.failAt(fault.JSONPointer, int(fault.ByteOffset), message)
 }
 
-// end checks that nothing follows the value.
+// end checks that nothing follows the value. It is for who has read one whole value.
 func (r *reader) end() error {
 	if _, err := r.dec.ReadToken(); err == nil {
 		return r.fail("there is something after the value's end")
@@ -109,6 +116,7 @@ func (r *reader) end() error {
 	return nil
 }
 
+// describe names what a value is, in a finding.
 func describe(kind jsontext.Kind) string {
 	switch kind {
 	case '{':

@@ -9,7 +9,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// Report is what validation has to say about one policy or template.
+// Report is what validation has to say about one policy or template. All its Fields are placed in the text
+// that the policy was parsed from, under the path given there.
 type Report struct {
 	Errors   []copse.Field // why STRICT refuses it; none when it is valid
 	Warnings []copse.Field // valid, and probably not what its author meant
@@ -19,7 +20,8 @@ type Report struct {
 
 // Reports checks many policies against a schema and returns a report for each, in their order. Without
 // a schema only what can be seen in the text is reported. It costs little for policies whose heads
-// name actions and types, and is bounded for any.
+// name actions and types, and is bounded for any. An error is of kind Internal and ends it; what is wrong
+// with a policy is in its report.
 func Reports(schema *Schema, policies ...*Policy) ([]Report, error) {
 	r := reporter{v: validation{schema: schema}}
 	for _, p := range policies {
@@ -41,13 +43,17 @@ func TemplateReports(schema *Schema, templates ...*Template) ([]Report, error) {
 	return r.reports, nil
 }
 
+// reporter makes the reports of one call, which share a budget and what is found out about heads.
 type reporter struct {
 	v       validation
 	reports []Report
 }
 
+// add reports on one policy, or a template. Its error is a defect found while checking, never the policy's
+// fault.
 func (r *reporter) add(p *Policy) error {
 	var out Report
+	// A link's text is its template's, which is reported on by itself.
 	if p.template == nil {
 		out.Warnings = textWarnings(p)
 	}
@@ -76,6 +82,7 @@ func textWarnings(p *Policy) []copse.Field {
 		return nil
 	}
 	var out []copse.Field
+	// The same string is warned of once, and not at every place where it stands.
 	seen := map[string]bool{}
 	warn := func(offset int, format, shown string) {
 		if message := fmt.Sprintf(format, clipTo(shown, 200)); !seen[message] && len(out) < maxFindings {
@@ -103,13 +110,15 @@ func textWarnings(p *Policy) []copse.Field {
 		switch value := unquote(tok.text); {
 		case strings.ContainsFunc(value, isBidi):
 			warn(tok.start, "string %q contains BIDI control characters", value)
+		// The third token behind the @ is the annotation's value.
 		case annotation != 3 && !isSingleScript(value):
 			warn(tok.start, "string %q contains mixed scripts", value)
 		}
 	}
 }
 
-// place is where an offset of the policy's text is in the document it came from.
+// place is where an offset of the policy's text is in the document it came from. The policy's text may
+// begin with comments, while p.at is where its first token is.
 func (p *Policy) place(offset int) position {
 	l := lexer{text: p.text}
 	first, _ := l.next()
@@ -121,6 +130,7 @@ func (p *Policy) place(offset int) position {
 	return at
 }
 
+// isASCII is the way out for most texts: ASCII is of one script.
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
@@ -152,6 +162,7 @@ func isSingleScript(text string) bool {
 	var possible []string // nil: any
 	var last *unicode.RangeTable
 	for _, r := range text {
+		// Mostly a character is of the script of the one before.
 		if last != nil && unicode.Is(last, r) || unicode.In(r, unicode.Common, unicode.Inherited) {
 			continue
 		}
@@ -164,6 +175,7 @@ func isSingleScript(text string) bool {
 		if !ok {
 			systems = []string{name}
 		}
+		// What all characters so far could belong to together; it only shrinks.
 		if possible == nil {
 			possible = slices.Clone(systems)
 		} else if possible = slices.DeleteFunc(possible, func(s string) bool { return !slices.Contains(systems, s) }); len(possible) == 0 {
@@ -173,6 +185,7 @@ func isSingleScript(text string) bool {
 	return true
 }
 
+// scriptOf finds the script of a character, nil for one that has none.
 func scriptOf(r rune) (string, *unicode.RangeTable) {
 	for name, table := range unicode.Scripts {
 		if unicode.Is(table, r) {

@@ -13,7 +13,9 @@ import (
 
 // scanner reads one piece of request data token by token, strictly, without copying it and without
 // building anything. It knows where it is and not how it got there: a finding's path is worked out by
-// reading the text again (see reader), which only those pay who send faulty data.
+// reading the text again (see reader), which only those pay who send faulty data. What it returns refers
+// to the data, or to the call's room where escapes had to be resolved. There is one for each call, used
+// for one piece of data after the other.
 type scanner struct {
 	call *call
 	data []byte
@@ -33,11 +35,13 @@ type scanner struct {
 // scan begins to read a piece of data. The former one has been read.
 func (c *call) scan(member string, data copse.Data) *scanner {
 	root, inText := dataPath(member, data.Format)
+	// The bytes are read as text without a copy, so they must not change before the call ends.
 	c.scanner = scanner{call: c, data: data.Bytes, text: asText(data.Bytes), root: root, inText: inText, restAt: bytesBetweenRests}
 	return &c.scanner
 }
 
-// fail makes the error for the value or name read last.
+// fail makes the error for the value or name read last. The position is found by reading as far as the
+// scanner had, so a fault costs a request once more and no more.
 func (s *scanner) fail(format string, args ...any) error {
 	r := newReader(s.root, s.inText, s.data)
 	for int(r.dec.InputOffset()) < s.last {
@@ -48,7 +52,8 @@ func (s *scanner) fail(format string, args ...any) error {
 	return r.fail(format, args...)
 }
 
-// syntax makes the error for text that is not JSON, or has a member name twice.
+// syntax makes the error for text that is not JSON, or has a member name twice. It lets another reader
+// find the fault, so that the two agree on what JSON is, or the text is refused all the same.
 func (s *scanner) syntax() error {
 	r := newReader(s.root, s.inText, s.data)
 	for {
@@ -61,6 +66,7 @@ func (s *scanner) syntax() error {
 	}
 }
 
+// space skips what JSON takes for white space, and nothing else.
 func (s *scanner) space() {
 	for s.pos < len(s.text) {
 		switch s.text[s.pos] {
@@ -72,7 +78,8 @@ func (s *scanner) space() {
 	}
 }
 
-// peek returns the first byte of the next token, 0 at the end.
+// peek returns the first byte of the next token, 0 at the end. It consumes no more than space. A NUL in
+// the data looks like the end, and is refused like any other byte.
 func (s *scanner) peek() byte {
 	// There is no space in most places.
 	if s.pos < len(s.text) && s.text[s.pos] > ' ' {
@@ -85,7 +92,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// unexpected makes the error for the next token, when another was expected.
+// unexpected makes the error for the next token, when another was expected. It reads that token, so that
+// the finding can say what was found, and is placed behind it.
 func (s *scanner) unexpected(what string) error {
 	found := ""
 	switch b := s.peek(); {
@@ -114,7 +122,7 @@ func (s *scanner) unexpected(what string) error {
 	return s.fail("expected %s, found %s", what, found)
 }
 
-// open reads the bracket that begins an object or array.
+// open reads the bracket that begins an object or array. what is what a finding says was expected.
 func (s *scanner) open(bracket byte, what string) error {
 	if s.peek() != bracket {
 		return s.unexpected(what)
@@ -124,8 +132,10 @@ func (s *scanner) open(bracket byte, what string) error {
 	return nil
 }
 
-// more reads what is between elements: a comma, or the bracket that ends the array.
+// more reads what is between elements: a comma, or the bracket that ends the array. It is called for each
+// element and each member, so this is where reading rests.
 func (s *scanner) more(first bool, bracket byte) (bool, error) {
+	// By bytes and not by elements, for these may be long.
 	if s.pos > s.restAt {
 		giveWay()
 		s.restAt = s.pos + bytesBetweenRests
@@ -145,7 +155,9 @@ func (s *scanner) more(first bool, bracket byte) (bool, error) {
 	}
 }
 
-// member reads the name of an object's next member and the colon; false at the end of the object.
+// member reads the name of an object's next member and the colon; false at the end of the object. The name
+// is as it is meant, its escapes resolved. Whether it occurs twice is looked at when its object ends, see
+// [scanner.members].
 func (s *scanner) member(first bool) (name string, more bool, err error) {
 	if more, err = s.more(first, '}'); !more {
 		return "", false, err
@@ -153,6 +165,7 @@ func (s *scanner) member(first bool) (name string, more bool, err error) {
 	if s.peek() != '"' {
 		return "", false, s.syntax()
 	}
+	// Findings about a member are placed at its name.
 	if name, err = s.quoted(); err != nil {
 		return "", false, err
 	}
@@ -170,6 +183,7 @@ func (s *scanner) end() error {
 		return nil
 	}
 	r := newReader(s.root, s.inText, s.data)
+	// Another reader could take what follows for the request.
 	return r.failAt("", s.pos, "there is something after the value's end")
 }
 
@@ -183,10 +197,12 @@ func (s *scanner) string(what string) (string, error) {
 	return text, err
 }
 
-// quoted reads a string that begins here. The result is a part of the text if nothing in it is escaped.
+// quoted reads a string that begins here. The result is a part of the text if nothing in it is escaped. It
+// is always valid UTF-8, and has no control character that was not escaped.
 func (s *scanner) quoted() (string, error) {
 	start := s.pos + 1
 	at := start
+	// What is not ASCII must be UTF-8: in texts that are not, another program could see other characters.
 	ascii := true
 	for {
 		// Eight bytes at once while there is nothing special among them.
@@ -230,10 +246,12 @@ func specialBytes(word uint64) uint64 {
 	return ((quotes - ones) | (slashes - ones) | (word - ' '*ones) | word) & tops
 }
 
-// escaped reads a string from its first backslash on.
+// escaped reads a string from its first backslash on. The string begins at start, and ends at the first
+// quote that no backslash precedes.
 func (s *scanner) escaped(start, at int) (string, error) {
 	end := at
 	for end < len(s.text) && s.text[end] != '"' {
+		// Whatever is escaped does not end the string; which escapes there are is looked at below.
 		if s.text[end] == '\\' {
 			end++
 		}
@@ -288,7 +306,7 @@ func (s *scanner) escaped(start, at int) (string, error) {
 }
 
 // escapedRune reads the four digits behind \u, and the second half of a pair. n is how many bytes it
-// read, 0 if that is no character.
+// read, 0 if that is no character. Half a pair is no character: it could not be written as UTF-8.
 func escapedRune(text string) (r rune, n int) {
 	first, ok := fourDigits(text)
 	switch {
@@ -306,6 +324,7 @@ func escapedRune(text string) (r rune, n int) {
 	return r, 10
 }
 
+// fourDigits reads a number of four hexadecimal digits.
 func fourDigits(text string) (rune, bool) {
 	if len(text) < 4 {
 		return 0, false
@@ -328,7 +347,8 @@ func fourDigits(text string) (rune, bool) {
 	return r, true
 }
 
-// word reads one of the words of JSON, if it is there.
+// word reads one of the words of JSON, if it is there. What follows it is looked at by whoever reads on:
+// it must be a comma or bracket.
 func (s *scanner) word(word string) bool {
 	if !strings.HasPrefix(s.text[s.pos:], word) {
 		return false
@@ -337,7 +357,8 @@ func (s *scanner) word(word string) bool {
 	return true
 }
 
-// number moves past a number as JSON writes them.
+// number moves past a number as JSON writes them. It reports false if there is none. Digits behind a
+// leading zero are left, and refused as something that follows.
 func (s *scanner) number() bool {
 	digits := func() bool {
 		from := s.pos
@@ -367,7 +388,8 @@ func (s *scanner) number() bool {
 	return true
 }
 
-// long reads a number that is a 64-bit integer exactly as written.
+// long reads a number that is a 64-bit integer exactly as written. A fraction or exponent is refused even
+// if its value is an integer, and nothing is rounded.
 func (s *scanner) long() (int64, error) {
 	b := s.peek()
 	if b != '-' && (b < '0' || b > '9') {
@@ -389,6 +411,7 @@ func (s *scanner) long() (int64, error) {
 	return n, nil
 }
 
+// boolean reads true or false.
 func (s *scanner) boolean() (*value, error) {
 	s.peek()
 	yes := s.word("true")
@@ -400,7 +423,8 @@ func (s *scanner) boolean() (*value, error) {
 }
 
 // skip moves past a value that is going to be read later, and may be wrong about where it ends if it is
-// not JSON.
+// not JSON. It does not recurse, so nesting needs no bound here; the reading has one. It goes by brackets
+// and strings alone.
 func (s *scanner) skip() error {
 	depth := 0
 	for {
@@ -443,9 +467,12 @@ func (s *scanner) enter() error {
 	return nil
 }
 
+// leave ends what enter began. The two keep how deep sets and records nest: reading, and whatever walks a
+// value, recurses as deep.
 func (s *scanner) leave() { s.depth-- }
 
-// entity checks an identifier that was read and returns the one entity it names.
+// entity checks an identifier that was read and returns the one entity it names. What is wrong with it is
+// placed where it was read.
 func (s *scanner) entity(entityType, id string) (*entity, error) {
 	e, wrong := s.call.entity(entityType, id)
 	if wrong != "" {
@@ -454,7 +481,8 @@ func (s *scanner) entity(entityType, id string) (*entity, error) {
 	return e, nil
 }
 
-// extension reads the text of an extension value. fn is Cedar's constructor name.
+// extension reads the text of an extension value. fn is Cedar's constructor name. A text that the
+// constructor does not take makes the request invalid, before any policy is evaluated.
 func (s *scanner) extension(fn, text string) (*value, error) {
 	v := s.call.values.one()
 	if fn == "decimal" && strings.HasPrefix(text, "+") || !s.call.construct(v, fn, text) {
@@ -464,6 +492,7 @@ func (s *scanner) extension(fn, text string) (*value, error) {
 	return v, nil
 }
 
+// newText makes a String of text that stays where it is.
 func (s *scanner) newText(text string) *value {
 	v := s.call.values.one()
 	v.kind, v.text = kindString, text

@@ -25,13 +25,17 @@ const (
 	SyntaxCedar
 )
 
-// Schema is a schema that resolved. It is immutable.
+// Schema is a schema that resolved. It is immutable. It keeps none of its text but the same schema in
+// JSON.
 type Schema struct {
+	// resolved is cedar-go's form; json is the same in Cedar's JSON, whatever it was written in;
+	// namespaces are sorted.
 	resolved   *resolved.Schema
 	json       []byte
 	namespaces []string
 	nodes      uint64 // expanded size
 
+	// The entities of each enum type, by their ids.
 	enums map[types.EntityType]map[types.String]bool
 	// symbols number what the schema names. entities are by the numbers of their types, actions by their
 	// own.
@@ -46,7 +50,10 @@ type Schema struct {
 	weight          int64
 }
 
-// ParseSchema reads a schema. file names it in error positions.
+// ParseSchema reads a schema. file names it in error positions. Everything hostile is refused before it is
+// written out: by size, by what guards the parser, and by what it would expand to. An error is a
+// *copse.Error, of kind QuotaExceeded if the text is too long and else Invalid, with places where they are
+// known.
 func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	if len(text) > copse.MaxSchemaBytes {
 		return nil, sizeError(copse.ResourceSchema, file, len(text), copse.MaxSchemaBytes)
@@ -56,6 +63,7 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before Resolve, which writes common types out.
 	nodes, err := src.measure(parsed.AST())
 	if err != nil {
 		return nil, err
@@ -70,6 +78,7 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	if s.json, err = parsed.MarshalJSON(); err != nil {
 		return nil, src.located(err.Error())
 	}
+	// What stands outside of any namespace is in the empty one, which is only there if it has anything.
 	tree := parsed.AST()
 	if len(tree.Entities)+len(tree.Enums)+len(tree.Actions)+len(tree.CommonTypes) > 0 {
 		s.namespaces = append(s.namespaces, "")
@@ -91,7 +100,7 @@ func ParseSchema(file string, text []byte, syntax Syntax) (*Schema, error) {
 	return s, nil
 }
 
-// JSON is the schema in Cedar's JSON syntax.
+// JSON is the schema in Cedar's JSON syntax. The caller may change it.
 func (s *Schema) JSON() []byte { return slices.Clone(s.json) }
 
 // Namespaces it declares, sorted; "" is the empty one.
@@ -106,7 +115,8 @@ func (s *Schema) knows(t types.EntityType) bool {
 	return ok
 }
 
-// enumViolation says what is wrong with an entity of an enum type, or nothing.
+// enumViolation says what is wrong with an entity of an enum type, or nothing. An entity of another type
+// is none.
 func (s *Schema) enumViolation(uid types.EntityUID) string {
 	values, ok := s.enums[uid.Type]
 	if !ok || values[uid.ID] {
@@ -118,7 +128,8 @@ func (s *Schema) enumViolation(uid types.EntityUID) string {
 // maxTypeAncestors bounds the pairs of entity types where one is above the other.
 const maxTypeAncestors = 100_000
 
-// closeOver computes both hierarchies once, within bounds.
+// closeOver computes both hierarchies once, within bounds. A type may be above itself, as one of groups
+// that are in groups.
 func (s *Schema) closeOver(src *schemaSource) error {
 	s.typeAncestors = map[types.EntityType]map[types.EntityType]bool{}
 	pairs := 0
@@ -138,6 +149,7 @@ func (s *Schema) closeOver(src *schemaSource) error {
 			if pairs++; pairs > maxTypeAncestors {
 				return src.refuse("the hierarchy of entity types has more than %d pairs of a type and one above it", maxTypeAncestors)
 			}
+			// Enum types have no parents, and are not found here.
 			queue = append(queue, s.resolved.Entities[next].ParentTypes...)
 		}
 		s.typeAncestors[name] = above
@@ -151,6 +163,7 @@ func (s *Schema) closeOver(src *schemaSource) error {
 	return nil
 }
 
+// closeAction finds the groups above an action, with the bound that requests have for other entities.
 func (s *Schema) closeAction(src *schemaSource, uid types.EntityUID) error {
 	var above []types.EntityUID
 	queue := s.resolved.Actions[uid].Entity.Parents.Slice()
@@ -178,11 +191,13 @@ type schemaSource struct {
 	syntax Syntax
 }
 
+// refuse makes an error about the schema as a whole, without a place.
 func (src *schemaSource) refuse(format string, args ...any) error {
 	return schemaError(position{}.field(src.file, format, args...))
 }
 
-// parse guards the text and hands it to cedar-go.
+// parse guards the text and hands it to cedar-go. Which of the two guards it needs depends on the syntax;
+// after them no parser recurses deeper than they let it.
 func (src *schemaSource) parse() (*schema.Schema, error) {
 	parsed := new(schema.Schema)
 	if src.syntax == SyntaxCedar {
@@ -204,7 +219,8 @@ func (src *schemaSource) parse() (*schema.Schema, error) {
 	return parsed, nil
 }
 
-// cedarError takes the position out of an error of cedar-go's schema parser: <input>:2:5: message.
+// cedarError takes the position out of an error of cedar-go's schema parser: <input>:2:5: message. A
+// message that is not of this form is placed by what it names.
 func (src *schemaSource) cedarError(err error) error {
 	message := err.Error()
 	rest, ok := strings.CutPrefix(message, "<input>:")
@@ -235,7 +251,7 @@ func (src *schemaSource) byteColumn(line, column int) int {
 }
 
 // guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses,
-// and one thing that decoder overlooks.
+// and one thing that decoder overlooks. That is a shape which names a type instead of being a record.
 func (src *schemaSource) guardJSON() error {
 	r := newReader(src.file, true, src.text)
 	for {
@@ -262,7 +278,8 @@ func (src *schemaSource) guardJSON() error {
 
 // isShapeType reports whether the token read last is the value of NAMESPACE.entityTypes.NAME.shape.type.
 func isShapeType(dec *jsontext.Decoder) bool {
-	// A member's name has an odd count of tokens behind it in its object, its value an even one.
+	// A member's name has an odd count of tokens behind it in its object, its value an even one. Level 5
+	// is that of the shape's own members.
 	if _, n := dec.StackIndex(5); n%2 != 0 {
 		return false
 	}
@@ -270,6 +287,7 @@ func isShapeType(dec *jsontext.Decoder) bool {
 	return len(path) == 5 && path[1] == "entityTypes" && path[3] == "shape" && path[4] == "type"
 }
 
+// asSchemaError makes the reader's findings, which it words for requests, those of a schema.
 func asSchemaError(err error) error {
 	if e, ok := errors.AsType[*copse.Error](err); ok {
 		return schemaError(e.Fields...)
@@ -277,7 +295,8 @@ func asSchemaError(err error) error {
 	return err
 }
 
-// jsonMessage words an error of the JSON decoder without naming Go types.
+// jsonMessage words an error of the JSON decoder without naming Go types. message is what to say if
+// nothing more is known. The decoder's own words stay where they are not about Go.
 func jsonMessage(err error, message string) string {
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if !ok {
@@ -300,7 +319,8 @@ func jsonMessage(err error, message string) string {
 	return message
 }
 
-// located makes the error for a message, placed where the last name it quotes stands in the text.
+// located makes the error for a message, placed where the last name it quotes stands in the text. It is a
+// guess that helps: cedar-go's resolver gives no positions.
 func (src *schemaSource) located(message string) error {
 	at := position{}
 	if name := lastQuoted(message); name != "" {
@@ -311,6 +331,7 @@ func (src *schemaSource) located(message string) error {
 	return schemaError(at.field(src.file, "%s", message))
 }
 
+// lastQuoted returns what stands in the last pair of quotes, or nothing.
 func lastQuoted(message string) string {
 	end := strings.LastIndexByte(message, '"')
 	if end <= 0 {
@@ -323,7 +344,8 @@ func lastQuoted(message string) string {
 	return message[start+1 : end]
 }
 
-// find looks for the first occurrence of a name: as a string in JSON, as tokens in Cedar syntax.
+// find looks for the first occurrence of a name: as a string in JSON, as tokens in Cedar syntax. That may
+// be a use before the declaration, or part of another name's path.
 func (src *schemaSource) find(name string) (int, bool) {
 	if src.syntax == SyntaxJSON {
 		offset := strings.Index(string(src.text), strconv.Quote(name))
@@ -355,6 +377,7 @@ func (src *schemaSource) find(name string) (int, bool) {
 	}
 }
 
+// unquoteOrEmpty is unquote for strings that nobody has checked.
 func unquoteOrEmpty(literal string) string {
 	if checkEscapes(literal, 0, false) != nil {
 		return ""

@@ -21,7 +21,8 @@ const maxSchemaNodes = 50_000
 
 // guardSchemaText checks what a schema in Cedar syntax must have before a parser that recurses reads
 // it, and the one thing that parser overlooks: an attribute declared twice. It returns the text to show
-// to that parser.
+// to that parser. It goes by tokens, and knows no grammar of schemas: what it lets pass may still be
+// refused by the parser.
 func guardSchemaText(text string) ([]byte, *syntaxFault) {
 	if f := checkText(text); f != nil {
 		return nil, f
@@ -44,13 +45,17 @@ func guardSchemaText(text string) ([]byte, *syntaxFault) {
 			if f := checkEscapes(tok.text, tok.start, false); f != nil {
 				return nil, f
 			}
+		// Set<Set<...>> nests as well, so angle brackets count.
 		case tok.is("{"), tok.is("["), tok.is("("), tok.is("<"):
 			if len(keys) == maxNesting {
 				return nil, faultAt(tok.start, "types nest more than %d deep here", maxNesting)
 			}
 			keys = append(keys, nil)
+		// A closing bracket too many is the parser's to refuse.
 		case tok.is("}"), tok.is("]"), tok.is(")"), tok.is(">"):
 			keys = keys[:max(len(keys)-1, 0)]
+		// What stands before a colon is the name of an attribute, or a part of appliesTo; :: is a token of
+		// its own.
 		case tok.is(":") && len(keys) > 0:
 			if f := declareKey(&keys[len(keys)-1], last, beforeLast); f != nil {
 				return nil, f
@@ -60,6 +65,8 @@ func guardSchemaText(text string) ([]byte, *syntaxFault) {
 	}
 }
 
+// declareKey notes an attribute's name, which may be quoted or have a question mark behind it, and refuses
+// one that its record has already: the name is compared as it is meant, not as it is written.
 func declareKey(keys *map[string]bool, last, beforeLast token) *syntaxFault {
 	key := last
 	if last.is("?") {
@@ -82,7 +89,9 @@ func declareKey(keys *map[string]bool, last, beforeLast token) *syntaxFault {
 // measurer finds the size of a schema's declarations written out, without writing them out, and what
 // they name that does not exist.
 type measurer struct {
-	src    *schemaSource
+	src *schemaSource
+	// What is declared, by its name with the namespace: common types, and entity types with enums among
+	// them. sizes are of the common types that were measured.
 	common map[types.Path]ast.IsType
 	types  map[types.EntityType]bool
 	sizes  map[types.Path]uint64
@@ -92,18 +101,23 @@ type measurer struct {
 	fields []copse.Field
 }
 
+// namedNamespace is a namespace with its name, which is empty for what stands outside of any.
 type namedNamespace struct {
 	name types.Path
 	ast.Namespace
 }
 
-// measure returns the size of everything cedar-go's resolver will build.
+// measure returns the size of everything cedar-go's resolver will build. It works on the tree as it was
+// parsed, before anything is resolved, and goes through everything in order of names, so that the same
+// schema is refused with the same words each time. A common type is held to the limit by itself as well,
+// used or not, so that the refusal names the one that grows.
 func (src *schemaSource) measure(tree *ast.Schema) (uint64, error) {
 	m := &measurer{src: src, common: map[types.Path]ast.IsType{}, types: map[types.EntityType]bool{}, sizes: map[types.Path]uint64{}}
 	spaces := []namedNamespace{{"", ast.Namespace{Entities: tree.Entities, Enums: tree.Enums, Actions: tree.Actions, CommonTypes: tree.CommonTypes}}}
 	for _, name := range slices.Sorted(maps.Keys(tree.Namespaces)) {
 		spaces = append(spaces, namedNamespace{name, tree.Namespaces[name]})
 	}
+	// All names first: a type may be used before it is declared, and in another namespace.
 	for _, ns := range spaces {
 		m.declare(ns)
 	}
@@ -128,6 +142,7 @@ func (src *schemaSource) measure(tree *ast.Schema) (uint64, error) {
 	return m.total, nil
 }
 
+// qualify puts a name into its namespace.
 func qualify(ns types.Path, name ast.Ident) types.Path {
 	if ns == "" {
 		return types.Path(name)
@@ -135,6 +150,8 @@ func qualify(ns types.Path, name ast.Ident) types.Path {
 	return ns + "::" + types.Path(name)
 }
 
+// report adds a finding, placed where the name first stands in the text, or nowhere if it can't be found:
+// the tree has no positions.
 func (m *measurer) report(name, format string, args ...any) {
 	if len(m.fields) > maxFindings {
 		return
@@ -155,6 +172,7 @@ func (m *measurer) declare(ns namedNamespace) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(ns.CommonTypes)) {
 		m.checkName(name, "common type")
+		// Otherwise a common type could take the place of one of Cedar's own.
 		if slices.Contains([]ast.Ident{"Bool", "Boolean", "Entity", "Extension", "Long", "Record", "Set", "String"}, name) {
 			m.report(string(name), "%q is a reserved type name", string(name))
 		}
@@ -170,6 +188,8 @@ func (m *measurer) declare(ns namedNamespace) {
 	}
 }
 
+// checkName refuses a declared name that could not be written in Cedar text. What is declared is one name,
+// not a path.
 func (m *measurer) checkName(name ast.Ident, what string) {
 	if _, err := types.NewPath(string(name)); err != nil || strings.Contains(string(name), "::") {
 		m.report(string(name), "%q is not the name of an %s: expected letters, digits and _, and no reserved word", string(name), what)
@@ -177,7 +197,8 @@ func (m *measurer) checkName(name ast.Ident, what string) {
 }
 
 // add counts nodes of a declaration and reports whether the limit still holds. The names a list holds
-// are looked up only after it was counted: declarations share lists and shapes.
+// are looked up only after it was counted: declarations share lists and shapes. Once it is false it stays
+// false, and the last declaration counted is named in the refusal.
 func (m *measurer) add(what string, ns ...uint64) bool {
 	if m.total > maxSchemaNodes {
 		return false
@@ -187,6 +208,8 @@ func (m *measurer) add(what string, ns ...uint64) bool {
 	return m.total <= maxSchemaNodes
 }
 
+// namespace counts all that a namespace declares, but for its common types, which count where they are
+// used. It ends at the limit.
 func (m *measurer) namespace(ns namedNamespace) {
 	m.add("namespace "+string(ns.name), annotationNodes(ns.Annotations))
 	for _, name := range slices.Sorted(maps.Keys(ns.Entities)) {
@@ -212,6 +235,7 @@ func (m *measurer) namespace(ns namedNamespace) {
 			return
 		}
 		for _, v := range e.Values {
+			// Long ids are held as they are.
 			m.add(what, uint64(len(v))/64)
 		}
 	}
@@ -222,6 +246,8 @@ func (m *measurer) namespace(ns namedNamespace) {
 	}
 }
 
+// action counts an action and what it applies to, and reports whether to go on. A context that names a
+// common type counts with that written out.
 func (m *measurer) action(ns types.Path, name types.String, a ast.Action) bool {
 	what := "action " + clipTo(string(name), 100)
 	if !m.add(what, 1, uint64(len(a.Parents)), annotationNodes(a.Annotations)) {
@@ -241,6 +267,8 @@ func (m *measurer) action(ns types.Path, name types.String, a ast.Action) bool {
 	return a.AppliesTo.Context == nil || m.add(what, m.size(ns, a.AppliesTo.Context))
 }
 
+// entityRef reports an entity type that is not declared. A name without a namespace is looked for in its
+// own namespace, then in the empty one.
 func (m *measurer) entityRef(ns types.Path, ref ast.EntityTypeRef) {
 	name := types.EntityType(ref)
 	if m.types[name] || ns != "" && !strings.Contains(string(name), "::") && m.types[types.EntityType(ns)+"::"+name] {
@@ -249,7 +277,9 @@ func (m *measurer) entityRef(ns types.Path, ref ast.EntityTypeRef) {
 	m.report(string(name), "undefined entity type %q", string(name))
 }
 
-// size is the number of nodes of a type with its common types written out.
+// size is the number of nodes of a type with its common types written out. It stops counting nothing: sums
+// that would overflow stay at the most. The depth is bounded by the guards for what is written, and by
+// cycles being cut for what is named.
 func (m *measurer) size(ns types.Path, t ast.IsType) uint64 {
 	switch t := t.(type) {
 	case ast.SetType:
@@ -273,10 +303,12 @@ func (m *measurer) size(ns types.Path, t ast.IsType) uint64 {
 }
 
 // reference resolves a name as Cedar does: common type before entity type, own namespace before the
-// empty one, builtin types last.
+// empty one, builtin types last. It returns the size that the name stands for beyond itself, 0 for what is
+// not written out. A name that stands for nothing is reported.
 func (m *measurer) reference(ns types.Path, name string) uint64 {
 	var tries []string
 	switch {
+	// What is written so is builtin, also where a declared type has the same name.
 	case strings.HasPrefix(name, "__cedar::"):
 		name = strings.TrimPrefix(name, "__cedar::")
 	case ns != "" && !strings.Contains(name, "::"):
@@ -300,6 +332,9 @@ func (m *measurer) reference(ns types.Path, name string) uint64 {
 	return 0
 }
 
+// commonType returns the size of a common type, measured once. A name inside of it is resolved in the
+// namespace that declares it, wherever it is used. One that is defined by itself is reported, and counts
+// as one node.
 func (m *measurer) commonType(path types.Path) uint64 {
 	if n, ok := m.sizes[path]; ok {
 		return n
@@ -320,6 +355,7 @@ func (m *measurer) commonType(path types.Path) uint64 {
 	return n
 }
 
+// reportCycle shows the way around, of which at most ten steps.
 func (m *measurer) reportCycle(cycle []types.Path, path types.Path) {
 	var steps strings.Builder
 	for i, step := range cycle {
@@ -353,6 +389,7 @@ func plus(ns ...uint64) uint64 {
 	return total
 }
 
+// count writes a number of nodes or steps, which may be the most that [plus] and [times] can say.
 func count(n uint64) string {
 	if n == math.MaxUint64 {
 		return "more than 10^19"

@@ -10,7 +10,8 @@ import (
 )
 
 // shape is a schema type made ready for checking values: names are numbers and what must be there is
-// marked, so that a check costs what the value has, not what the schema could have.
+// marked, so that a check costs what the value has, not what the schema could have. Common types are
+// written out in it, within the bound of the schema. It is immutable and shared by all calls.
 type shape struct {
 	kind       kind
 	entity     uint32 // of kindEntity: the number of its type
@@ -20,6 +21,7 @@ type shape struct {
 	required   []uint32      // names of those that must be there, sorted
 }
 
+// shapeMember is a member that the schema declares, required or not.
 type shapeMember struct {
 	shape *shape
 	name  uint32
@@ -43,7 +45,8 @@ type actionShape struct {
 }
 
 // shapes gives numbers to what the schema names and makes its types ready. Its entity types and its
-// actions come first, so that their numbers are their places in entities and actions.
+// actions come first, so that their numbers are their places in entities and actions. Names get their
+// numbers as the maps give them: which one a name has matters to nobody.
 func (s *Schema) shapes() {
 	s.symbols = newSymbols()
 	for _, uid := range slices.SortedFunc(maps.Keys(s.resolved.Actions), compareUIDs) {
@@ -54,6 +57,7 @@ func (s *Schema) shapes() {
 	for _, name := range names {
 		s.symbols.entityType(name)
 	}
+	// All types that have a shape have their numbers now: what shapes refer to is declared, too.
 	s.entities = make([]entityShape, len(s.symbols.types.list))
 	for name, e := range s.resolved.Entities {
 		out := &s.entities[s.symbols.entityType(name)]
@@ -84,6 +88,7 @@ func (s *Schema) shapes() {
 	}
 }
 
+// typeNumbers are the numbers of types, in their order.
 func (s *Schema) typeNumbers(list []types.EntityType) []uint32 {
 	out := make([]uint32, len(list))
 	for i, t := range list {
@@ -92,6 +97,7 @@ func (s *Schema) typeNumbers(list []types.EntityType) []uint32 {
 	return out
 }
 
+// shape makes one type ready. Depth and size are those that [schemaSource.measure] has let pass.
 func (s *Schema) shape(t resolved.IsType) *shape {
 	switch t := t.(type) {
 	case resolved.StringType:
@@ -101,6 +107,7 @@ func (s *Schema) shape(t resolved.IsType) *shape {
 	case resolved.BoolType:
 		return &shape{kind: kindBool}
 	case resolved.ExtensionType:
+		// Their names are among Cedar's, which measure checks.
 		return &shape{kind: kind(slices.Index(kindNames[:], string(t)))}
 	case resolved.EntityType:
 		return &shape{kind: kindEntity, entity: s.symbols.entityType(types.EntityType(t)), entityName: types.EntityType(t)}
@@ -143,7 +150,7 @@ func (s *shape) describe() string {
 	return s.kind.String()
 }
 
-// entityShape returns what is declared of a type, or nil.
+// entityShape returns what is declared of a type, or nil. Enum types have one as well.
 func (s *Schema) entityShape(typ uint32) *entityShape {
 	// The types of actions have numbers too, and no shape.
 	if int(typ) >= len(s.entities) || s.entities[typ].attributes == nil && !s.entities[typ].enum {
@@ -152,7 +159,8 @@ func (s *Schema) entityShape(typ uint32) *entityShape {
 	return &s.entities[typ]
 }
 
-// contextShape returns the type of an action's context, or nil.
+// contextShape returns the type of an action's context, or nil. A group of actions that applies to nothing
+// has none.
 func (s *Schema) contextShape(action *entity) *shape {
 	if int(action.number) >= len(s.actions) {
 		return nil
@@ -160,6 +168,7 @@ func (s *Schema) contextShape(action *entity) *shape {
 	return s.actions[action.number].context
 }
 
+// compareUIDs orders entities by type and id.
 func compareUIDs(a, b types.EntityUID) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// Source is a policy on its way into a snapshot.
+// Source is a policy on its way into a snapshot. The zero Version is no version: such a source must have
+// its Policy.
 type Source struct {
 	Ref    copse.PolicyRef
 	Policy *Policy
@@ -16,7 +17,8 @@ type Source struct {
 	Version uint64
 }
 
-// Snapshot is a policy store compiled for deciding: immutable, at one revision.
+// Snapshot is a policy store compiled for deciding: immutable, at one revision. Any number of goroutines
+// may decide by it, and make its successor, at the same time.
 type Snapshot struct {
 	schema   *Schema
 	settings copse.Settings
@@ -31,7 +33,8 @@ type Snapshot struct {
 	weight           int64
 }
 
-// compiled is what deciding needs of a policy; its text stays behind.
+// compiled is what deciding needs of a policy; its text stays behind. Which scope it has is in the index
+// alone.
 type compiled struct {
 	ref     copse.PolicyRef
 	program *program
@@ -39,13 +42,16 @@ type compiled struct {
 }
 
 // Compile builds a snapshot. schema may be nil. It takes any policies that parsed: stored ones may be
-// older than the schema, and validation may be off.
+// older than the schema, and validation may be off. An id that occurs twice is an error of kind Internal:
+// whoever stores policies has seen to it that it does not. The order of sources means nothing, and the
+// slice is not kept.
 func Compile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
 	return (*Snapshot)(nil).Recompile(schema, settings, sources)
 }
 
 // Recompile builds the snapshot that follows s, which may be nil. Sources without a Policy are taken
-// from s, which must hold them.
+// from s, which must hold them. s is not changed and may go on deciding. Whether it holds a policy,
+// [Snapshot.Holds] tells; one that it does not is an error of kind Internal.
 func (s *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []Source) (*Snapshot, error) {
 	sources = slices.Clone(sources)
 	slices.SortFunc(sources, func(a, b Source) int { return cmp.Compare(a.Ref.ID, b.Ref.ID) })
@@ -70,12 +76,15 @@ func (s *Snapshot) Recompile(schema *Schema, settings copse.Settings, sources []
 	return b.Snapshot, nil
 }
 
-// Holds reports whether Recompile can take a policy from s, which may be nil.
+// Holds reports whether Recompile can take a policy from s, which may be nil. The schema must be the same
+// one, not an equal one, since its symbols are those of what is compiled.
 func (s *Snapshot) Holds(schema *Schema, source Source) bool {
 	_, ok := s.find(schema, source)
 	return ok
 }
 
+// find returns the place of a policy that can be taken as it is. If s has outgrown itself it has none, so
+// that all sources come with their policies and nothing of it is needed.
 func (s *Snapshot) find(schema *Schema, source Source) (int, bool) {
 	if s == nil || s.schema != schema || s.outgrown() {
 		return 0, false
@@ -93,7 +102,8 @@ func (s *Snapshot) outgrown() bool {
 // spareSymbols are so few bytes that nobody minds them.
 const spareSymbols = 256 << 10
 
-// builder makes a snapshot.
+// builder makes a snapshot. It is used once, by one goroutine. previous is nil when there is nothing to
+// take from.
 type builder struct {
 	*Snapshot
 	previous *Snapshot
@@ -124,6 +134,8 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 		if kept == nil {
 			kept = make([]uint32, len(b.previous.policies))
 		}
+		// Links that come with their policy find their template's program here, if only one link of it was
+		// kept.
 		program := b.previous.policies[old].program
 		if program.template != nil {
 			b.templates[program.template.Text()] = program
@@ -133,6 +145,7 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 		needed++
 	}
 	switch {
+	// The numbers in what is kept must go on meaning the same, so the symbols are a copy that grows.
 	case needed > 0:
 		b.symbols = b.previous.symbols.clone()
 		b.dropped, b.namedAnew = b.previous.dropped+len(b.previous.policies)-needed, b.previous.namedAnew
@@ -151,6 +164,8 @@ func (b *builder) keep(sources []Source) ([]keyedEntry, error) {
 	return entries, nil
 }
 
+// program compiles a policy, or finds what it shares: a link with its template, by its text, and a policy
+// without conditions with all such of its effect.
 func (b *builder) program(p *Policy) *program {
 	if p.template != nil {
 		shared := b.templates[p.template.Text()]
@@ -174,5 +189,6 @@ func (b *builder) program(p *Policy) *program {
 	return b.always[effect]
 }
 
-// Weight is about how many bytes the snapshot holds in memory.
+// Weight is about how many bytes the snapshot holds in memory. It includes its schema, and programs and
+// symbols as if no other snapshot had them too.
 func (s *Snapshot) Weight() int64 { return s.weight }

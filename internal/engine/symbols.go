@@ -13,6 +13,7 @@ import (
 // Numbers are given in order and never taken back, so a snapshot made from another one keeps its
 // policies as they are compiled. They are given once at a time: a snapshot's symbols don't change.
 type symbols struct {
+	// It is random, so that nobody can choose names that clash; clones have the same.
 	seed     maphash.Seed
 	names    words
 	types    words
@@ -25,6 +26,7 @@ const (
 	nameOfID
 )
 
+// newSymbols are those of nothing but the two names.
 func newSymbols() *symbols {
 	s := &symbols{seed: maphash.MakeSeed()}
 	s.name("type")
@@ -32,11 +34,14 @@ func newSymbols() *symbols {
 	return s
 }
 
-// clone returns symbols that can grow.
+// clone returns symbols that can grow. What they number now they number alike for ever. The one that was
+// cloned may be in use meanwhile.
 func (s *symbols) clone() *symbols {
 	return &symbols{seed: s.seed, names: s.names.clone(), types: s.types.clone(), entities: s.entities.clone()}
 }
 
+// name, entityType and entity give a number to what has none: they are for building only, by one
+// goroutine.
 func (s *symbols) name(name string) uint32 { return s.names.number(s.seed, name) }
 
 func (s *symbols) entityType(t types.EntityType) uint32 { return s.types.number(s.seed, string(t)) }
@@ -75,11 +80,13 @@ type words struct {
 	places []uint32 // numbers plus one, where their hashes say or behind; 0 is free
 }
 
+// clone has room of its own, so that adding to it does not reach the one it was cloned from.
 func (w *words) clone() words {
 	return words{list: append([]string(nil), w.list...), places: append([]uint32(nil), w.places...)}
 }
 
-// find returns the number of a text.
+// find returns the number of a text. hash is that of the text, by the seed of the symbols. It changes
+// nothing, and may be called by many.
 func (w *words) find(hash uint64, text string) (uint32, bool) {
 	if len(w.places) == 0 {
 		return 0, false
@@ -119,7 +126,7 @@ func (w *words) add(seed maphash.Seed, hash uint64, text string) uint32 {
 	return uint32(len(w.list) - 1)
 }
 
-// uids number entities.
+// uids number entities. They are a table like words, of two parts each.
 type uids struct {
 	list   []uidKey
 	places []uint32
@@ -130,15 +137,17 @@ type uidKey struct {
 	typ uint32
 }
 
+// clone is like that of words.
 func (u *uids) clone() uids {
 	return uids{list: append([]uidKey(nil), u.list...), places: append([]uint32(nil), u.places...)}
 }
 
-// hashUID hashes an entity by the number of its type.
+// hashUID hashes an entity by the number of its type. Equal ids of many types don't clash.
 func hashUID(seed maphash.Seed, typ uint32, id string) uint64 {
 	return maphash.String(seed, id) ^ uint64(typ)*0x9e3779b97f4a7c15
 }
 
+// find returns the number of an entity. Like that of words it changes nothing.
 func (u *uids) find(hash uint64, typ uint32, id string) (uint32, bool) {
 	if len(u.places) == 0 {
 		return 0, false
@@ -155,6 +164,7 @@ func (u *uids) find(hash uint64, typ uint32, id string) (uint32, bool) {
 	}
 }
 
+// number returns the number of an entity and gives it one if it has none.
 func (u *uids) number(seed maphash.Seed, typ uint32, id string) uint32 {
 	hash := hashUID(seed, typ, id)
 	if n, ok := u.find(hash, typ, id); ok {
@@ -175,6 +185,7 @@ func (u *uids) number(seed maphash.Seed, typ uint32, id string) uint32 {
 // A hash table is at most three quarters full, and its size a power of two.
 func crowded(n, places int) bool { return 4*n > 3*places }
 
+// roomier is the size that follows.
 func roomier(places int) int { return max(8, 2*places) }
 
 // settle puts a number where its hash says, or behind.

@@ -50,7 +50,8 @@ func (t *Template) Annotation(name string) (string, bool) { return t.source.Anno
 func (t *Template) SameTarget(other *Template) bool { return t.source.SameTarget(other.source) }
 
 // RequireConstraints refuses a template whose principal or resource is not constrained, as Amazon
-// Verified Permissions does. Cedar itself has nothing against it.
+// Verified Permissions does. Cedar itself has nothing against it. The error has a Field for each side that
+// is at fault, at the place of the template.
 func (t *Template) RequireConstraints() error {
 	var fields []copse.Field
 	for _, side := range []struct {
@@ -70,7 +71,8 @@ func (t *Template) RequireConstraints() error {
 
 // Link fills the slots. It names an entity for each slot of the template, and the zero UID for one it
 // does not have. The policy shares the conditions of the template, so it costs little more than the
-// two UIDs. path names it in the Fields of errors.
+// two UIDs. path names it in the Fields of errors. Whether their types fit the schema is not asked here;
+// [Schema.Validate] asks it of the link.
 func (t *Template) Link(path string, principal, resource types.EntityUID) (*Policy, error) {
 	var fields []copse.Field
 	for _, side := range []struct {

@@ -22,7 +22,8 @@ const (
 
 // Validate checks policies as STRICT demands; of a link only its head, for what its template says was
 // checked with the template. The error is a *copse.Error of kind Invalid with a Field for each finding,
-// its Path the Path the policy was parsed with.
+// its Path the Path the policy was parsed with. Nothing is kept of the policies. It ends when there is
+// more to say than an answer shows, or at its budget, which is a finding at the policy it came to.
 func (s *Schema) Validate(policies ...*Policy) error {
 	v := validation{schema: s}
 	for _, p := range policies {
@@ -48,7 +49,8 @@ func (s *Schema) ValidateTemplates(templates ...*Template) error {
 const MaxCheckSteps = maxTotalValidationSteps
 
 // Check validates what is stored, one after another and within one budget of steps, where Validate would
-// end at the first that is too much. It is not for concurrent use.
+// end at the first that is too much. It is not for concurrent use. Its steps are those of all policies so
+// far.
 type Check struct {
 	v      validation
 	budget uint64
@@ -93,11 +95,14 @@ type validation struct {
 // maxHeads bounds what a validation remembers: a head holds a list of all actions.
 const maxHeads = 256
 
+// head returns the head of a policy's scope and what it costs to settle: nearly nothing for one that is
+// remembered.
 func (v *validation) head(p *ast.Policy) (*head, uint64) {
 	key := headKey(p)
 	if h, ok := v.heads[key]; ok {
 		return h, 1
 	}
+	// All are forgotten at once: which one will be asked for again is not known.
 	if v.heads == nil || len(v.heads) >= maxHeads {
 		v.heads = map[string]*head{}
 	}
@@ -121,6 +126,7 @@ func (v *validation) policy(p *Policy) (bool, error) {
 	return len(v.fields) <= 2*maxFindings, nil
 }
 
+// result is the error of the call: one that ended it, or else the findings.
 func (v *validation) result(err error) error {
 	if err == nil && len(v.fields) > 0 {
 		return policyError(v.fields...)
@@ -140,12 +146,14 @@ type policyCheck struct {
 	steps      uint64
 }
 
+// add notes a message once. The empty one is none.
 func (c *policyCheck) add(message string) {
 	if message != "" && !slices.Contains(c.messages, message) && len(c.messages) <= maxFindings {
 		c.messages = append(c.messages, message)
 	}
 }
 
+// fields places all messages where the policy begins: the tree has no other positions.
 func (c *policyCheck) fields() []copse.Field {
 	out := make([]copse.Field, len(c.messages))
 	for i, message := range c.messages {
@@ -154,6 +162,8 @@ func (c *policyCheck) fields() []copse.Field {
 	return out
 }
 
+// run finds what is wrong with a policy and counts the steps it took. An error is about the validation
+// itself.
 func (c *policyCheck) run() (err error) {
 	// Text that parsed can't make the typechecker panic as far as we know; if it can, one policy is
 	// refused instead of a process lost.
@@ -164,12 +174,14 @@ func (c *policyCheck) run() (err error) {
 	}()
 	var h *head
 	h, c.steps = c.v.head(c.p.tree)
+	// Heads don't depend on ids, so those of enum types are looked at here.
 	for _, scope := range []ast.IsScopeNode{c.p.tree.Principal, c.p.tree.Resource} {
 		c.add(c.s.enumViolation(scopeEntity(scope)))
 	}
 	for _, message := range h.messages {
 		c.add(message)
 	}
+	// A link's conditions were checked with the template.
 	if len(c.p.tree.Conditions) == 0 || c.p.template != nil {
 		return nil
 	}
@@ -203,6 +215,8 @@ func (c *policyCheck) typecheck(in *slice, conditions []ast.ConditionType) bool 
 	return err == nil
 }
 
+// cedarGo runs the typechecker over the conditions in all environments of a slice. The scope is replaced
+// by an open one, as the slice has only what it admits. The caller has seen to the budget.
 func (c *policyCheck) cedarGo(in *slice, conditions []ast.ConditionType) error {
 	if in.environments == 0 {
 		return nil
@@ -301,6 +315,7 @@ func (c *policyCheck) namedType(t types.EntityType) bool {
 	return true
 }
 
+// namedEntity checks an entity that a condition names and reports whether it is no action.
 func (c *policyCheck) namedEntity(uid types.EntityUID) bool {
 	if isActionType(uid.Type) {
 		if _, ok := c.s.resolved.Actions[uid]; !ok {

@@ -10,7 +10,8 @@ import (
 )
 
 // value is a Cedar value. It is passed by pointer and never changed once it is made, so that an
-// attribute is read without copying it.
+// attribute is read without copying it. The zero value is the Bool false. Those of a call are in its room
+// and end with it; those of a snapshot stay.
 type value struct {
 	kind kind
 	// num is a Bool as 0 or 1, a Long, a decimal in ten thousandths, a datetime or duration in
@@ -32,6 +33,8 @@ type slot struct {
 }
 
 // entity is one that a request or a condition speaks of. All mentions of one within a request share it.
+// That makes comparing two entities a comparison of numbers. Entities of conditions belong to the
+// snapshot, are shared by all calls, and know nothing of a request.
 type entity struct {
 	uid    types.EntityUID
 	hash   uint64
@@ -48,7 +51,8 @@ type entity struct {
 	ancestors  []uint32 // sorted; itself is not among them
 }
 
-// origin tells where the definition of an entity comes from.
+// origin tells where the definition of an entity comes from. The server's definition stands against the
+// caller's, see [scanner.define].
 type origin uint8
 
 const (
@@ -58,7 +62,8 @@ const (
 	fromCaller
 )
 
-// fromSchema gives an action of the schema the groups it is in.
+// fromSchema gives an action of the schema the groups it is in. It leaves others alone: in all symbols
+// made from the schema's, its actions have the lowest numbers.
 func (e *entity) fromSchema(s *Schema) {
 	if s != nil && int(e.number) < len(s.actions) {
 		e.origin, e.visit, e.ancestors = fromSchema, done, s.actions[e.number].ancestors
@@ -78,7 +83,8 @@ func (e *entity) in(number uint32) bool {
 	return found
 }
 
-// find looks for a member of a record.
+// find looks for a member of a record. It returns nil if there is none. Short lists are looked through
+// from the front, longer ones halved.
 func find(slots []slot, name uint32) *value {
 	if len(slots) <= 8 {
 		for i := range slots {
@@ -103,7 +109,7 @@ func find(slots []slot, name uint32) *value {
 	return nil
 }
 
-// sortByName orders a record's members and reports whether any two have one name.
+// sortByName orders a record's members and reports whether any two have one name. It sorts in place.
 func sortByName(slots []slot) (twice bool) {
 	if len(slots) > 12 {
 		slices.SortFunc(slots, func(a, b slot) int { return cmp.Compare(a.name, b.name) })
@@ -137,6 +143,7 @@ func (c *call) equal(a, b *value) bool {
 	case kindEntity:
 		return a.entity.number == b.entity.number
 	case kindSet, kindRecord:
+		// Both are kept in order, so the same set is the same list.
 		return len(a.slots) == len(b.slots) && c.compare(a, b) == 0
 	default:
 		return a.num == b.num
@@ -153,6 +160,7 @@ func (c *call) compare(a, b *value) int {
 	}
 	switch a.kind {
 	case kindString, kindIP:
+		// By length first: that settles many without reading them.
 		if len(a.text) != len(b.text) {
 			return cmp.Compare(len(a.text), len(b.text))
 		}
@@ -182,7 +190,8 @@ func (c *call) compare(a, b *value) int {
 	}
 }
 
-// normalize makes a set of elements: sorted, each once. It changes the slice.
+// normalize makes a set of elements: sorted, each once. It changes the slice. Comparing counts, so a set
+// of many large elements has its price in steps.
 func (c *call) normalize(elements []slot) []slot {
 	if len(elements) < 2 {
 		return elements
@@ -202,7 +211,8 @@ func (c *call) contains(set []slot, element *value) bool {
 	return found
 }
 
-// countShared goes through two sets side by side and counts what is in both, up to enough.
+// countShared goes through two sets side by side and counts what is in both, up to enough. Both are in the
+// order of [call.compare]. Over the budget it ends early: what it returns then decides nothing.
 func (c *call) countShared(a, b []slot, enough int) int {
 	shared := 0
 	for len(a) > 0 && len(b) > 0 && shared < enough && !c.overBudget() {
@@ -236,6 +246,7 @@ func (c *call) containsAll(a, b []slot) bool {
 	return true
 }
 
+// containsAny may exchange the two: which is looked through for the other makes no difference.
 func (c *call) containsAny(a, b []slot) bool {
 	if len(b) > len(a) {
 		a, b = b, a
@@ -251,9 +262,11 @@ func (c *call) containsAny(a, b []slot) bool {
 	return false
 }
 
+// isFew tells when looking for each is likely to take fewer steps than going through both.
 func isFew(few, many []slot) bool { return len(few) <= len(many)/16 || len(few) <= 2 }
 
-// ipText is an address or range in the form that a value keeps.
+// ipText is an address or range in the form that a value keeps. The lengths tell the families apart, and
+// equal texts are equal addresses with equal prefixes.
 func ipText(room []byte, p netip.Prefix) []byte {
 	if p.Addr().Is4() {
 		four := p.Addr().As4()
@@ -265,7 +278,7 @@ func ipText(room []byte, p netip.Prefix) []byte {
 	return append(room, byte(p.Bits()))
 }
 
-// ip is what an ipaddr stands for.
+// ip is what an ipaddr stands for. v must be an ipaddr.
 func (v *value) ip() types.IPAddr {
 	last := len(v.text) - 1
 	var addr netip.Addr

@@ -10,7 +10,8 @@ import (
 // validationWeight is what typechecking a policy in one request environment costs, in steps of about
 // 100 ns: its nodes, and where cedar-go's typechecker does more for a node than look at it, that. The
 // figures are measured; several of its habits are quadratic or worse, so that a policy of a few hundred
-// bytes could keep it busy for hours.
+// bytes could keep it busy for hours. It is computed before the typechecker sees the policy, and saturates
+// instead of overflowing.
 func (c *typeCosts) validationWeight(p *ast.Policy) uint64 {
 	w := validationWeigher{costs: c}
 	deepest := 0
@@ -27,6 +28,7 @@ func (c *typeCosts) validationWeight(p *ast.Policy) uint64 {
 	return times(w.total, 1<<deepest)
 }
 
+// validationWeigher goes once over the conditions of a policy.
 type validationWeigher struct {
 	costs    *typeCosts
 	nodes    uint64
@@ -36,6 +38,7 @@ type validationWeigher struct {
 	contexts uint64 // uses of context as a whole
 }
 
+// expression adds what one condition weighs.
 func (w *validationWeigher) expression(body ast.IsNode) {
 	ast.Inspect(ast.NewNode(body), func(n ast.IsNode) bool {
 		w.nodes++
@@ -85,6 +88,7 @@ func (c *typeCosts) access(name types.String) uint64 {
 // optional attribute, cedar-go checks every prefix again, which does the same for its own prefixes.
 func (w *validationWeigher) chain(n ast.NodeTypeAccess) uint64 {
 	weight := uint64(1)
+	// From the outermost attribute inwards: each optional one more than doubles what was found so far.
 	for {
 		if w.costs.optional[n.Value] {
 			weight = weight*5/2 + 1
@@ -98,7 +102,7 @@ func (w *validationWeigher) chain(n ast.NodeTypeAccess) uint64 {
 }
 
 // tagText weighs the text of a tag's name in a finding: an if with a constant condition is written
-// with the branch taken in both places.
+// with the branch taken in both places. n is the expression of that name.
 func tagText(n ast.IsNode) uint64 {
 	return times(nodes(n), 1<<nesting(n, func(n ast.IsNode) []ast.IsNode {
 		if v, ok := n.(ast.NodeTypeIfThenElse); ok {
@@ -108,6 +112,7 @@ func tagText(n ast.IsNode) uint64 {
 	}))
 }
 
+// isInNesting is how deep `is in` stands inside of `is in`.
 func isInNesting(n ast.IsNode) int {
 	return nesting(n, func(n ast.IsNode) []ast.IsNode {
 		if v, ok := n.(ast.NodeTypeIsIn); ok {
@@ -131,7 +136,8 @@ func nesting(n ast.IsNode, children func(ast.IsNode) []ast.IsNode) int {
 	return min(deepest, 60)
 }
 
-// membership weighs `in`: a walk up the entity types, or one over all actions for each action named.
+// membership weighs `in`: a walk up the entity types, or one over all actions for each action named. Each
+// mention of an action counts as one named, also where it is part of something larger.
 func (w *validationWeigher) membership(left, right ast.IsNode) uint64 {
 	actions := 0
 	for _, side := range []ast.IsNode{left, right} {
@@ -162,6 +168,7 @@ func nodes(n ast.IsNode) uint64 {
 	return total
 }
 
+// times multiplies without overflowing, like plus.
 func times(a, b uint64) uint64 {
 	if a != 0 && b > math.MaxUint64/a {
 		return math.MaxUint64

@@ -26,12 +26,14 @@ const (
 	bytesOfReference = 60 // to a type or action
 )
 
+// weigh adds up what a snapshot holds. Programs that policies share count once.
 func (s *Snapshot) weigh() int64 {
 	total := int64(bytesOfSnapshot) + s.named + s.index.weight()
 	if s.schema != nil {
 		total += s.schema.weight
 	}
 	total += int64(cap(s.policies)) * int64(unsafe.Sizeof(compiled{}))
+	// Links share programs, and so do policies without conditions.
 	counted := make(map[*program]bool)
 	for i := range s.policies {
 		p := &s.policies[i]
@@ -44,12 +46,15 @@ func (s *Snapshot) weigh() int64 {
 	return total
 }
 
+// weight is of the entries, the table of buckets and the tables of uses.
 func (x *index) weight() int64 {
+	// A byte for each number in the tables of uses.
 	return int64(cap(x.entries))*int64(unsafe.Sizeof(indexEntry{})) + bytesOfBucket*int64(len(x.buckets)) +
 		int64(len(x.uses)+len(x.typeUses))
 }
 
-// sizeClass is about what the allocator takes for n bytes.
+// sizeClass is about what the allocator takes for n bytes. It rounds up to whole words, and of larger ones
+// adds what is lost to classes of sizes.
 func sizeClass(n int) int64 {
 	switch {
 	case n == 0:
@@ -86,6 +91,7 @@ func (s *Schema) weigh() int64 {
 	return total
 }
 
+// weightOfType is what a type holds beyond its place in what it is in. Simple types hold nothing more.
 func weightOfType(t resolved.IsType) int64 {
 	switch t := t.(type) {
 	case resolved.SetType:
