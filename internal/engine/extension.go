@@ -3,14 +3,16 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
-// construct makes an extension value of text. It reports whether that is one. The errors of cedar-go's
-// own parsers are asked for when somebody reads them, see fault. The value is of the kind that the
+// construct makes an extension value of text. It reports whether that is one, as Cedar's reference
+// implementation has it: cedar-go takes decimals with a plus sign and not the least duration. The errors of
+// cedar-go's parsers are asked for when somebody reads them, see fault. The value is of the kind that the
 // constructor makes, and its text a part of the call's room. When it reports false, v is not to be used.
 func (c *call) construct(v *value, fn, text string) bool {
 	switch fn {
@@ -29,9 +31,9 @@ func (c *call) construct(v *value, fn, text string) bool {
 		v.kind, v.num = kindDatetime, t.Milliseconds()
 		return err == nil
 	default:
-		d, err := types.ParseDuration(text)
-		v.kind, v.num = kindDuration, d.ToMilliseconds()
-		return err == nil
+		ms, ok := parseDuration(text)
+		v.kind, v.num = kindDuration, ms
+		return ok
 	}
 }
 
@@ -55,13 +57,10 @@ func parseIP(text string) (netip.Prefix, bool) {
 // decimalDigits is how many digits a decimal has behind its point; it is kept as a number of their unit.
 const decimalDigits = 4
 
-// parseDecimal is types.ParseDecimal, which does not show the number. A decimal of 1.5 is the number
-// 15000.
+// parseDecimal is types.ParseDecimal, which does not show the number, without the plus sign. A decimal of
+// 1.5 is the number 15000.
 func parseDecimal(text string) (int64, bool) {
-	digits, negative := text, false
-	if text != "" && (text[0] == '-' || text[0] == '+') {
-		negative, digits = text[0] == '-', text[1:]
-	}
+	digits, negative := strings.CutPrefix(text, "-")
 	whole, fraction, ok := strings.Cut(digits, ".")
 	if !ok || whole == "" || fraction == "" || len(fraction) > decimalDigits {
 		return 0, false
@@ -85,6 +84,11 @@ func parseDecimal(text string) (int64, bool) {
 		}
 		n *= 10
 	}
+	return signed(n, negative)
+}
+
+// signed is n, or its opposite, if 64 bits have it: there is one number more below zero than above.
+func signed(n uint64, negative bool) (int64, bool) {
 	switch {
 	case negative && n <= 1<<63:
 		return -int64(n), true
@@ -93,6 +97,41 @@ func parseDecimal(text string) (int64, bool) {
 	default:
 		return 0, false
 	}
+}
+
+// durationUnits are those of a duration, in the order they must have.
+var durationUnits = [...]struct {
+	name string
+	ms   uint64
+}{{"d", millisPerDay}, {"h", millisPerHour}, {"m", millisPerMinute}, {"s", millisPerSecond}, {"ms", 1}}
+
+// parseDuration reads pairs of a number and a unit, each unit at most once and at least one of them, with
+// one sign for all (RFC 80 of Cedar). The result is in milliseconds.
+func parseDuration(text string) (int64, bool) {
+	rest, negative := strings.CutPrefix(text, "-")
+	if rest == "" {
+		return 0, false
+	}
+	total := uint64(0)
+	for _, unit := range durationUnits {
+		digits := 0
+		for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
+			digits++
+		}
+		behind, ok := strings.CutPrefix(rest[digits:], unit.name)
+		if digits == 0 || !ok || unit.name == "m" && strings.HasPrefix(behind, "s") {
+			continue // of a later unit, or nothing that there is
+		}
+		n, err := strconv.ParseUint(rest[:digits], 10, 64)
+		if err != nil || n > (1<<63-total)/unit.ms {
+			return 0, false
+		}
+		total, rest = total+n*unit.ms, behind
+	}
+	if rest != "" {
+		return 0, false
+	}
+	return signed(total, negative)
 }
 
 // extensionType is the name of the type whose values a constructor makes.

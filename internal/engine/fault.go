@@ -103,7 +103,7 @@ func constructorError(fn, text string) string {
 	default:
 		_, err = types.ParseDuration(text)
 	}
-	if err == nil { // our own parsers take what cedar-go's take; a test compares them
+	if err == nil { // ours are Cedar's where cedar-go's take more
 		return "this is no " + extensionType(fn)
 	}
 	return err.Error()

@@ -485,8 +485,7 @@ func (s *scanner) entity(entityType, id string) (*entity, error) {
 // constructor does not take makes the request invalid, before any policy is evaluated.
 func (s *scanner) extension(fn, text string) (*value, error) {
 	v := s.call.values.one()
-	if fn == "decimal" && strings.HasPrefix(text, "+") || !s.call.construct(v, fn, text) {
-		// Cedar's decimals have no plus sign; cedar-go's do.
+	if !s.call.construct(v, fn, text) {
 		return nil, s.fail("%q is not a valid %s", clip(text), extensionType(fn))
 	}
 	return v, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -235,6 +236,7 @@ func (c *policyCheck) checkPossible(in *slice, conditions []ast.ConditionType) {
 	if all.Condition == ast.ConditionUnless {
 		body = ast.Not(body)
 	}
+	c.steps = plus(c.steps, times(c.s.costs.validationWeight(c.p.tree), uint64(in.environments))) // it is checked a second time
 	probe := []ast.ConditionType{{Condition: ast.ConditionWhen, Body: body.And(ast.Long(1)).AsIsNode()}}
 	if c.cedarGo(in, probe) == nil {
 		c.warnings = append(c.warnings, "policy is impossible: the policy expression evaluates to false for all valid requests")
@@ -279,7 +281,7 @@ func joined(conditions []ast.ConditionType) []ast.ConditionType {
 }
 
 // checkNames finds what the conditions name and the schema does not declare, in branches that can't be
-// reached too: entity types, entities of enum types, actions. It reports whether the conditions speak
+// reached too: entity types, entities of enum types, actions. Decimals with a plus sign it finds as well. It reports whether the conditions speak
 // of nothing that differs between actions but the context.
 func (c *policyCheck) checkNames() bool {
 	noActions := true
@@ -292,6 +294,8 @@ func (c *policyCheck) checkNames() bool {
 				noActions = c.namedType(n.EntityType) && noActions
 			case ast.NodeTypeIsIn:
 				noActions = c.namedType(n.EntityType) && noActions
+			case ast.NodeTypeExtensionCall:
+				c.add(plusSign(n))
 			case ast.NodeValue:
 				if uid, ok := n.Value.(types.EntityUID); ok {
 					noActions = c.namedEntity(uid) && noActions
@@ -301,6 +305,19 @@ func (c *policyCheck) checkNames() bool {
 		})
 	}
 	return noActions
+}
+
+// plusSign finds a decimal that cedar-go's typechecker takes, and Cedar does not. It is worded as others that are none.
+func plusSign(n ast.NodeTypeExtensionCall) string {
+	if n.Name != "decimal" || len(n.Args) != 1 {
+		return ""
+	}
+	value, _ := n.Args[0].(ast.NodeValue)
+	text, ok := value.Value.(types.String)
+	if !ok || !strings.HasPrefix(string(text), "+") {
+		return ""
+	}
+	return fmt.Sprintf("error during extension function argument validation: failed to parse as a decimal value: `%q`", string(text))
 }
 
 // namedType checks a type that a condition asks for and reports whether it is not one of actions; unlike
