@@ -48,6 +48,7 @@ func (f *function) restRequest(ctx context.Context, event json.RawMessage) (any,
 		return nil, fmt.Errorf("the event can't be read")
 	}
 	p := &passing{method: in.HTTPMethod, target: in.Path}
+	// The event has the query in parts. Written again, names are in order and values keep theirs.
 	if query := url.Values(in.MultiValueQueryStringParameters); len(query) > 0 {
 		p.target += "?" + query.Encode()
 	}

@@ -76,6 +76,7 @@ func (f *function) tokenHook(ctx context.Context, event json.RawMessage) (any, e
 		return nil, err
 	case status == http.StatusForbidden:
 		return nil, errors.New("no tenant for this user") // shown to the user by Cognito
+	// What is no JSON is no event: the page of a proxy on the way, for example.
 	case status != http.StatusOK || !json.Valid(text):
 		return nil, f.failed("token hook", fmt.Errorf("copse answers %d", status))
 	}
