@@ -22,21 +22,25 @@ import (
 // what travels between gateway and services. Each attack takes links out of the chain and counts what comes
 // back: rows of acme are the attacker's own, a row of anybody else is a crossing.
 
-// attacker carries an attack out.
+// attacker carries an attack out. It counts in report what comes back.
 type attacker struct {
 	*world
 	say    narrator
 	report *Report
 
+	// Tokens, issued before the first attack: alice's and mona's are acme's, bob's is globex's.
 	alice, mona, bob string // tokens
 }
 
-// attack is one of the script.
+// attack is one of the script. An error of run says that something is otherwise than it must be, and ends
+// the script.
 type attack struct {
 	name, holds string // what is taken away, and which link must hold
 	run         func(*attacker, context.Context) error
 }
 
+// attack signs the users in, runs the script, and fills the report in. An error means that the script could
+// not be carried out, or that an answer was another than it must be; crossings are in the report.
 func (w *world) attack(ctx context.Context, say narrator, report *Report) error {
 	a := &attacker{world: w, say: say, report: report}
 	for _, t := range []struct {
@@ -63,6 +67,7 @@ func (w *world) attack(ctx context.Context, say narrator, report *Report) error 
 		{"everything at once but the token", "the database", (*attacker).everything},
 		{"SQL as the services' role, no tenant set", "the database", (*attacker).bareSQL},
 	} {
+		// Each attack is told with its own numbers, the report has them all.
 		before := *report
 		if err := each.run(a, ctx); err != nil {
 			return fmt.Errorf("%s: %w", each.name, err)
@@ -74,8 +79,8 @@ func (w *world) attack(ctx context.Context, say narrator, report *Report) error 
 	return a.control(ctx)
 }
 
-// try sends one request as acme's, and counts. It may be anything but a crossing; whether it must be refused is
-// the attack's to say.
+// try sends one request as acme's, and counts the rows of the answer by tenant, whatever its status. It may
+// be anything but a crossing; whether it must be refused is the attack's to say.
 func (a *attacker) try(ctx context.Context, method, to, token string, headers ...string) (reply, error) {
 	got, err := a.send(ctx, method, to, token, headers...)
 	if err != nil {
@@ -96,7 +101,8 @@ func (a *attacker) try(ctx context.Context, method, to, token string, headers ..
 	return got, nil
 }
 
-// refused sends a request that must come back with nothing.
+// refused sends a request that must come back with nothing: it is an error if the status says otherwise, or if
+// there are rows beside it.
 func (a *attacker) refused(ctx context.Context, method, to, token string, headers ...string) error {
 	got, err := a.try(ctx, method, to, token, headers...)
 	if err == nil && (got.status < 400 || len(got.rows) > 0) {
@@ -105,11 +111,14 @@ func (a *attacker) refused(ctx context.Context, method, to, token string, header
 	return err
 }
 
-// everyRoute of the product, as somebody who wants all of it would ask.
+// everyRoute of the product, as somebody who wants all of it would ask. Numbers 17 and 18 are invoices
+// of acme's and other ones of globex's; 20 is globex's alone.
 var everyRoute = [][2]string{
 	{"GET", "/invoices"}, {"GET", "/invoices/17"}, {"GET", "/invoices/18"}, {"GET", "/invoices/20"}, {"POST", "/invoices/20/pay"}, {"GET", "/reports/total"},
 }
 
+// signInAsAnother: the application sends along, at sign-in and for the token, parameters that could be taken
+// for the tenant. The token that comes of it is used then, too: it must be acme's.
 func (a *attacker) signInAsAnother(ctx context.Context) error {
 	token, err := a.signIn(ctx, "alice", url.Values{
 		"tenant_id": {"globex"}, "tenant": {"globex"}, "resource_tenant": {"globex"},
@@ -129,6 +138,8 @@ func (a *attacker) signInAsAnother(ctx context.Context) error {
 	return nil
 }
 
+// editToken: the token says globex, under its former signature, under none, and under an algorithm that needs
+// none. It is tried at every door: the gateway, the one that asks nobody, and the service.
 func (a *attacker) editToken(ctx context.Context) error {
 	parts := strings.Split(a.alice, ".")
 	all := claims(a.alice)
@@ -153,6 +164,8 @@ func (a *attacker) editToken(ctx context.Context) error {
 	return nil
 }
 
+// spoofHeaders: the client sends headers that the links set or read, and that other products read. Rows may
+// come back if they are acme's: the requests are alice's own.
 func (a *attacker) spoofHeaders(ctx context.Context) error {
 	spoofed := []string{
 		"X-Copse-Tenant: globex", `X-Copse-Principal: User::"bob"`, "X-Copse-Decision: mine", "X-Copse-Context: " + a.alice,
@@ -167,6 +180,8 @@ func (a *attacker) spoofHeaders(ctx context.Context) error {
 	return a.refused(ctx, "GET", a.gateway+"/reports/total", a.alice, spoofed...)
 }
 
+// trickPaths: what one program takes for a path that alice may ask for, and the next one for the report or
+// for an invoice of another number. All are refused, those that would come to a path of her own as well.
 func (a *attacker) trickPaths(ctx context.Context) error {
 	for _, path := range []string{
 		"//invoices", "/invoices/../reports/total", "/invoices/%2e%2e/reports/total", "/invoices/..%2freports%2ftotal", "/invoices/17%2f..%2f20",
@@ -179,6 +194,8 @@ func (a *attacker) trickPaths(ctx context.Context) error {
 	return nil
 }
 
+// bypassGateway: the services are asked themselves, with a good token of a manager. Without a context that the
+// gateway signed they answer nothing, whatever stands in its place.
 func (a *attacker) bypassGateway(ctx context.Context) error {
 	for _, headers := range [][]string{nil, {"X-Copse-Tenant: globex"}, {"X-Copse-Tenant: acme"}, {"X-Copse-Context: " + a.mona}} {
 		for _, route := range everyRoute {
@@ -196,6 +213,7 @@ func (a *attacker) bypassGateway(ctx context.Context) error {
 
 // replayContext has what a good request through the gateway carried, and sends it with everything else.
 func (a *attacker) replayContext(ctx context.Context) error {
+	// What earlier attacks left there is not the context of the request below.
 	for len(a.invoices.contexts) > 0 {
 		<-a.invoices.contexts
 	}
@@ -249,6 +267,7 @@ func (a *attacker) uncheckedGateway(ctx context.Context) error {
 			return err
 		}
 	}
+	// What mona may do she does, so not all of these are refused: what comes back is counted.
 	for _, route := range everyRoute[:5] {
 		if _, err := a.try(ctx, route[0], invoices.url+route[1], a.mona); err != nil {
 			return err
@@ -265,6 +284,8 @@ func (allowAll) Decide(context.Context, *copse.Request) (copse.Response, error) 
 	return copse.Response{Decision: copse.Allow}, nil
 }
 
+// noDecision: pep runs before a PDP that allows everything. The gateway still asks copse, and the queries still
+// run as acme.
 func (a *attacker) noDecision(ctx context.Context) error {
 	invoices, err := a.serve(allowAll{a.pdp}, "invoices", true, saas.DefaultQueries(), saas.Invoices)
 	if err != nil {
@@ -306,6 +327,7 @@ func (a *attacker) noPEP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// acme as well: a tenant that only a header names is none, even where it is the right one.
 	for _, tenant := range []string{"globex", "acme", "", "globex' OR '1'='1"} {
 		if err := a.refused(ctx, "GET", naive.url+"/invoices", a.alice, "X-Copse-Tenant: "+tenant); err != nil {
 			return err
@@ -316,7 +338,8 @@ func (a *attacker) noPEP(ctx context.Context) error {
 
 var where = regexp.MustCompile(` WHERE .*?( ORDER BY| GROUP BY| RETURNING|$)`)
 
-// forgotten are the product's queries as somebody wrote them who forgot WHERE, in each.
+// forgotten are the product's queries as somebody wrote them who forgot WHERE, in each. An error means that
+// there is a WHERE left, and that the attacks with them would try nothing.
 func forgotten() (saas.Queries, error) {
 	q := saas.DefaultQueries()
 	for _, text := range []*string{&q.List, &q.Get, &q.Pay, &q.Sum} {
@@ -327,6 +350,7 @@ func forgotten() (saas.Queries, error) {
 	return q, nil
 }
 
+// noWhere: all links stand, but no query says whose rows it wants.
 func (a *attacker) noWhere(ctx context.Context) error {
 	queries, err := forgotten()
 	if err != nil {
@@ -385,6 +409,8 @@ func (a *attacker) all(ctx context.Context, invoices, reports string) error {
 	return err
 }
 
+// bareSQL: somebody has the services' database role and writes SQL, without a tenant and with an empty one.
+// What is counted is rows that the query counted, not rows of answers.
 func (a *attacker) bareSQL(context.Context) error {
 	for _, sql := range []string{
 		`SELECT count(*) FROM invoices`, `SELECT count(*) FROM invoices WHERE tenant_id = 'globex'`,

@@ -46,9 +46,13 @@ type Report struct {
 	Control int
 }
 
+// run does everything and writes what happens to out. The world is stopped before it returns, whatever came
+// of it; what went wrong there is joined to the error. With keep it waits for ctx to end first, which is no
+// error.
 func run(ctx context.Context, out io.Writer, keep bool) (report Report, err error) {
 	say := narrator{out}
 	w, err := startWorld(ctx, say)
+	// A world that did not start up to its end has processes and files as well.
 	if w != nil {
 		defer func() { err = errors.Join(err, w.stop()) }()
 	}
@@ -74,6 +78,7 @@ func run(ctx context.Context, out io.Writer, keep bool) (report Report, err erro
 // narrator tells what happens.
 type narrator struct{ out io.Writer }
 
+// head begins a section, line is a line of it. That out takes no more is nothing to end the attacks for.
 func (n narrator) head(format string, args ...any) {
 	_, _ = fmt.Fprintf(n.out, "\n== "+format+"\n", args...)
 }

@@ -29,12 +29,14 @@ func (b *browser) signIn(ctx context.Context, user string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// A jar for each sign-in: who signed in before is not signed in here.
 	client := &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
 		if strings.HasPrefix(r.URL.String(), b.redirect) {
 			return http.ErrUseLastResponse // the code is in this address; nobody listens there
 		}
 		return nil
 	}}
+	// PKCE with S256, as RFC 7636 describes it: the provider requires it of every client.
 	verifier := rand.Text() + rand.Text()
 	challenge := sha256.Sum256([]byte(verifier))
 	query := url.Values{
@@ -59,9 +61,10 @@ func (b *browser) signIn(ctx context.Context, user string) (string, error) {
 	return b.token(ctx, client, form)
 }
 
+// formAction finds where the provider's page sends its form. The page is that of its development interactions.
 var formAction = regexp.MustCompile(`<form[^>]* action="([^"]+)"`)
 
-// authorize fills in the provider's forms until it redirects back with a code.
+// authorize fills in the provider's forms until it redirects back with a code. Any password is good there.
 func (b *browser) authorize(ctx context.Context, client *http.Client, at, user string) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
@@ -104,6 +107,8 @@ func (b *browser) authorize(ctx context.Context, client *http.Client, at, user s
 	return "", fmt.Errorf("the provider asks without end")
 }
 
+// token trades the code for an access token. It is an error when there is none: that is how the token hook's
+// refusal reaches an application.
 func (b *browser) token(ctx context.Context, client *http.Client, form url.Values) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.issuer+"/token", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -129,7 +134,8 @@ func (b *browser) token(ctx context.Context, client *http.Client, form url.Value
 	return answer.AccessToken, nil
 }
 
-// claims reads a token without verifying it, to show what is in it.
+// claims reads a token without verifying it, to show what is in it; nil for what is no JWT. Nothing here
+// trusts it.
 func claims(token string) map[string]any {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

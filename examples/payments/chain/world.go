@@ -70,6 +70,8 @@ func startWorld(ctx context.Context, say narrator) (*world, error) {
 	return w, nil
 }
 
+// stop ends what runs in this process, then the programs, and removes the files, as far as there are any. It
+// goes on over errors and returns all of them.
 func (w *world) stop() error {
 	var errs []error
 	for i := len(w.closers) - 1; i >= 0; i-- {
@@ -89,6 +91,8 @@ func (w *world) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// startDatabase builds copse, because its command line writes the SQL and judges the result, and starts
+// PostgreSQL with the product's table under row-level security. The services' role owns nothing.
 func (w *world) startDatabase(ctx context.Context) error {
 	root, err := w.run(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/copse-authz/copse"))
 	if err != nil {
@@ -114,6 +118,7 @@ func (w *world) startDatabase(ctx context.Context) error {
 	if err := w.pg.exec(sql); err != nil {
 		return err
 	}
+	// The database is not used before copse's own audit of it has found nothing.
 	check := w.command("rls", "check", "--role", appRole)
 	check.Env = append(check.Env, "COPSE_DATABASE_URL="+w.pg.url(ownerRole))
 	if _, err := w.run(check); err != nil {
@@ -126,6 +131,8 @@ func (w *world) startDatabase(ctx context.Context) error {
 	return err
 }
 
+// startCopse starts the server as `copse serve`, with a data directory of its own, and makes the tenants.
+// Issuers on loopback over http are allowed: the identity provider is one.
 func (w *world) startCopse(ctx context.Context) error {
 	address, err := freeAddress()
 	if err != nil {
@@ -139,6 +146,7 @@ func (w *world) startCopse(ctx context.Context) error {
 	if _, err := w.start("copse", serve, answering(w.copse+"/openapi.json")); err != nil {
 		return err
 	}
+	// The server was given no root key, and has made one by the time it answers.
 	key, err := os.ReadFile(filepath.Join(data, "root.key"))
 	if err != nil {
 		return err
@@ -153,6 +161,8 @@ func (w *world) startCopse(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// startProvider registers the issuer and its members with copse, and starts the provider. Its libraries are
+// installed the first time, without their scripts.
 func (w *world) startProvider(ctx context.Context) error {
 	dir := filepath.Join(w.root, "examples/payments/idp")
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", "oidc-provider")); err != nil {
@@ -166,6 +176,7 @@ func (w *world) startProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The registration goes first: the address is known before anybody listens there.
 	w.issuer = "http://" + address
 	if _, err := w.run(w.command("issuer", "add", w.issuer, "--tenant", "acme", "--tenant", "globex", "--tenant-claim", "tenant_id",
 		"--audience", "https://api.payments.example", "--group-type", "Role", "--group-claim", "roles")); err != nil {
@@ -190,6 +201,7 @@ type service struct {
 	contexts chan string
 }
 
+// startServices runs both services in this process, with copse as their PDP.
 func (w *world) startServices(context.Context) error {
 	var err error
 	w.pdp, err = remote.NewPDP(remote.PDPOptions{URL: w.copse, Key: w.key})
@@ -221,6 +233,8 @@ func (w *world) serve(pdp pep.PDP, name string, contexts bool, queries saas.Quer
 	return w.listen(handler(saas.Config{DB: w.db, Guard: guard, Queries: queries}))
 }
 
+// listen serves a handler on a free port of loopback until the world is stopped. It keeps one signed
+// context, of the first request since somebody took one out.
 func (w *world) listen(h http.Handler) (*service, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,6 +242,7 @@ func (w *world) listen(h http.Handler) (*service, error) {
 	}
 	s := &service{url: "http://" + ln.Addr().String(), contexts: make(chan string, 1)}
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		// A service does not wait for somebody who reads its traffic.
 		select {
 		case s.contexts <- r.Header.Get("X-Copse-Context"):
 		default:
@@ -249,7 +264,8 @@ func (w *world) startGateway(context.Context) error {
 	return err
 }
 
-// nginx's configuration is that of docs/gateway.md, for two services.
+// nginx's configuration is that of docs/gateway.md, for two services. With ask false it asks nobody, and
+// passes on what the client sent, its identity headers too. It returns when nginx answers.
 func (w *world) nginx(name string, invoices, reports *service, ask bool) (url string, err error) {
 	address, err := freeAddress()
 	if err != nil {
