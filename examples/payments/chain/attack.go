@@ -43,6 +43,7 @@ type attack struct {
 // not be carried out, or that an answer was another than it must be; crossings are in the report.
 func (w *world) attack(ctx context.Context, say narrator, report *Report) error {
 	a := &attacker{world: w, say: say, report: report}
+	// Tokens of honest sign-ins: what the attacker has, and has got hold of.
 	for _, t := range []struct {
 		user  string
 		token *string
@@ -53,6 +54,7 @@ func (w *world) attack(ctx context.Context, say narrator, report *Report) error 
 		}
 	}
 	say.head("The attacks: links are taken away, the next one holds")
+	// In the order of the chain: from what comes before the gateway to what is behind the services.
 	for _, each := range []attack{
 		{"the application asks for another tenant when it signs in", "the token hook", (*attacker).signInAsAnother},
 		{"the token is edited", "the token's signature", (*attacker).editToken},
@@ -150,6 +152,7 @@ func (a *attacker) editToken(ctx context.Context) error {
 	}
 	b64 := base64.RawURLEncoding.EncodeToString
 	edited := b64(text)
+	// The signature of another text; no signature; and a header that says that there is to be none.
 	for _, token := range []string{
 		parts[0] + "." + edited + "." + parts[2],
 		parts[0] + "." + edited + ".",
@@ -171,6 +174,7 @@ func (a *attacker) spoofHeaders(ctx context.Context) error {
 		"X-Copse-Tenant: globex", `X-Copse-Principal: User::"bob"`, "X-Copse-Decision: mine", "X-Copse-Context: " + a.alice,
 		"X-Tenant-Id: globex", "X-Original-URI: /invoices/17", "X-Original-Method: GET", "X-Forwarded-Uri: /invoices", "X-Forwarded-Method: GET",
 	}
+	// All of them at once: the answer must be what it is without them.
 	for _, route := range everyRoute {
 		if _, err := a.try(ctx, route[0], a.gateway+route[1], a.alice, spoofed...); err != nil {
 			return err
@@ -197,6 +201,7 @@ func (a *attacker) trickPaths(ctx context.Context) error {
 // bypassGateway: the services are asked themselves, with a good token of a manager. Without a context that the
 // gateway signed they answer nothing, whatever stands in its place.
 func (a *attacker) bypassGateway(ctx context.Context) error {
+	// No identity headers; another tenant's; the right one's; and a token where a context belongs.
 	for _, headers := range [][]string{nil, {"X-Copse-Tenant: globex"}, {"X-Copse-Tenant: acme"}, {"X-Copse-Context: " + a.mona}} {
 		for _, route := range everyRoute {
 			to := a.invoices.url
@@ -225,6 +230,7 @@ func (a *attacker) replayContext(ctx context.Context) error {
 	if err != nil || got.status != 200 { // the very same request, within its minute: nothing is gained by it
 		return fmt.Errorf("the same request again: %d %w", got.status, err)
 	}
+	// One thing is another each time: path, method, service, and at last whose token comes with it.
 	for _, c := range []struct{ method, to, token string }{
 		{"GET", a.invoices.url + "/invoices", a.mona}, {"GET", a.invoices.url + "/invoices/18", a.mona}, {"GET", a.invoices.url + "/invoices/20", a.mona},
 		{"POST", a.invoices.url + "/invoices/17/pay", a.mona}, {"GET", a.reports.url + "/reports/total", a.mona},
@@ -241,11 +247,13 @@ func (a *attacker) replayContext(ctx context.Context) error {
 // uncheckedGateway: nginx passes everything. With contexts required nothing is served; without, pep's own
 // decision is what is left.
 func (a *attacker) uncheckedGateway(ctx context.Context) error {
+	// The product's services, as they are: without a signed context they serve nothing.
 	for _, route := range everyRoute {
 		if err := a.refused(ctx, route[0], a.unchecked+route[1], a.mona); err != nil {
 			return err
 		}
 	}
+	// The same services without that demand.
 	invoices, err := a.serve(a.pdp, "invoices", false, saas.DefaultQueries(), saas.Invoices)
 	if err != nil {
 		return err
@@ -258,6 +266,8 @@ func (a *attacker) uncheckedGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// What policies deny: without a role, over a clerk's limit, in dispute, the report of a clerk. Then an
+	// invoice of another tenant, no token at all, and one whose signature does not fit.
 	for _, c := range []struct{ method, to, token string }{
 		{"GET", invoices.url + "/invoices/17", eve}, {"POST", invoices.url + "/invoices/18/pay", a.alice}, {"POST", invoices.url + "/invoices/19/pay", a.mona},
 		{"GET", reports.url + "/reports/total", a.alice}, {"GET", invoices.url + "/invoices/20", a.mona}, {"GET", invoices.url + "/invoices", ""},
@@ -295,6 +305,7 @@ func (a *attacker) noDecision(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A gateway of its own in front of them, which asks: what it lets pass nobody judges again.
 	gateway, err := a.nginx("no-decision", invoices, reports, true)
 	if err != nil {
 		return err
@@ -313,6 +324,7 @@ func (a *attacker) noDecision(ctx context.Context) error {
 // noPEP is the service that many a product has: the tenant is what the header says.
 func (a *attacker) noPEP(ctx context.Context) error {
 	naive, err := a.listen(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Without pep nothing has bound the request's context to a tenant, whatever the query says.
 		rows, err := a.db.Query(r.Context(), saas.DefaultQueries().List, pgx.NamedArgs{"tenant": r.Header.Get("X-Copse-Tenant")})
 		var all []saas.Invoice
 		if err == nil {
@@ -402,6 +414,7 @@ func (a *attacker) all(ctx context.Context, invoices, reports string) error {
 			}
 		}
 	}
+	// An update that no answer shows would be a crossing as well.
 	paid, err := a.pg.count(`SELECT count(*) FROM invoices WHERE tenant_id = 'globex' AND paid`)
 	if err == nil && paid != 0 {
 		err = fmt.Errorf("%d of globex's invoices were paid by acme", paid)
@@ -416,6 +429,7 @@ func (a *attacker) bareSQL(context.Context) error {
 		`SELECT count(*) FROM invoices`, `SELECT count(*) FROM invoices WHERE tenant_id = 'globex'`,
 		`BEGIN; SELECT set_config('copse.tenant', '', true) \g /dev/null` + "\n" + `SELECT count(*) FROM invoices; COMMIT`,
 	} {
+		// The services' role reads nothing without a tenant: no error, and no rows.
 		n, err := a.pg.countAs(appRole, sql)
 		if err != nil {
 			return err
@@ -429,7 +443,8 @@ func (a *attacker) bareSQL(context.Context) error {
 	return nil
 }
 
-// control counts where nothing holds at all: as the owner of the cluster, past every policy.
+// control counts where nothing holds at all: as the owner of the cluster, past every policy. A count of 0
+// there would mean that the attacks had nothing to find.
 func (a *attacker) control(context.Context) error {
 	n, err := a.pg.count(`SELECT count(*) FROM invoices WHERE tenant_id <> 'acme'`)
 	if err == nil && n == 0 {

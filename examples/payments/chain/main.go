@@ -21,6 +21,7 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "stay up after the attacks, to look around, until Ctrl-C")
 	flag.Parse()
+	// A signal ends the context, and by it the script; the world is then stopped as after a good end.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	report, err := run(ctx, os.Stdout, *keep)

@@ -55,6 +55,7 @@ func (ps *processes) startPostgres() (*postgres, error) {
 	if _, err := ps.run(initdb); err != nil {
 		return pg, err
 	}
+	// The socket is all there is to reach it by; fsync=off because no crash is to be survived.
 	server, err := serverCommand(as, "postgres", "-D", data, "-k", dir, "-p", socketPort, "-c", "listen_addresses=", "-c", "fsync=off")
 	if err != nil {
 		return pg, err
@@ -86,6 +87,7 @@ func (pg *postgres) exec(sql string) error {
 	if err != nil {
 		return err
 	}
+	// Without the user's own psqlrc, as one transaction, and ended by the first error.
 	cmd := exec.CommandContext(pg.ps.ctx, psql, "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", pg.url(ownerRole), "-f", "-")
 	cmd.Stdin = strings.NewReader(sql)
 	_, err = pg.ps.run(cmd)
@@ -98,6 +100,7 @@ func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
+	// Debian's package makes a user of this name.
 	u, err := user.Lookup("postgres")
 	if err != nil {
 		return nil, fmt.Errorf("PostgreSQL refuses to run as root: %w", err)
@@ -118,6 +121,7 @@ func serverCommand(as *syscall.Credential, name string, args ...string) (*exec.C
 	if err != nil {
 		return nil, err
 	}
+	// Not bound to a context: it is stopped in its turn, behind what uses it.
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Env = "/", append(os.Environ(), "LC_ALL=C")
 	if as != nil {

@@ -68,6 +68,7 @@ func (ps *processes) start(name string, cmd *exec.Cmd, ready func(context.Contex
 		_ = cmd.Wait() // the output says more than the code
 		close(p.done)
 	}()
+	// From here on only waiting is bounded: the program runs on when start has returned.
 	ctx, cancel := context.WithTimeout(ps.ctx, startTimeout)
 	defer cancel()
 	for {
@@ -91,6 +92,7 @@ func (p *process) stop() {
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
+		// SIGKILL can't be put off, so this wait ends.
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -146,6 +148,7 @@ func find(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
+	// initdb and postgres are in a directory for each version.
 	candidates, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if err != nil {
 		return "", err

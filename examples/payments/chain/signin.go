@@ -39,6 +39,7 @@ func (b *browser) signIn(ctx context.Context, user string) (string, error) {
 	// PKCE with S256, as RFC 7636 describes it: the provider requires it of every client.
 	verifier := rand.Text() + rand.Text()
 	challenge := sha256.Sum256([]byte(verifier))
+	// What an application asks for; b.extra comes after it, and could replace any of it.
 	query := url.Values{
 		"response_type": {"code"}, "client_id": {b.clientID}, "redirect_uri": {b.redirect}, "scope": {"openid email"},
 		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
@@ -47,6 +48,7 @@ func (b *browser) signIn(ctx context.Context, user string) (string, error) {
 	for name, values := range b.extra {
 		query[name] = values
 	}
+	// The code is worth nothing without the verifier, which only this side has.
 	code, err := b.authorize(ctx, client, b.issuer+"/auth?"+query.Encode(), user)
 	if err != nil {
 		return "", fmt.Errorf("signing in as %s: %w", user, err)
@@ -80,16 +82,19 @@ func (b *browser) authorize(ctx context.Context, client *http.Client, at, user s
 		if err != nil {
 			return "", err
 		}
+		// The redirect to the application ends it, with a code or with what the provider has against it.
 		if back, err := resp.Location(); err == nil && strings.HasPrefix(back.String(), b.redirect) {
 			if code := back.Query().Get("code"); code != "" {
 				return code, nil
 			}
 			return "", fmt.Errorf("the provider refused: %s", back.Query().Get("error_description"))
 		}
+		// Any other answer has to be a page with a form to fill in.
 		action := formAction.FindSubmatch(page)
 		if action == nil {
 			return "", fmt.Errorf("the provider answered %s: %.500s", resp.Status, page)
 		}
+		// The form's address may be relative to the page, which redirects may have led to.
 		next, err := resp.Request.URL.Parse(string(action[1]))
 		if err != nil {
 			return "", err
@@ -134,8 +139,7 @@ func (b *browser) token(ctx context.Context, client *http.Client, form url.Value
 	return answer.AccessToken, nil
 }
 
-// claims reads a token without verifying it, to show what is in it; nil for what is no JWT. Nothing here
-// trusts it.
+// claims reads a token without verifying it, to show what is in it; nil for what is no JWT.
 func claims(token string) map[string]any {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -34,6 +34,7 @@ func (w *world) send(ctx context.Context, method, to, token string, headers ...s
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Add(name, value)
 	}
+	// Redirects are followed as a browser would: what comes back at the end is what counts.
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return reply{}, err
@@ -43,6 +44,7 @@ func (w *world) send(ctx context.Context, method, to, token string, headers ...s
 	if err != nil {
 		return reply{}, err
 	}
+	// What is no JSON has no rows: an error's text, or the gateway's page.
 	out := reply{status: resp.StatusCode, rows: map[string]int{}, body: strings.TrimSpace(string(text))}
 	var any any
 	if json.Unmarshal(text, &any) == nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/copse-authz/copse/rls"
 )
 
-// world is everything that runs.
+// world is everything that runs. It is started and stopped by one goroutine; what attacks start in it stays
+// until it is stopped.
 type world struct {
 	*processes
 	dir, root string // temporary files; the repository
@@ -34,7 +35,8 @@ type world struct {
 	unchecked         string   // gateway that asks nobody
 }
 
-// The users of the identity provider, and what copse is told of them.
+// The users of the identity provider, and what copse is told of them: tenant, then the rest of `copse member
+// add`. eve is a member without a role. The provider has one more, nobody, whom copse is not told of.
 var members = [][]string{
 	{"acme", "--subject", "alice", "--role", "clerk"},
 	{"acme", "--subject", "mona", "--role", "manager"},
@@ -51,6 +53,8 @@ func startWorld(ctx context.Context, say narrator) (*world, error) {
 	}
 	w := &world{processes: &processes{ctx: ctx}, dir: dir}
 	say.head("Starting the chain")
+	// Copse's command line comes out of the first step, its URL and key out of the second; the provider asks
+	// copse, the services ask it, and the gateway knows where they are.
 	for _, step := range []struct {
 		what  string
 		start func(context.Context) error
@@ -74,6 +78,7 @@ func startWorld(ctx context.Context, say narrator) (*world, error) {
 // goes on over errors and returns all of them.
 func (w *world) stop() error {
 	var errs []error
+	// Last opened first, as with the programs after them: what asks copse ends before copse does.
 	for i := len(w.closers) - 1; i >= 0; i-- {
 		errs = append(errs, w.closers[i]())
 	}
@@ -107,6 +112,7 @@ func (w *world) startDatabase(ctx context.Context) error {
 	if w.pg, err = w.startPostgres(); err != nil {
 		return err
 	}
+	// The table and its rows, then the role and the policies. Neither command needs a server of copse.
 	sql := saas.Schema
 	for _, args := range [][]string{{"rls", "init", "--role", appRole}, {"rls", "add", "invoices", "--role", appRole}} {
 		text, err := w.run(w.command(args...))
@@ -124,6 +130,7 @@ func (w *world) startDatabase(ctx context.Context) error {
 	if _, err := w.run(check); err != nil {
 		return err
 	}
+	// Open asks the database itself whether it keeps tenants apart, as the services' role.
 	w.db, err = rls.Open(ctx, w.pg.url(appRole))
 	if err == nil {
 		w.closers = append(w.closers, func() error { w.db.Close(); return nil })
@@ -178,6 +185,7 @@ func (w *world) startProvider(ctx context.Context) error {
 	}
 	// The registration goes first: the address is known before anybody listens there.
 	w.issuer = "http://" + address
+	// One issuer for both tenants, as a product has that signs all its customers in at one place.
 	if _, err := w.run(w.command("issuer", "add", w.issuer, "--tenant", "acme", "--tenant", "globex", "--tenant-claim", "tenant_id",
 		"--audience", "https://api.payments.example", "--group-type", "Role", "--group-claim", "roles")); err != nil {
 		return err
@@ -188,6 +196,8 @@ func (w *world) startProvider(ctx context.Context) error {
 		}
 	}
 	_, port, _ := net.SplitHostPort(address)
+	// The root key has decide everywhere, which the token hook needs; a product would give the provider a
+	// key of its own.
 	node := exec.Command("node", "idp.mjs", port, w.copse)
 	node.Dir, node.Env = dir, append(os.Environ(), "COPSE_HOOK_KEY="+w.key, "NODE_ENV=production")
 	_, err = w.start("oidc-provider", node, answering(w.issuer+"/.well-known/openid-configuration"))
@@ -225,6 +235,7 @@ func (w *world) serve(pdp pep.PDP, name string, contexts bool, queries saas.Quer
 			Issuer: w.copse, Audience: name, KeysURL: w.copse + "/.well-known/copse-context-keys", Required: true,
 		}
 	}
+	// A guard for each service: what is signed for one is not good at the other.
 	guard, err := pep.New(cfg)
 	if err != nil {
 		return nil, err
@@ -257,6 +268,7 @@ func (w *world) listen(h http.Handler) (*service, error) {
 // startGateway runs nginx twice over: once as it should be, and once without asking anybody.
 func (w *world) startGateway(context.Context) error {
 	var err error
+	// Both stand before the same services.
 	if w.gateway, err = w.nginx("gateway", w.invoices, w.reports, true); err != nil {
 		return err
 	}
@@ -275,6 +287,8 @@ func (w *world) nginx(name string, invoices, reports *service, ask bool) (url st
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
+	// With auth_request nginx asks before it passes a request on, and sets copse's headers in place of the
+	// client's. The paths go on as they came: proxy_pass has none of its own.
 	locations := ""
 	for _, s := range []struct{ path, url string }{{"/invoices", invoices.url}, {"/reports", reports.url}} {
 		check := ""
@@ -292,6 +306,7 @@ func (w *world) nginx(name string, invoices, reports *service, ask bool) (url st
 		}
 		locations += fmt.Sprintf("\tlocation %s {%s\n\t\tproxy_pass %s;\n\t}\n", s.path, check, s.url)
 	}
+	// In the foreground and as one process, so that the process that was started is the one to stop.
 	text := fmt.Sprintf(`daemon off;
 master_process off;
 pid %[1]s/pid;
