@@ -25,12 +25,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	report, err := run(ctx, os.Stdout, *keep)
+	// A crossing ends no attack, so that all are counted: it is an error here.
 	if err == nil && report.Crossings > 0 {
 		err = fmt.Errorf("%d rows of another tenant were seen", report.Crossings)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chain:", err)
-		stop()
+		stop() // os.Exit runs no deferred call
 		os.Exit(1)
 	}
 }
