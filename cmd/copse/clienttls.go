@@ -8,7 +8,8 @@ import (
 )
 
 // transport connects as the operator of a server with a private CA, or with --tls-client-ca, has to.
-// Nothing but that differs from the default.
+// Nothing but that differs from the default. Flags win over the environment. With a CA of one's own the
+// system's are not believed; a file that can't be used is wrong usage.
 func (a *app) transport() (http.RoundTripper, error) {
 	ca := firstOf(a.ca, a.env("COPSE_CA"))
 	cert, key := firstOf(a.clientCert, a.env("COPSE_CLIENT_CERT")), firstOf(a.clientKey, a.env("COPSE_CLIENT_KEY"))
@@ -37,6 +38,7 @@ func (a *app) transport() (http.RoundTripper, error) {
 	if !ok {
 		return nil, failf("the default transport of HTTP is another")
 	}
+	// A copy: the default is the whole process's, and a test has more than one client.
 	own := standard.Clone()
 	own.TLSClientConfig = config
 	return own, nil

@@ -18,6 +18,8 @@ describes every setting.`,
 		a.configCheck(), a.configShow())
 }
 
+// configCheck reads no flags of a server: they are on the command line of the one that is started, where a
+// file is checked before.
 func (a *app) configCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
@@ -28,6 +30,7 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 		Example: `  copse config check /etc/copse/copse.yaml`,
 		Args:    args(1, 1, "the configuration file"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			// Both kinds of mistakes at once, unless the file can't be read as such.
 			cfg, err := server.LoadConfig(args[0], a.environ)
 			var warnings []string
 			if err == nil {
@@ -53,6 +56,8 @@ type settingValue struct {
 	From  string `json:"from"`
 }
 
+// configShow does not validate what it shows: what no server would start with is shown as well, as long as it
+// can be read.
 func (a *app) configShow() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{

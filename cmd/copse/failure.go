@@ -21,8 +21,9 @@ const (
 	exitPortUsed = 6
 )
 
-// failure is an error with all that the person at the terminal needs: one line of what went wrong,
-// the places in their own files, and the code the process ends with.
+// failure is an error with all that the person at the terminal needs: one line of what went wrong, the
+// places in their own files, and the code the process ends with. err may be nil; it is for errors.Is and
+// errors.As only, and is not shown.
 type failure struct {
 	code     int
 	message  string
@@ -33,12 +34,14 @@ type failure struct {
 func (f *failure) Error() string { return f.message }
 func (f *failure) Unwrap() error { return f.err }
 
+// failf is a failure that ends with code 1. What %w wraps can be found in it.
 func failf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return &failure{code: exitError, message: err.Error(), err: errors.Unwrap(err)}
 }
 
-// usagef is for what the command line itself got wrong; nothing was tried.
+// usagef is for what the command line itself got wrong; nothing was tried. Its code tells a script that
+// trying again is of no use.
 func usagef(format string, args ...any) error {
 	return &failure{code: exitUsage, message: fmt.Sprintf(format, args...)}
 }
@@ -53,6 +56,7 @@ func misconfigured(err error) error {
 	return f
 }
 
+// mistakes takes errors.Join apart, however often it was joined. It has at least one entry.
 func mistakes(err error) (all []error) {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -64,7 +68,7 @@ func mistakes(err error) (all []error) {
 	return all
 }
 
-// exitCode tells how the process ends for an error that a command returned.
+// exitCode tells how the process ends for an error that a command returned; nil is success.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
@@ -94,6 +98,7 @@ func explainFlags(flags *pflag.FlagSet, err error) error {
 		return err
 	}
 	for i, field := range e.info.Fields {
+		// The server speaks of members in lists too, tenants[0], and a flag for a list may have the singular.
 		member, _, _ := strings.Cut(field.Path, "[")
 		name := strings.ReplaceAll(kebab(member), ".", "-")
 		for _, candidate := range []string{name, strings.TrimSuffix(name, "s")} {
@@ -105,7 +110,7 @@ func explainFlags(flags *pflag.FlagSet, err error) error {
 	return err
 }
 
-// kebab turns principalIdPrefix into principal-id-prefix.
+// kebab turns principalIdPrefix into principal-id-prefix, the way flags are named after members of requests.
 func kebab(member string) string {
 	var b strings.Builder
 	for _, r := range member {
@@ -118,7 +123,8 @@ func kebab(member string) string {
 	return b.String()
 }
 
-// report writes "copse: ..." in one line and the findings below it.
+// report writes "copse: ..." in one line and the findings below it, each with the line of the text it is
+// about where that is known. Nothing of it can steer the terminal.
 func report(w io.Writer, err error) {
 	fmt.Fprintf(w, "copse: %s\n", oneLine(err.Error()))
 	for _, f := range asFailure(err).findings {

@@ -18,6 +18,7 @@ func (a *app) generateCommand() *cobra.Command {
 	return cmd
 }
 
+// generateMan writes over what is there, so that it can be run again; what it does not write it leaves alone.
 func (a *app) generateMan() *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",
@@ -41,6 +42,7 @@ func (a *app) generateMan() *cobra.Command {
 	}
 }
 
+// generateCompletions names the files as each shell looks for them.
 func (a *app) generateCompletions() *cobra.Command {
 	return &cobra.Command{
 		Use:     "completions DIR",
