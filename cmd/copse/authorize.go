@@ -25,11 +25,13 @@ type authorizeBody struct {
 	Explain  bool                      `json:"explain,omitempty"`
 }
 
+// authorizeOptions are the flags, as they were given.
 type authorizeOptions struct {
 	token, action, resource, context, entities string
 	explain                                    bool
 }
 
+// authorizeCommand reads and checks everything first, then asks once. A DENY is no error.
 func (a *app) authorizeCommand() *cobra.Command {
 	var opts authorizeOptions
 	cmd := &cobra.Command{
@@ -76,7 +78,8 @@ type question struct {
 	context, entities *localData
 }
 
-// read makes the request out of the flags; nothing is asked yet.
+// read makes the request out of the flags; nothing is asked yet. What is missing, or is none, is wrong
+// usage; what is wrong in a file is a failure with findings.
 func (o *authorizeOptions) read(a *app) (question, error) {
 	var q question
 	for _, f := range []struct{ name, value string }{{"token", o.token}, {"action", o.action}, {"resource", o.resource}} {
@@ -92,6 +95,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 		}
 		q.token = strings.TrimSpace(string(text))
 	}
+	// net/http would refuse such a header, and not name the flag.
 	if strings.ContainsFunc(q.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return q, usagef("--token has characters that no token has")
 	}
@@ -118,7 +122,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	return q, nil
 }
 
-// localData is JSON of the user's.
+// localData is JSON of the user's, and the member of the request that it becomes.
 type localData struct {
 	file    string // or the flag that held it
 	text    []byte
@@ -132,6 +136,7 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 	if value == "" {
 		return nil, nil
 	}
+	// What begins like an object or a list is taken for JSON; everything else names a file, or standard input.
 	d := &localData{file: "--" + flag, text: []byte(value)}
 	if start := strings.TrimSpace(value); start == "" || !strings.Contains("{[", start[:1]) {
 		text, err := readFile(value, a.stdin)
@@ -142,6 +147,7 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 			d.file = stdinName
 		}
 	}
+	// Whether it is JSON is known here, with a place; what it means is the server's to say.
 	var parsed jsontext.Value
 	if err := json.Unmarshal(d.text, &parsed); err != nil {
 		return nil, &failure{code: exitError, message: "--" + flag + " is not JSON", findings: []finding{jsonFinding(d.file, d.text, err)}}
@@ -157,7 +163,8 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 	return d, nil
 }
 
-// explain shows the places in a server's answer in the user's JSON.
+// explain shows the places in a server's answer in the user's JSON. Other errors, and none, come back as
+// they are.
 func (q *question) explain(err error) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok || len(e.info.Fields) == 0 {
@@ -176,11 +183,15 @@ func (q *question) explain(err error) error {
 	return f
 }
 
+// authorize asks at /v1/authorize and shows the answer. The user's token goes where the access key goes in
+// other requests; the key, if there is one, opens no more than the detail of the answer, in a header of its
+// own.
 func (a *app) authorize(ctx context.Context, q question) error {
 	c, err := a.anonymousClient("http://" + server.DefaultConfig().Listen)
 	if err != nil {
 		return err
 	}
+	// The server would refuse as well; here the variable to set can be named.
 	if q.body.Explain && c.credential == "" {
 		return usagef("--explain shows policies, and needs an access key that may decide on the policy store: set COPSE_KEY")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
+// backupCommand never overwrites a file, whichever way the backup comes.
 func (a *app) backupCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -49,6 +50,7 @@ backup can't be used. What was erased is not in it, but what is erased later sta
 	return cmd
 }
 
+// backupOffline opens the data directory itself, and so locks it: no server can start on it meanwhile.
 func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Manifest, err error) {
 	b, err := sqlite.OpenExisting(data)
 	if errors.Is(err, sqlite.ErrInUse) {
@@ -58,6 +60,7 @@ func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Ma
 		return m, startFailure(err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	// The copy lies in the data directory until it is read.
 	r, err := b.Backup(ctx)
 	if err != nil {
 		return m, startFailure(err)
@@ -69,6 +72,8 @@ func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Ma
 	return m, nil
 }
 
+// backupOnline has the server make the backup and reads it as it comes. What comes is verified like any
+// other backup: an answer that was cut off leaves no file.
 func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest, err error) {
 	c, err := a.newClient()
 	if err != nil {
@@ -93,6 +98,8 @@ func (a *app) progress(from io.Reader, size int64) io.Reader {
 	return &progress{from: from, size: size, to: a.stderr}
 }
 
+// progress passes reads through, and writes a percentage over itself each time it grows. It is used by one
+// goroutine.
 type progress struct {
 	from       io.Reader
 	to         io.Writer
@@ -113,6 +120,7 @@ func (p *progress) Read(buffer []byte) (int, error) {
 	return n, err
 }
 
+// restoreCommand needs no server and makes none start: the directory it leaves has no master key in it.
 func (a *app) restoreCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -143,6 +151,7 @@ it: erase them again before the server is used.`,
 	return cmd
 }
 
+// compactCommand is for a data directory that no process has: see [sqlite.Compact] for why.
 func (a *app) compactCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -161,6 +170,7 @@ server; in a larger one, unused parts of pages may hold copies of erased rows un
 				return usagef("what? a data directory: --data DIR")
 			}
 			before, after, err := sqlite.Compact(cmd.Context(), data)
+			// The disk was full for the copy; the database is as it was.
 			if errors.Is(err, sqlite.ErrFull) {
 				err = fmt.Errorf("%w (there must be room for a copy of what remains)", err)
 			}
@@ -176,6 +186,8 @@ server; in a larger one, unused parts of pages may hold copies of erased rows un
 	return cmd
 }
 
+// checkCommand takes either a data directory or a backup. [server.Check] looks which of the two it is;
+// --data is there because all commands name a data directory so.
 func (a *app) checkCommand() *cobra.Command {
 	var data, master string
 	cmd := &cobra.Command{
@@ -207,6 +219,8 @@ The exit code is 1 when something is wrong.`,
 	return cmd
 }
 
+// checkStored shows what a check found, the same advice once for neighbours that share it. Problems are code
+// 1; a check that could not be made has the code of what prevented it.
 func (a *app) checkStored(ctx context.Context, path, master string) error {
 	const step = 10_000
 	report, err := server.Check(ctx, path, master, func(n int) {
@@ -218,12 +232,14 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 		return startFailure(err)
 	}
 	if err := a.show(report, func(t *table) {
+		// Problems with one remedy stand together, with the remedy below the last.
 		for i, p := range report.Problems {
 			t.line(p.Where + ": " + p.What)
 			if i+1 == len(report.Problems) || report.Problems[i+1].Do != p.Do {
 				t.line("  " + p.Do)
 			}
 		}
+		// Unlisted policy stores are no problems, and do not count as such.
 		because := "was being made or erased when the server ended; the next start erases it"
 		if !report.DirectoryWhole {
 			because = "has no row in the directory, which may have lost it; it stays as it is"

@@ -19,6 +19,8 @@ func (a *app) debugCommand() *cobra.Command {
 		a.debugBundle())
 }
 
+// debugBundle makes the same file in two ways: the running server writes it, or this process writes it of
+// what a server would start with.
 func (a *app) debugBundle() *cobra.Command {
 	var data, config string
 	var names bool
@@ -69,7 +71,8 @@ yours to read first; the names of tenants and plans only with --with-names. Look
 	return cmd
 }
 
-// writeNew makes a file for its owner only, whole or not at all.
+// writeNew makes a file for its owner only, whole or not at all: a file of that name that is there stays,
+// and is an error; after an error of write the new one is removed.
 func writeNew(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 	clockOff        = time.Minute
 )
 
+// doctorCommand has one form of result for both ways of looking, so that both are shown and counted alike.
 func (a *app) doctorCommand() *cobra.Command {
 	var data, config string
 	cmd := &cobra.Command{
@@ -56,7 +57,8 @@ The exit code is 1 when there is an error; warnings are shown and change nothing
 	return cmd
 }
 
-// lastAnswer keeps what a client is told beside bodies.
+// lastAnswer keeps what a client is told beside bodies: headers, and the certificate. resp is of the last
+// request that was sent, nil when it got no answer; its body has been read by somebody else.
 type lastAnswer struct {
 	by   http.RoundTripper // the client's own, which knows certificates
 	resp *http.Response
@@ -68,7 +70,8 @@ func (l *lastAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// askServer is what the server says of itself, and what can only be seen from outside.
+// askServer is what the server says of itself, and what can only be seen from outside: versions, clocks and the
+// certificate that is shown to clients. An error means that the server could not be asked, and is no finding.
 func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	c, err := a.newClient()
 	if err != nil {
@@ -97,7 +100,8 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	return d, nil
 }
 
-// seenCertificate is about the one that clients see, which may be a proxy's.
+// seenCertificate is about the one that clients see, which may be a proxy's. That it was accepted is known:
+// there would be no answer otherwise.
 func seenCertificate(cert *x509.Certificate, now time.Time) api.Finding {
 	f := api.Finding{Severity: api.SeverityOK, Check: "certificate as seen from here", What: "valid until " + when(cert.NotAfter)}
 	if now.Add(certificateSoon).After(cert.NotAfter) {
@@ -106,6 +110,7 @@ func seenCertificate(cert *x509.Certificate, now time.Time) api.Finding {
 	return f
 }
 
+// showDiagnosis shows findings in the order they were made in. Errors among them make it fail, warnings do not.
 func (a *app) showDiagnosis(d api.Diagnosis) error {
 	errs, warnings := d.Count(api.SeverityError), d.Count(api.SeverityWarning)
 	if err := a.show(d, func(t *table) {

@@ -7,7 +7,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
-// tick marks what a part came to.
+// tick marks what a part came to. What it does not know counts as not evaluated.
 func tick(outcome string) string {
 	switch outcome {
 	case "true":
@@ -21,8 +21,8 @@ func tick(outcome string) string {
 	}
 }
 
-// drawExplanation shows each policy as a tree. Beside each part is the line of the policy's text that it
-// begins in.
+// drawExplanation shows each policy as a tree. It draws what the server says and evaluates nothing. Beside
+// each part is the line of the policy's text that it begins in.
 func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	for i := range e.Policies {
 		p := &e.Policies[i]
@@ -51,10 +51,13 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	}
 }
 
+// drawPart draws a part and, one step to the right, the parts it is made of. A part that has any is named
+// for what joins them: its text would repeat them all.
 func drawPart(t *table, depth int, p api.AuthorizePart) {
 	text := p.Text
 	if p.Operator != "" && len(p.Parts) > 0 {
 		text = map[string]string{"&&": "all of (&&)", "||": "any of (||)", "!": "not (!)"}[p.Operator]
+		// when, unless and if are named as they are.
 		text = firstOf(text, p.Operator)
 	}
 	switch {
