@@ -23,7 +23,8 @@ names another tenant is refused.`,
 		a.issuerAdd(), a.issuerUpdate(), a.issuerGet(), a.issuerList(), a.issuerRemove())
 }
 
-// issuerFlags binds one flag to each field of a registration.
+// issuerFlags binds one flag to each field of a registration. The names are those that [explainFlags] makes
+// of the members, so that what the server finds wrong is told with the flag.
 func issuerFlags(flags *pflag.FlagSet, in *api.Issuer) {
 	flags.StringArrayVarP(&in.Tenants, "tenant", "t", nil, "a tenant it may speak for; may be repeated")
 	flags.BoolVar(&in.AllTenants, "all-tenants", false, "it may speak for every tenant, also those to come")
@@ -42,6 +43,7 @@ func issuerFlags(flags *pflag.FlagSet, in *api.Issuer) {
 	flags.BoolVar(&in.SameSubjects, "same-subjects", false, "its subjects are the same people as another issuer's of the same tenant")
 }
 
+// issuerAdd sends what the flags say and checks nothing by itself: the rules of registrations are the server's.
 func (a *app) issuerAdd() *cobra.Command {
 	var in api.Issuer
 	cmd := &cobra.Command{
@@ -79,6 +81,8 @@ users of one could pass for the other's; if they are the same people, --same-sub
 	return cmd
 }
 
+// issuerUpdate reads the registration, changes it and sends it back with the revision that was read: a
+// change that somebody else made meanwhile is a conflict, and not undone.
 func (a *app) issuerUpdate() *cobra.Command {
 	var change api.Issuer
 	cmd := &cobra.Command{
@@ -113,9 +117,10 @@ again under the new registration.`,
 	return cmd
 }
 
-// applyIssuerFlags takes over what flags were given for. Members of which only one may be set push
-// each other out.
+// applyIssuerFlags takes over what flags were given for; those left at their defaults change nothing.
+// Members of which only one may be set push each other out.
 func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issuer {
+	// One entry for each flag of issuerFlags: one that is missing here would be given and do nothing.
 	set := map[string]func(){
 		"tenant":              func() { issuer.Tenants, issuer.AllTenants = change.Tenants, false },
 		"all-tenants":         func() { issuer.AllTenants = change.AllTenants },
@@ -138,12 +143,15 @@ func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issue
 			apply()
 		}
 	})
+	// The server takes either a list or all: the list goes.
 	if flags.Changed("all-tenants") && change.AllTenants && !flags.Changed("tenant") {
 		issuer.Tenants = nil
 	}
 	return issuer
 }
 
+// showIssuer shows a registration the way a person asks about it: whose tokens, for which tenants, as which
+// users.
 func (a *app) showIssuer(i api.Issuer) error {
 	return a.show(i, func(t *table) {
 		t.pairs("issuer", i.URL, "id", i.ID, "tenants", tenantsOf(i), "tenant claim", tenantClaimOf(i),
@@ -156,6 +164,7 @@ func (a *app) showIssuer(i api.Issuer) error {
 	})
 }
 
+// tenantsOf is for whom an issuer may speak; empty, nobody.
 func tenantsOf(i api.Issuer) string {
 	if i.AllTenants {
 		return "all"
@@ -163,6 +172,7 @@ func tenantsOf(i api.Issuer) string {
 	return listed(i.Tenants)
 }
 
+// tenantClaimOf is where the tenant of a token comes from.
 func tenantClaimOf(i api.Issuer) string {
 	if i.FixedTenant != "" {
 		return "always " + i.FixedTenant
@@ -170,6 +180,7 @@ func tenantClaimOf(i api.Issuer) string {
 	return i.TenantClaim
 }
 
+// principalOf shows what becomes of a user, with the claim's name in the place of its value.
 func principalOf(i api.Issuer) string {
 	id := "<" + firstOf(i.PrincipalIDClaim, "sub") + ">"
 	if i.PrincipalIDPrefix != "" {
@@ -178,6 +189,7 @@ func principalOf(i api.Issuer) string {
 	return i.PrincipalType + `::"` + id + `"`
 }
 
+// groupsOf does the same for groups; empty where there are none.
 func groupsOf(i api.Issuer) string {
 	if i.GroupClaim == "" {
 		return ""
@@ -185,6 +197,7 @@ func groupsOf(i api.Issuer) string {
 	return i.GroupType + `::"<` + i.GroupClaim + `>"`
 }
 
+// issuerGet finds the registration in the list of all: the API has them by id, people have the URL.
 func (a *app) issuerGet() *cobra.Command {
 	return &cobra.Command{
 		Use:     "get URL|ID",
@@ -235,6 +248,7 @@ func (a *app) issuerList() *cobra.Command {
 	}
 }
 
+// issuerRemove asks with the URL of what was found, so that an id of the wrong issuer is seen in time.
 func (a *app) issuerRemove() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{

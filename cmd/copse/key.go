@@ -33,8 +33,11 @@ id and secret for the SDKs.`,
 		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke(), a.keyRotateMaster(), a.keyResetMaster())
 }
 
+// verbs are those of access keys, in the order of the help.
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
 
+// keyCreate has the server draw id and secret. Scope and verbs are looked at here first, because the answer can
+// name the flag and what it takes.
 func (a *app) keyCreate() *cobra.Command {
 	var in api.CreateKeyRequest
 	var scope string
@@ -64,6 +67,8 @@ admin needs the scope all.`,
 				if expires <= 0 {
 					return usagef("--expires must lie ahead, such as 720h")
 				}
+				// By this machine's clock, which may be off from the server's. A fraction below a
+				// microsecond has no place there.
 				in.ExpiresAt = time.Now().Add(expires).UTC().Truncate(time.Microsecond)
 			}
 			return explainFlags(cmd.Flags(), a.createKey(cmd.Context(), in))
@@ -78,6 +83,8 @@ admin needs the scope all.`,
 	return cmd
 }
 
+// parseScope reads all, tenant:ID or policy-store:ID; anything else is wrong usage. There is no default: a
+// key for everything is never made by leaving something out.
 func parseScope(s string) (api.KeyScope, error) {
 	kind, id, _ := strings.Cut(s, ":")
 	switch {
@@ -97,6 +104,7 @@ func parseScope(s string) (api.KeyScope, error) {
 	return api.KeyScope{}, usagef("--scope %q: what shall the key cover? all, tenant:ID or policy-store:ID", s)
 }
 
+// parseVerbs refuses verbs that are none, and an empty list; a verb given twice counts once.
 func parseVerbs(given []string) ([]string, error) {
 	var out []string
 	for _, v := range given {
@@ -113,6 +121,7 @@ func parseVerbs(given []string) ([]string, error) {
 	return out, nil
 }
 
+// createKey makes the key and shows it with its secret, on standard output only.
 func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
 	c, err := a.newClient()
 	if err != nil {
@@ -130,11 +139,14 @@ func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
 	return nil
 }
 
+// createdPairs has the key in both forms of use: as bearer credential, and as the pair that AWS's tools
+// take. It holds the secret.
 func createdPairs(k *api.CreatedKey) []string {
 	return []string{"key", k.ID, "covers", scopeOf(k.Scope), "may", listed(k.Verbs), "expires", firstOf(when(k.ExpiresAt), "never"),
 		"COPSE_KEY", k.Credential, "AWS_ACCESS_KEY_ID", k.ID, "AWS_SECRET_ACCESS_KEY", k.Secret}
 }
 
+// scopeOf is parseScope backwards.
 func scopeOf(s api.KeyScope) string {
 	switch {
 	case s.All:
@@ -174,6 +186,8 @@ func (a *app) keyList() *cobra.Command {
 	}
 }
 
+// keyRevoke takes the id as it is given and does not look first whether there is such a key: the server says
+// so.
 func (a *app) keyRevoke() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
@@ -210,6 +224,8 @@ func (a *app) keyClient(id string) (*client, error) {
 	return a.newClient()
 }
 
+// keyRotate leaves both keys good for the overlap, so that those who use the old one can change over one by
+// one.
 func (a *app) keyRotate() *cobra.Command {
 	var overlap time.Duration
 	cmd := &cobra.Command{
@@ -221,6 +237,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 		Example: `  copse key rotate CPKAAAAAAAAAAAAAAAAA --overlap 24h`,
 		Args:    args(1, 1, "the key's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// The API has whole seconds, and a fraction that was dropped in silence would end a key too early.
 			if overlap < 0 || overlap%time.Second != 0 {
 				return usagef("--overlap is in whole seconds, such as 24h; 0s ends the old key at once")
 			}
@@ -247,6 +264,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 	return cmd
 }
 
+// keyExpire replaces the expiry. The time is this machine's plus the duration, in whole seconds.
 func (a *app) keyExpire() *cobra.Command {
 	var in time.Duration
 	var never bool
@@ -261,6 +279,7 @@ func (a *app) keyExpire() *cobra.Command {
   copse key expire CPKAAAAAAAAAAAAAAAAA --never`,
 		Args: args(1, 1, "the key's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Neither, or both.
 			if never == (in > 0) {
 				return usagef("when shall it expire? give --in with a duration such as 168h, or --never")
 			}
@@ -286,6 +305,7 @@ func (a *app) keyExpire() *cobra.Command {
 	return cmd
 }
 
+// keyRotateMaster works on the files of a server that does not run; [server.RotateMasterKey] locks them.
 func (a *app) keyRotateMaster() *cobra.Command {
 	var data, file, to string
 	cmd := &cobra.Command{
@@ -329,6 +349,8 @@ not start.`,
 	return cmd
 }
 
+// keyResetMaster asks once it is known what would go, and before any of it does. What was begun can be run
+// again.
 func (a *app) keyResetMaster() *cobra.Command {
 	var data, file string
 	var yes bool
@@ -359,6 +381,7 @@ can't be brought back should the key turn up.`,
 					a.say("%d rows dropped", n)
 				}
 			})
+			// A person's no, or that nobody could be asked: a failure with its own code already.
 			if _, asked := errors.AsType[*failure](err); asked {
 				return err
 			}

@@ -32,12 +32,14 @@ docs/token-hook.md tells how.`,
 		a.memberAdd(), a.memberList(), a.memberRemove(), a.memberImport(), a.memberActive())
 }
 
-// memberFlags name one member.
+// memberFlags name one member. Which of issuer, subject, client id and email belong together is the server's
+// to say.
 type memberFlags struct {
 	tenant string
 	ref    api.MemberRef
 }
 
+// add adds the flags to a command; --tenant has to be given. email says whether an invitation can be meant.
 func (f *memberFlags) add(cmd *cobra.Command, email bool) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.tenant, "tenant", "", "the tenant")
@@ -50,11 +52,13 @@ func (f *memberFlags) add(cmd *cobra.Command, email bool) {
 	_ = cmd.MarkFlagRequired("tenant")
 }
 
+// path is that of what below the tenant. A tenant id that is none is wrong usage.
 func (f *memberFlags) path(what string) (string, error) {
 	path, err := tenantPath(f.tenant)
 	return path + "/" + what, err
 }
 
+// memberAdd puts one member in place of what it was: roles and attributes that are not given are gone.
 func (a *app) memberAdd() *cobra.Command {
 	var f memberFlags
 	var roles, attributes []string
@@ -89,6 +93,7 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
 			if err != nil {
 				return err
 			}
+			// The call is a success that lists those that were not written: here there is at most one.
 			for _, e := range failed {
 				return failf("%s", memberProblem(&e.Error))
 			}
@@ -102,10 +107,12 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
 	return cmd
 }
 
+// nameOf is what a member is called in a message. The issuer is left out, so it is no key.
 func nameOf(r *api.MemberRef) string {
 	return firstOf(r.Subject, r.ClientID, r.Email)
 }
 
+// memberProblem is why one member of a call was not written, in one line.
 func memberProblem(e *api.ErrorInfo) string {
 	text := e.Message
 	for _, field := range e.Fields {
@@ -114,6 +121,8 @@ func memberProblem(e *api.ErrorInfo) string {
 	return text
 }
 
+// putMembers writes up to 500 members, each for itself: the list has those that were not written, by index.
+// With an error it is not known which were; the same call again does no harm.
 func (c *client) putMembers(ctx context.Context, tenant string, members []api.MemberInput) ([]api.MemberError, error) {
 	path, err := tenantPath(tenant)
 	if err != nil {
@@ -124,6 +133,7 @@ func (c *client) putMembers(ctx context.Context, tenant string, members []api.Me
 	return out.Errors, err
 }
 
+// memberList reads all pages before it shows the first.
 func (a *app) memberList() *cobra.Command {
 	var f memberFlags
 	cmd := &cobra.Command{
@@ -154,6 +164,7 @@ func (a *app) memberList() *cobra.Command {
 			return a.show(all, func(t *table) {
 				t.row("MEMBER", "KIND", "ISSUER", "ROLES", "ATTRIBUTES", "SINCE")
 				for _, m := range all.Members {
+					// An invitation has neither subject nor client id.
 					kind := map[bool]string{true: "person", false: "machine"}[m.ClientID == ""]
 					if m.Email != "" {
 						kind = "invited"
@@ -172,6 +183,7 @@ func (a *app) memberList() *cobra.Command {
 	return cmd
 }
 
+// memberRemove sends what names the member in the query, where a subject may hold anything.
 func (a *app) memberRemove() *cobra.Command {
 	var f memberFlags
 	cmd := &cobra.Command{
@@ -206,6 +218,7 @@ func (a *app) memberRemove() *cobra.Command {
 	return cmd
 }
 
+// memberActive changes which tenant the next token is for, and touches no membership.
 func (a *app) memberActive() *cobra.Command {
 	var f memberFlags
 	var client string
@@ -267,6 +280,7 @@ again changes nothing.`,
 	return cmd
 }
 
+// openInput opens a file, or standard input for "-". Closing it leaves standard input open.
 func (a *app) openInput(name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(a.stdin), nil
@@ -278,8 +292,12 @@ func (a *app) openInput(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// importBatch is the most members that one call of the API takes.
 const importBatch = 500
 
+// importMembers writes members in calls of [importBatch]. What is wrong with one line stops no other: it is
+// told with the line's number, and counted for the error at the end. A line that can't be read ends it,
+// after the lines before. Memory is that of one batch, whatever the size of the file.
 func (a *app) importMembers(ctx context.Context, c *client, tenant, name string, in io.Reader) error {
 	next, err := memberReader(in)
 	if err != nil {
@@ -287,6 +305,7 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 	}
 	done, refused := 0, 0
 	var batch []api.MemberInput
+	// lines[i] is where batch[i] was read from.
 	var lines []int
 	flush := func() error {
 		if len(batch) == 0 {
@@ -327,7 +346,8 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 	return nil
 }
 
-// memberReader reads either form, one member and its line at a time.
+// memberReader reads either form, one member and its line at a time: io.EOF after the last. The first byte
+// tells the form, no header of a CSV file begins with a brace. Empty lines of JSON are skipped.
 func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	buffered := bufio.NewReader(in)
 	first, err := buffered.Peek(1)
@@ -337,6 +357,7 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	if first[0] == '{' {
 		line := 0
 		scan := bufio.NewScanner(buffered)
+		// A line is at most 1 MB; a longer one is an error and not cut.
 		scan.Buffer(nil, 1<<20)
 		return func() (m api.MemberInput, at int, err error) {
 			for scan.Scan() {
@@ -353,6 +374,8 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	return csvMembers(buffered)
 }
 
+// csvMembers reads the header at once, since a column that is misspelt would be left out of every member.
+// Columns may be in any order; a value that is empty is none.
 func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	r := csv.NewReader(in)
 	header, err := r.Read()

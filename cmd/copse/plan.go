@@ -26,6 +26,7 @@ once for every policy store on it.`,
 		a.planList(), a.planGet(), a.planPut(), a.planDelete())
 }
 
+// planPath is the path of a plan, whose name the server judges.
 func planPath(name string) string { return "/v1/plans/" + url.PathEscape(name) }
 
 // perSecond shows a rate; none is no limit.
@@ -36,6 +37,8 @@ func perSecond(n int) string {
 	return strconv.Itoa(n)
 }
 
+// showPlan shows the quotas that people ask for first. Rates of single operations are counted only: the JSON
+// has them.
 func (a *app) showPlan(p api.Plan) error {
 	return a.show(p, func(t *table) {
 		q := p.Quotas
@@ -74,6 +77,7 @@ func (a *app) planList() *cobra.Command {
 	}
 }
 
+// planGet gives in JSON what [app.planPut] reads, so that a plan is made by changing another.
 func (a *app) planGet() *cobra.Command {
 	return &cobra.Command{
 		Use:     "get PLAN",
@@ -111,6 +115,8 @@ type putPlanBody struct {
 	Quotas      jsontext.Value `json:"quotas"`
 }
 
+// planPut sends the quotas of the file as they are written there. The name on the command line wins: what a
+// file was got from does not say what it is for.
 func (a *app) planPut() *cobra.Command {
 	return &cobra.Command{
 		Use:   "put PLAN FILE",
@@ -128,6 +134,7 @@ A rate that the file leaves out is no limit; everything else has to be there.`,
 				return usagef("%v", err)
 			}
 			var file planFile
+			// A misspelt quota must not be one that was left out.
 			if err := json.Unmarshal(text, &file, json.RejectUnknownMembers(true)); err != nil {
 				return usagef("%s: %v", args[1], err)
 			}
@@ -149,6 +156,7 @@ A rate that the file leaves out is no limit; everything else has to be there.`,
 	}
 }
 
+// planDelete does not ask: policy stores on the plan go on with other quotas, and keep what they hold.
 func (a *app) planDelete() *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete PLAN",

@@ -18,6 +18,7 @@ resource. What no route matches is denied. docs/gateway.md describes the file.`,
 		a.routesCheck(), a.routesTest())
 }
 
+// readRoutes reads a route table by the server's own code, so that what passes here is taken there.
 func readRoutes(file string) (*authorizer.RouteTable, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -26,6 +27,7 @@ func readRoutes(file string) (*authorizer.RouteTable, error) {
 	return authorizer.ParseRoutes(file, text)
 }
 
+// routesCheck says how many routes there are, which shows that it was the right file.
 func (a *app) routesCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:     "check FILE",
@@ -55,6 +57,7 @@ type routeMatch struct {
 	Service  string `json:"service,omitempty"`
 }
 
+// routesTest sends no request and knows no headers: what a route takes from one is as if it were not there.
 func (a *app) routesTest() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test FILE METHOD PATH",
@@ -72,6 +75,8 @@ can be read in more than one way, is told so, and the exit code is 1.`,
 			}
 			m, err := routes.Match(&authorizer.Asked{Method: args[1], Target: args[2]})
 			if err != nil {
+				// A request that no route takes is the answer to the question, but a script must see that it
+				// is no match.
 				return failf("denied without a decision: %w", err)
 			}
 			found := routeMatch{
