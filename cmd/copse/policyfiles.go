@@ -48,6 +48,8 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 	}
 	var all []localPolicy
 	var findings []finding
+	// A file that can't be read ends it; one that does not parse does not, so that all findings are there at
+	// once.
 	for _, file := range files {
 		text, err := readFile(file, stdin)
 		if err != nil {
@@ -60,6 +62,7 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 		policies, bad := read(file, text)
 		all, findings = append(all, policies...), append(findings, bad...)
 	}
+	// Over all files: the policy store has one space of names.
 	findings = append(findings, duplicateNames(all)...)
 	if len(findings) > 0 {
 		return nil, &failure{code: exitError, message: count(len(findings), "problem") + " in " + strings.Join(paths, ", "), findings: findings}
@@ -113,7 +116,8 @@ func policyFiles(paths []string) ([]string, error) {
 // stdinName stands for standard input where a file's name is shown.
 const stdinName = "<stdin>"
 
-// readFile stops reading where no request could carry the content any more.
+// readFile reads a file, or stdin for "-", and stops reading where no request could carry the content any
+// more. Its error has no exit code: callers give it theirs.
 func readFile(path string, stdin io.Reader) ([]byte, error) {
 	source := stdin
 	if path != "-" {
@@ -134,7 +138,8 @@ func readFile(path string, stdin io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// readLinks reads a file of links.
+// readLinks reads a file of links. Those that are right are returned beside findings about the others.
+// Whether there is a template of the name is asked later.
 func readLinks(file string, text []byte) ([]localPolicy, []finding) {
 	links, err := policyfiles.ParseLinks(file, text)
 	var findings []finding
@@ -166,6 +171,7 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	rest := 0 // texts follow one another, with nothing but space between
 	for _, statement := range parsed {
 		p := localPolicy{policy: statement.Policy, template: statement.Template, text: statement.Text(), file: shownName, source: text}
+		// A text is cut out of the file as it stands there, so it is found in it, from the last one's end on.
 		rest += max(bytes.Index(text[rest:], []byte(p.text)), 0)
 		p.line, p.column = position(text, rest)
 		rest += len(p.text)
@@ -182,6 +188,7 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 		default:
 			p.name = stem
 		}
+		// The name may come from the file's name, which nobody had chosen as one.
 		if err := copse.ValidateName(p.name); err != nil {
 			findings = append(findings, p.start(err.Error()))
 			continue
@@ -222,6 +229,7 @@ func duplicateNames(policies []localPolicy) []finding {
 		}
 		names := first[p.template != nil]
 		if other, taken := names[p.name]; taken {
+			// The first keeps the name; every later one is a finding that points at it.
 			place := other.start("")
 			findings = append(findings, p.start(fmt.Sprintf("the name %q is taken by the %s at %s", p.name, kind, place.place())))
 			continue
@@ -231,7 +239,8 @@ func duplicateNames(policies []localPolicy) []finding {
 	return findings
 }
 
-// findingsOf shows an engine error in the text it is about.
+// findingsOf shows an engine error in the text it is about, a finding for each of its fields. An error
+// without fields is one finding about the file as such.
 func findingsOf(err error, file string, text []byte) []finding {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || len(e.Fields) == 0 {
@@ -244,6 +253,8 @@ func findingsOf(err error, file string, text []byte) []finding {
 	return sortFindings(findings)
 }
 
+// sortFindings orders findings as a person goes through files: by name, then from top to bottom. It sorts in
+// place.
 func sortFindings(findings []finding) []finding {
 	slices.SortStableFunc(findings, func(a, b finding) int {
 		if c := strings.Compare(a.File, b.File); c != 0 {
@@ -257,6 +268,7 @@ func sortFindings(findings []finding) []finding {
 	return findings
 }
 
+// count is a number with its noun, which takes a plain s.
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
