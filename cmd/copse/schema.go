@@ -22,6 +22,7 @@ STRICT policy store no policy gets in that disagrees with it. Schemas are writte
 		a.schemaPut(), a.schemaGet(), a.schemaCheck())
 }
 
+// schemaPut does not check the schema by itself: the server's findings are shown in the file.
 func (a *app) schemaPut() *cobra.Command {
 	var target target
 	var format string
@@ -48,6 +49,8 @@ and policies together and have them checked against each other, use "copse polic
 	return cmd
 }
 
+// putSchema puts the schema, and then asks what it breaks, which is told and is no error. The two are two
+// calls: what is written in between may be in what is told.
 func (a *app) putSchema(ctx context.Context, target *target, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -76,6 +79,7 @@ func (a *app) putSchema(ctx context.Context, target *target, local *localContent
 	return nil
 }
 
+// schemaCheck changes nothing, so a key that may read is enough.
 func (a *app) schemaCheck() *cobra.Command {
 	var target target
 	var format string
@@ -103,6 +107,9 @@ something would be refused.`,
 	return cmd
 }
 
+// checkSchema asks about the schema of a file, or without one about the stored one, and shows what that
+// breaks. It is an error when something is broken, and also when not all could be checked: only a whole
+// check is a yes.
 func (a *app) checkSchema(ctx context.Context, target *target, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -110,6 +117,7 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	}
 	var check api.SchemaCheck
 	r := request{method: http.MethodGet, path: policyStorePath(policyStore) + "/schema:check", out: &check}
+	// The same question in another form: a schema that is not stored has to be sent along.
 	if local.schema != nil {
 		r.method, r.in = http.MethodPost, local.schemaText()
 	}
@@ -151,6 +159,7 @@ func (a *app) sayBroken(check *api.SchemaCheck) {
 	}
 }
 
+// schemaGet prints text that `schema put` takes again.
 func (a *app) schemaGet() *cobra.Command {
 	var target target
 	var format string
@@ -174,6 +183,8 @@ syntax when it was put in that. --format json prints the JSON syntax of either.`
 	return cmd
 }
 
+// getSchema prints the schema in the syntax asked for. The server makes JSON of Cedar syntax, not the other
+// way round.
 func (a *app) getSchema(ctx context.Context, target *target, format string) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -186,6 +197,7 @@ func (a *app) getSchema(ctx context.Context, target *target, format string) erro
 	if a.output == "json" {
 		return a.show(out, nil)
 	}
+	// Without --format it is the text that was put: with comments, if it was Cedar's.
 	text := out.JSON
 	switch {
 	case format == "cedar" && out.Cedar == "":

@@ -43,6 +43,8 @@ const serveExample = `  copse serve --data /var/lib/copse
   # in a container, behind a proxy that speaks TLS
   COPSE_DATA=/data COPSE_LISTEN=:8420 copse serve --behind-tls-proxy`
 
+// serveCommand reads file, environment and flags in this order, later ones winning, and refuses all that is
+// wrong with them before the data directory is touched.
 func (a *app) serveCommand() *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
@@ -96,6 +98,8 @@ type settingFlag struct {
 
 func (f *settingFlag) String() string { return f.value }
 
+// Set tries the value on a configuration of its own, so that what is no value of the setting is told with
+// the flag.
 func (f *settingFlag) Set(value string) error {
 	scratch := server.DefaultConfig()
 	f.value = value
@@ -110,6 +114,7 @@ func (f *settingFlag) Type() string {
 	return "value"
 }
 
+// applySettings takes over the flags that were given, and no defaults: those would undo file and environment.
 func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
 	var err error
 	flags.Visit(func(f *pflag.Flag) {
@@ -132,6 +137,8 @@ func (a *app) rootKeyMade(file string, credential access.Secret) {
 	a.say("the root key is in %s", file)
 }
 
+// serve runs the server until ctx ends. Where it listens is printed once it does, for whoever waits for
+// that. Errors have the exit code of their cause.
 func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	cfg.Stdout = a.stdout
 	s, err := server.Open(ctx, cfg)
@@ -141,6 +148,7 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	if err != nil {
 		return startFailure(err)
 	}
+	// Serve closes everything itself; this is for the ways out before it, and does nothing a second time.
 	defer func() { _ = s.Close() }()
 	if err := s.Listen(); err != nil {
 		return startFailure(err)
@@ -155,7 +163,8 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	return nil
 }
 
-// startFailure finds the exit code that tells a service manager whether starting again can help.
+// startFailure finds the exit code that tells a service manager whether starting again can help. It is for
+// all commands that open a data directory, too. A cause it knows wins over the error's kind.
 func startFailure(err error) error {
 	f := &failure{code: exitError, message: detailOf(err), err: err}
 	if copse.KindOf(err) == copse.Invalid {
@@ -175,7 +184,8 @@ func startFailure(err error) error {
 	return f
 }
 
-// detailOf is what went wrong in full: on this machine, the operator is the one to be told.
+// detailOf is what went wrong in full: on this machine, the operator is the one to be told. Over HTTP an
+// internal error's cause stays inside.
 func detailOf(err error) string {
 	if e, ok := errors.AsType[*copse.Error](err); ok && e.Kind == copse.Internal && e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
 		return strings.TrimPrefix(e.Detail+": "+e.Err.Error(), ": ")

@@ -21,6 +21,8 @@ A tenant's id is what the tenant claim of its users' tokens says, byte for byte.
 		a.tenantCreate(), a.tenantGet(), a.tenantList(), a.tenantState("suspend"), a.tenantState("resume"), a.tenantDelete())
 }
 
+// tenantCreate reads and parses all files first, then makes everything in one call. With --policy-store there
+// are no files: it is taken as it is.
 func (a *app) tenantCreate() *cobra.Command {
 	var in api.CreateTenantRequest
 	var schemaFile, format, validation string
@@ -61,6 +63,7 @@ becomes this tenant's, with all that is in it.`,
 			if err != nil {
 				return err
 			}
+			// All that is given is new: there is nothing to merge with.
 			in.Schema, in.Policies = local.schemaText(), local.policyTexts()
 			if templates := local.mergeTemplates(nil); templates != nil {
 				in.Templates = *templates
@@ -88,6 +91,7 @@ func newSettings(cmd *cobra.Command, schema bool, validation string, checkReques
 	if !changed("validation") && !changed("check-requests") && !changed("forbid-errors-deny") {
 		return nil
 	}
+	// As the server chooses: with a schema STRICT, and requests are checked.
 	s := api.Settings{Validation: string(copse.ValidationOff), CheckRequests: schema, ForbidErrorsDeny: forbidErrorsDeny}
 	if schema {
 		s.Validation = string(copse.ValidationStrict)
@@ -101,6 +105,8 @@ func newSettings(cmd *cobra.Command, schema bool, validation string, checkReques
 	return &s
 }
 
+// createTenant sends the request. What the server finds in schema or policies is shown in the files they
+// came from.
 func (a *app) createTenant(ctx context.Context, in api.CreateTenantRequest, local *localContents) error {
 	c, err := a.newClient()
 	if err != nil {
@@ -113,6 +119,7 @@ func (a *app) createTenant(ctx context.Context, in api.CreateTenantRequest, loca
 	return a.showTenant(out)
 }
 
+// showTenant shows a row of the directory.
 func (a *app) showTenant(tenant api.Tenant) error {
 	return a.show(tenant, func(t *table) {
 		t.pairs("tenant", tenant.Tenant, "state", tenant.State, "policy store", tenant.PolicyStoreID,
@@ -120,6 +127,7 @@ func (a *app) showTenant(tenant api.Tenant) error {
 	})
 }
 
+// tenantGet is the way from a tenant to its policy store, for programs too.
 func (a *app) tenantGet() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get TENANT",
@@ -145,6 +153,7 @@ A key that covers only this tenant's policy store and may read it can do this to
 	}
 }
 
+// tenantList reads all pages before it shows the first.
 func (a *app) tenantList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -174,7 +183,8 @@ func (a *app) tenantList() *cobra.Command {
 	}
 }
 
-// tenantState makes suspend and resume, which differ in words only.
+// tenantState makes suspend and resume, which differ in words only; verb is one of the two. Doing it again
+// is no error.
 func (a *app) tenantState(verb string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspend TENANT",
@@ -209,6 +219,8 @@ same way as for a tenant that does not exist. Its schema and policies stay and c
 	return cmd
 }
 
+// tenantDelete asks with the id alone: what will be gone is everything. When it has returned, no decision is
+// made for the tenant.
 func (a *app) tenantDelete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
@@ -244,6 +256,7 @@ speak for it. This can't be undone. A tenant made later under the same id starts
 	return cmd
 }
 
+// yesFlag adds --yes, for what [app.confirm] would ask.
 func yesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVarP(yes, "yes", "y", false, "don't ask")
 }
