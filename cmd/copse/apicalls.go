@@ -120,6 +120,7 @@ func (t *target) resolve(ctx context.Context, c *client) (string, error) {
 	switch {
 	case t.policyStore != "" && t.tenant != "":
 		return "", usagef("--tenant and --policy-store both name a policy store: give one")
+	// No request is needed, and a key that covers only this policy store may not see the directory.
 	case t.policyStore != "":
 		if err := copse.PolicyStoreID(t.policyStore).Validate(); err != nil {
 			return "", usagef("%v", err)

@@ -251,6 +251,7 @@ server has, and of a backup, "copse check" verifies the same.`,
 // policy store that was deleted while its rows were read has said so by then.
 func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled uint64, err error) {
 	query := url.Values{"maxResults": {"500"}}
+	// Positions are numbers for a key that covers everything: after 0 comes the first row.
 	next := uint64(0)
 	for pass := range 2 {
 		goal := uint64(0)
@@ -276,6 +277,7 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 				}
 				v.Add(e)
 			}
+			// The position of the last row that was looked at, also where a page has none.
 			reached, err := strconv.ParseUint(page.Next, 10, 64)
 			if err != nil {
 				return 0, failf("the server gave the position %q, which is none", page.Next)

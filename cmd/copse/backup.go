@@ -53,12 +53,14 @@ backup can't be used. What was erased is not in it, but what is erased later sta
 // backupOffline opens the data directory itself, and so locks it: no server can start on it meanwhile.
 func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Manifest, err error) {
 	b, err := sqlite.OpenExisting(data)
+	// The lock's own words do not say how else it is done.
 	if errors.Is(err, sqlite.ErrInUse) {
 		err = fmt.Errorf("%w; a server that runs is backed up without --data: copse backup %s", err, file)
 	}
 	if err != nil {
 		return m, startFailure(err)
 	}
+	// The lock is held until the file is whole.
 	defer func() { err = errors.Join(err, b.Close()) }()
 	// The copy lies in the data directory until it is read.
 	r, err := b.Backup(ctx)
@@ -222,6 +224,7 @@ The exit code is 1 when something is wrong.`,
 // checkStored shows what a check found, the same advice once for neighbours that share it. Problems are code
 // 1; a check that could not be made has the code of what prevented it.
 func (a *app) checkStored(ctx context.Context, path, master string) error {
+	// A large directory takes long, and a terminal that says nothing looks hung.
 	const step = 10_000
 	report, err := server.Check(ctx, path, master, func(n int) {
 		if n%step == 0 {
@@ -247,6 +250,7 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 		for _, id := range report.Unlisted {
 			t.line(fmt.Sprintf("policy store %s: %s", id, because))
 		}
+		// That nothing was opened has to be said: it is the part of a check that needs a key.
 		keys := fmt.Sprintf("%s and %s opened", count(report.Keys, "access key"), count(report.Secrets, "server secret"))
 		if report.Keys < 0 {
 			keys = "access keys and server secrets not opened, for want of a master key"

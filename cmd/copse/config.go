@@ -105,6 +105,7 @@ func (a *app) effective(file string) ([]settingValue, error) {
 	var all []settingValue
 	for _, s := range server.Settings() {
 		v := settingValue{Key: s.Key, Value: s.Value(&both), From: "default"}
+		// A file that says what is the default anyway is not told apart from one that says nothing.
 		if s.Value(&onlyFile) != s.Default() {
 			v.From = file
 		}

@@ -287,12 +287,14 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 	for i := range l.policies {
 		p, policy := &l.policies[i], l.policies[i].policy
 		if p.link != nil {
+			// A server may have the template; here there are only files.
 			t := templates[p.link.TemplateName()]
 			if t == nil {
 				warnings = append(warnings, p.start(fmt.Sprintf("warning: policy template %q is not in these files, so this link was not checked", p.link.TemplateName())))
 				continue
 			}
 			var err error
+			// A link is checked as the policy that it makes.
 			if policy, err = t.Link(p.file, p.link.Link.Principal, p.link.Link.Resource); err != nil {
 				note(p, nil, err)
 				continue

@@ -40,10 +40,12 @@ yours to read first; the names of tenants and plans only with --with-names. Look
   copse debug bundle copse-debug.tar.gz --config /etc/copse/copse.yaml`,
 		Args: args(1, 1, "the file to make"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			// Of a server that does not run; replaced below when there is one to ask.
 			write := func(w io.Writer) error {
 				return server.WriteDebugBundle(cmd.Context(), w, readVersion().Version, firstOf(config, a.env("COPSE_CONFIG")), a.environ, data, names)
 			}
 			if data == "" && config == "" {
+				// The answer is asked for before the file is made: a key that may not leaves none.
 				c, err := a.newClient()
 				if err != nil {
 					return err

@@ -77,6 +77,7 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	if err != nil {
 		return d, err
 	}
+	// The client is this function's own, so its transport may be replaced.
 	seen := lastAnswer{by: c.http.Transport}
 	c.http.Transport = &seen
 	if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/doctor", out: &d}); err != nil {
@@ -85,6 +86,7 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	add := func(severity, check, what, do string) {
 		d.Findings = append(d.Findings, api.Finding{Severity: severity, Check: check, What: what, Do: do})
 	}
+	// Another version is no fault of the server's: it is worth a note.
 	if mine := readVersion().Version; d.Version == mine {
 		add(api.SeverityOK, "version", "the server is "+mine+", as this program", "")
 	} else {
@@ -94,6 +96,7 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	if date, err := http.ParseTime(seen.resp.Header.Get("Date")); err == nil && now.Sub(date).Abs() > clockOff {
 		add(api.SeverityWarning, "clock", "the server's clock says "+when(date)+", this machine's "+when(now), "find out which is wrong: tokens and signatures are only good at their time")
 	}
+	// Nil without TLS.
 	if t := seen.resp.TLS; t != nil && len(t.PeerCertificates) > 0 {
 		d.Findings = append(d.Findings, seenCertificate(t.PeerCertificates[0], now))
 	}

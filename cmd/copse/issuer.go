@@ -219,6 +219,7 @@ func (a *app) issuerGet() *cobra.Command {
 	}
 }
 
+// issuerList needs a key with admin everywhere, as all of these commands do: registrations say who is believed.
 func (a *app) issuerList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",

@@ -245,6 +245,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 			if err != nil {
 				return err
 			}
+			// Expiry and description of the new key are the server's to make of the old one's.
 			in := api.RotateKeyRequest{OverlapSeconds: int64(overlap / time.Second)}
 			var out api.RotatedKey
 			if err := c.do(cmd.Context(), request{method: http.MethodPost, path: "/v1/keys/" + url.PathEscape(args[0]) + "/rotate", in: in, out: &out}); err != nil {
@@ -334,6 +335,7 @@ not start.`,
 			if err != nil {
 				return startFailure(err)
 			}
+			// Which files they are is all that is shown; no key is.
 			if err := a.show(done, func(t *table) {
 				t.pairs("sealed anew", count(done.Resealed, "row"), "master key", done.File, "former key", done.Former)
 			}); err != nil {
@@ -375,6 +377,7 @@ can't be brought back should the key turn up.`,
 			goAhead := func(n access.Sealed) error {
 				return a.confirm(yes, fmt.Sprintf("Drop %s and %s that the master key does not open?", count(n.Keys, "access key"), count(n.Secrets, "server secret")))
 			}
+			// Progress for large directories only, and not for each row.
 			const step = 1000
 			dropped, err := server.ResetMasterKey(cmd.Context(), data, file, goAhead, func(n int) {
 				if n%step == 0 {

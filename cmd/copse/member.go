@@ -201,6 +201,7 @@ func (a *app) memberRemove() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// What is empty is left out: the server takes a member's name by what is there.
 			query := url.Values{}
 			for name, value := range map[string]string{"issuer": f.ref.Issuer, "subject": f.ref.Subject, "clientId": f.ref.ClientID, "email": f.ref.Email} {
 				if value != "" {
@@ -308,17 +309,22 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 	// lines[i] is where batch[i] was read from.
 	var lines []int
 	flush := func() error {
+		// The last batch was full, or there were no members at all.
 		if len(batch) == 0 {
 			return nil
 		}
+		// A whole call that failed ends the import: its cause would be the same for the next.
 		failed, err := c.putMembers(ctx, tenant, batch)
 		if err != nil {
 			return err
 		}
 		for _, e := range failed {
+			// One line each, as compilers write, beside the file's name: thousands of them can be worked
+			// through.
 			fmt.Fprintf(a.stderr, "%s:%d: %s\n", name, lines[e.Index], oneLine(memberProblem(&e.Error)))
 		}
 		done, refused = done+len(batch)-len(failed), refused+len(failed)
+		// The memory is used again: putMembers has returned, and keeps nothing of it.
 		batch, lines = batch[:0], lines[:0]
 		a.say("%s", count(done, "member"))
 		return nil

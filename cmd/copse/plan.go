@@ -51,6 +51,7 @@ func (a *app) showPlan(p api.Plan) error {
 	})
 }
 
+// planList shows plans to keys that may read everywhere. Others are shown an empty list, and no error.
 func (a *app) planList() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",

@@ -139,6 +139,7 @@ func (c *client) change(ctx context.Context, policyStore string, edit func(api.C
 			return api.ContentsResult{}, err
 		}
 		result, err := c.putContents(ctx, policyStore, stored.Revision, in)
+		// Only 412 says that somebody else was faster; any other error would be the same again.
 		moved, ok := errors.AsType[*apiError](err)
 		if !ok || moved.status != http.StatusPreconditionFailed || attempt == 2 {
 			return result, err
@@ -245,6 +246,7 @@ func (a *app) contentsOf(ctx context.Context, target *target) (policyStore strin
 	return policyStore, contents, err
 }
 
+// policyList shows templates' links as well, by what they say: they have no text.
 func (a *app) policyList() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -280,6 +282,7 @@ through the AVP API.`,
 	return cmd
 }
 
+// policyDelete takes names and asks once for all of them.
 func (a *app) policyDelete() *cobra.Command {
 	var target target
 	var yes bool
@@ -359,7 +362,8 @@ func without(policies []api.Policy, names []string) ([]api.Policy, error) {
 	return left, nil
 }
 
-// textOf is a policy's text; of a link, which has none, a comment that says what it is.
+// textOf is a policy's text; of a link, which has none, a comment that says what it is, so that a file of it
+// is Cedar still.
 func textOf(p *api.Policy) string {
 	if p.Link != nil {
 		return "// " + linkText(p.Link)

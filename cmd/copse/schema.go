@@ -131,6 +131,7 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	} else {
 		a.sayBroken(&check)
 	}
+	// First, since what is broken among the rest is not known either.
 	if check.Unchecked > 0 {
 		return failf("%d of %d policies and templates were not checked, because checking all takes too long; name actions and types in their heads", check.Unchecked, check.Checked)
 	}

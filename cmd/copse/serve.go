@@ -153,6 +153,7 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	if err := s.Listen(); err != nil {
 		return startFailure(err)
 	}
+	// On standard output, where a script that started it on port 0 finds the address.
 	fmt.Fprintf(a.stdout, "copse serves %s from %s\n", s.URL(), cfg.DataDir)
 	if s.OpsURL() != "" {
 		fmt.Fprintf(a.stdout, "health and metrics at %s\n", s.OpsURL())
@@ -175,6 +176,7 @@ func startFailure(err error) error {
 		f.code = exitInUse
 	case errors.Is(err, sqlite.ErrNewer):
 		f.code = exitNewer
+	// Whatever keeps the directory from being written to: a service manager should not try again for that.
 	case errors.Is(err, sqlite.ErrNotWritable), errors.Is(err, sqlite.ErrFull), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOTDIR):
 		f.code = exitStorage

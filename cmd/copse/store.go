@@ -102,6 +102,7 @@ that matches wins. A list of rules replaces the former one; '' clears it.`,
 			if in == (api.UpdatePolicyStoreRequest{}) {
 				return usagef("nothing to change: give a flag, such as --plan")
 			}
+			// It needs a key with admin everywhere, whoever's policy store it is: quotas are the operator's.
 			c, err := a.newClient()
 			if err != nil {
 				return err

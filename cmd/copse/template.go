@@ -214,6 +214,7 @@ deletes it.`,
 				flag, value string
 				into        **api.EntityUID
 			}{{"principal", principal, &link.Principal}, {"resource", resource, &link.Resource}} {
+				// Which slots there are is not known here.
 				if slot.value == "" {
 					continue
 				}

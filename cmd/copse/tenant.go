@@ -48,11 +48,13 @@ becomes this tenant's, with all that is in it.`,
   copse policy put policies/ --tenant globex`,
 		Args: args(1, 1, "the tenant's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Before the files are read: the id is what is wrong then, and not they.
 			if _, err := tenantPath(args[0]); err != nil {
 				return err
 			}
 			in.Tenant = args[0]
 			if in.PolicyStoreID != "" {
+				// Flags that would change what is in it are refused and not left out.
 				for _, other := range []string{"schema", "format", "policies", "description", "validation", "check-requests", "forbid-errors-deny"} {
 					if cmd.Flags().Changed(other) {
 						return copse.Errorf(copse.Invalid, "--policy-store takes a policy store as it is: leave out --%s", other)
