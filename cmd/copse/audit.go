@@ -198,7 +198,8 @@ func auditWhat(r *api.AuditRow) string {
 }
 
 // auditVerify trusts nothing that the server says of its log: the chain is computed here, from the rows.
-// Problems are the result and are shown as such; the error after them is for the exit code.
+// Problems are the result and are shown as such; the error after them is for the exit code. It needs a key
+// with admin everywhere: others see a log with holes.
 func (a *app) auditVerify() *cobra.Command {
 	var head string
 	cmd := &cobra.Command{

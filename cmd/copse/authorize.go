@@ -15,8 +15,9 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
-// authorizeBody is api.AuthorizeRequest with the user's JSON left as it was written: copse compares
-// integers of 64 bits, which a detour through floating point would change.
+// authorizeBody is api.AuthorizeRequest with the user's JSON left as it was written: copse compares integers
+// of 64 bits, which a detour through floating point would change. A member that is left out is absent, which
+// is not the same to the server as empty.
 type authorizeBody struct {
 	Action   api.AuthorizeAction       `json:"action"`
 	Resource api.AuthorizeEntity       `json:"resource"`
@@ -71,7 +72,8 @@ came to: ✓ true, ✗ false, ! an error, · not evaluated, because it was settl
 	return cmd
 }
 
-// question is a request for a decision, with the texts its parts were read from.
+// question is a request for a decision, with the texts its parts were read from. context and entities are
+// nil where there is none.
 type question struct {
 	token             string
 	body              authorizeBody

@@ -182,7 +182,8 @@ func (a *app) moveTo(ctx context.Context, to *remote.Client, contents *remote.Co
 	return a.showMoved(moved{PolicyStoreID: id, Notes: append(notes, report.Notes...), NewIDs: report.NewIDs}, contents)
 }
 
-// moved is what is shown of a move, to a policy store or to a directory.
+// moved is what is shown of a move, to a policy store or to a directory. One of PolicyStoreID and Directory
+// is set. Notes says what is not as it was; NewIDs maps former ids to those on the other side.
 type moved struct {
 	PolicyStoreID string            `json:"policyStoreId,omitzero"`
 	Directory     string            `json:"directory,omitzero"`

@@ -13,7 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
-// backupCommand never overwrites a file, whichever way the backup comes.
+// backupCommand never overwrites a file, whichever way the backup comes. Of a running server it needs a key
+// with admin everywhere: a backup holds what every key covers.
 func (a *app) backupCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -123,6 +124,7 @@ func (p *progress) Read(buffer []byte) (int, error) {
 }
 
 // restoreCommand needs no server and makes none start: the directory it leaves has no master key in it.
+// Nothing in the directory is left half made: with an error there is no database under its name.
 func (a *app) restoreCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{

@@ -49,7 +49,8 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 	}
 }
 
-// settingValue is one line of `config show --output json`.
+// settingValue is one line of `config show --output json`. From is default, the name of the file, or that of
+// the variable.
 type settingValue struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`

@@ -21,7 +21,8 @@ type localSchema struct {
 }
 
 // localContents is what a command sends, kept with where it came from, so that findings of the server
-// ("policies[3].statement" line 2) can be shown in the user's own files.
+// ("policies[3].statement" line 2) can be shown in the user's own files. The indexes of sent and
+// sentTemplates are those that the server's findings name.
 type localContents struct {
 	schema    *localSchema
 	templates []localPolicy

@@ -20,7 +20,7 @@ func (a *app) debugCommand() *cobra.Command {
 }
 
 // debugBundle makes the same file in two ways: the running server writes it, or this process writes it of
-// what a server would start with.
+// what a server would start with. The running server wants a key with admin everywhere for it.
 func (a *app) debugBundle() *cobra.Command {
 	var data, config string
 	var names bool

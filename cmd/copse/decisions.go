@@ -112,7 +112,8 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 }
 
 // decisionsTail shows the last decisions and with --follow, once a second, those that came since. It ends
-// without an error when it is interrupted while it waits.
+// without an error when it is interrupted while it waits. It needs read on the policy stores whose decisions
+// it shows; of others it finds none.
 func (a *app) decisionsTail() *cobra.Command {
 	var filter decisionFilter
 	var followOn bool

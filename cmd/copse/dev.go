@@ -136,7 +136,8 @@ Ctrl-C ends it.
 `, url, id, secret, url, credential)
 }
 
-// tourRow is a row of the tour for --output json.
+// tourRow is a row of the tour for --output json. Microseconds are those of the decision's round trip. Got
+// has the answer's body too where its status is another than expected.
 type tourRow struct {
 	Name         string   `json:"name"`
 	Asked        string   `json:"asked"`

@@ -23,7 +23,7 @@ const (
 
 // failure is an error with all that the person at the terminal needs: one line of what went wrong, the
 // places in their own files, and the code the process ends with. err may be nil; it is for errors.Is and
-// errors.As only, and is not shown.
+// errors.As only, and is not shown. findings may be empty; they are shown below the message, in their order.
 type failure struct {
 	code     int
 	message  string

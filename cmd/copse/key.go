@@ -36,8 +36,9 @@ id and secret for the SDKs.`,
 // verbs are those of access keys, in the order of the help.
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
 
-// keyCreate has the server draw id and secret. Scope and verbs are looked at here first, because the answer can
-// name the flag and what it takes.
+// keyCreate has the server draw id and secret. Scope and verbs are looked at here first, because the answer
+// can name the flag and what it takes. Like all commands about keys but the two about master keys, it needs
+// a key with the scope all and the verb admin.
 func (a *app) keyCreate() *cobra.Command {
 	var in api.CreateKeyRequest
 	var scope string
@@ -157,6 +158,7 @@ func scopeOf(s api.KeyScope) string {
 	return "policy-store:" + s.PolicyStoreID
 }
 
+// keyList shows when each was last used, by which one finds those that nobody uses.
 func (a *app) keyList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",

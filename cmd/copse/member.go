@@ -59,6 +59,7 @@ func (f *memberFlags) path(what string) (string, error) {
 }
 
 // memberAdd puts one member in place of what it was: roles and attributes that are not given are gone.
+// It needs write for the tenant, as do remove and import.
 func (a *app) memberAdd() *cobra.Command {
 	var f memberFlags
 	var roles, attributes []string
@@ -133,7 +134,7 @@ func (c *client) putMembers(ctx context.Context, tenant string, members []api.Me
 	return out.Errors, err
 }
 
-// memberList reads all pages before it shows the first.
+// memberList reads all pages before it shows the first. It needs read for the tenant.
 func (a *app) memberList() *cobra.Command {
 	var f memberFlags
 	cmd := &cobra.Command{
@@ -219,7 +220,8 @@ func (a *app) memberRemove() *cobra.Command {
 	return cmd
 }
 
-// memberActive changes which tenant the next token is for, and touches no membership.
+// memberActive changes which tenant the next token is for, and touches no membership. It needs a key with
+// admin everywhere: the tenants of a member are no single tenant's to choose among.
 func (a *app) memberActive() *cobra.Command {
 	var f memberFlags
 	var client string

@@ -100,8 +100,8 @@ func (a *app) planGet() *cobra.Command {
 	}
 }
 
-// planFile is api.Plan with the quotas as they were written: one that is left out is for the server to
-// miss, and not a 0.
+// planFile is api.Plan with the quotas as they were written: one that is left out is for the server to miss,
+// and not a 0. Members that a plan has and that are not read are here so that the rest can be refused.
 type planFile struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
@@ -117,7 +117,7 @@ type putPlanBody struct {
 }
 
 // planPut sends the quotas of the file as they are written there. The name on the command line wins: what a
-// file was got from does not say what it is for.
+// file was got from does not say what it is for. It needs a key with admin everywhere, as deleting does.
 func (a *app) planPut() *cobra.Command {
 	return &cobra.Command{
 		Use:   "put PLAN FILE",

@@ -87,6 +87,7 @@ each other as they will be.`,
 
 // putPolicies puts files' policies into a policy store, in one commit. The API takes all named policies as
 // they shall be, so those that are to stay are read and sent back: only --replace leaves them out.
+// It needs read and write on the policy store.
 func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, &opts.target)
 	if err != nil {
@@ -151,11 +152,13 @@ func (c *client) change(ctx context.Context, policyStore string, edit func(api.C
 // the policy store that were sent back as they are do not appear.
 func (a *app) showPut(result api.ContentsResult, local *localContents, replace bool) error {
 	err := a.show(result, func(t *table) {
+		// By name: what was put has one, and the answer has the ids of all that have.
 		ids := map[string]string{}
 		for _, p := range result.Policies {
 			ids[p.Name] = p.PolicyID
 		}
 		t.row("NAME", "POLICY ID", "FROM")
+		// The answer has no ids of templates.
 		for i := range local.templates {
 			p := &local.templates[i]
 			from := p.start("")
@@ -198,6 +201,7 @@ func findPolicy(policies []api.Policy, nameOrID string) (int, error) {
 }
 
 // policyGet prints text that `policy put` would take, except for a link, of which it prints a comment.
+// It needs read on the policy store, as the list does.
 func (a *app) policyGet() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -306,7 +310,7 @@ Mind what is deleted together: without a forbid, what a permit allows is allowed
 }
 
 // deletePolicies puts what is left of the named policies, in one commit, with [client.change]. Templates,
-// the schema and policies without a name stay as they are.
+// the schema and policies without a name stay as they are. It needs read and write on the policy store.
 func (a *app) deletePolicies(ctx context.Context, target *target, names []string, yes bool) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {

@@ -4,7 +4,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// checkResult is what `policy check --output json` prints, for editors and CI.
+// checkResult is what `policy check --output json` prints, for editors and CI. Findings is a list also where
+// there is nothing in it. Where files could not be read as policies the numbers are 0.
 type checkResult struct {
 	Policies  int       `json:"policies"` // links among them
 	Templates int       `json:"templates"`

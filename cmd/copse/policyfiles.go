@@ -16,8 +16,9 @@ import (
 	"github.com/copse-authz/copse/internal/policyfiles"
 )
 
-// localPolicy is one policy of the user's files, or one template: what is sent, and where it came from,
-// so that an answer about it can be shown in the file it was written in.
+// localPolicy is one policy of the user's files, or one template: what is sent, and where it came from, so
+// that an answer about it can be shown in the file it was written in. The text is as it stands in the file,
+// with the comments before it; source is shared by all policies of a file.
 type localPolicy struct {
 	name         string
 	policy       *engine.Policy         // exactly one of these three

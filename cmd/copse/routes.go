@@ -46,7 +46,8 @@ func (a *app) routesCheck() *cobra.Command {
 	}
 }
 
-// routeMatch is what `routes test --output json` prints.
+// routeMatch is what `routes test --output json` prints. Path is the one that was matched, Context is JSON
+// and Service the audience of the signed context.
 type routeMatch struct {
 	Route    string `json:"route"`
 	Line     int    `json:"line"`

@@ -50,7 +50,8 @@ and policies together and have them checked against each other, use "copse polic
 }
 
 // putSchema puts the schema, and then asks what it breaks, which is told and is no error. The two are two
-// calls: what is written in between may be in what is told.
+// calls: what is written in between may be in what is told. It needs write on the policy store, and read to
+// tell what the schema breaks.
 func (a *app) putSchema(ctx context.Context, target *target, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -185,7 +186,7 @@ syntax when it was put in that. --format json prints the JSON syntax of either.`
 }
 
 // getSchema prints the schema in the syntax asked for. The server makes JSON of Cedar syntax, not the other
-// way round.
+// way round. It needs read on the policy store.
 func (a *app) getSchema(ctx context.Context, target *target, format string) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {

@@ -154,6 +154,7 @@ unless --name gives another; "-" is standard input.`,
 }
 
 // templateDelete uses the template's own route, which is not bound to what one commit takes: see decision 10.
+// It needs write on the policy store, and read to find the template.
 func (a *app) templateDelete() *cobra.Command {
 	var target target
 	var yes bool
@@ -265,6 +266,7 @@ func editOf(stored api.Contents) templateEdit {
 }
 
 // editTemplates reads a policy store, has edit change it, and puts it, by [client.change]. The schema stays.
+// It needs read and write on the policy store.
 func (a *app) editTemplates(ctx context.Context, target *target, edit func(api.Contents) (templateEdit, error)) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {

@@ -21,8 +21,8 @@ A tenant's id is what the tenant claim of its users' tokens says, byte for byte.
 		a.tenantCreate(), a.tenantGet(), a.tenantList(), a.tenantState("suspend"), a.tenantState("resume"), a.tenantDelete())
 }
 
-// tenantCreate reads and parses all files first, then makes everything in one call. With --policy-store there
-// are no files: it is taken as it is.
+// tenantCreate reads and parses all files first, then makes everything in one call. With --policy-store
+// there are no files: it is taken as it is. It needs a key with admin everywhere.
 func (a *app) tenantCreate() *cobra.Command {
 	var in api.CreateTenantRequest
 	var schemaFile, format, validation string
@@ -61,6 +61,7 @@ becomes this tenant's, with all that is in it.`,
 					}
 				}
 			}
+			// Names, syntax and duplicates are judged here, with places in the files; the rest is the server's.
 			local, err := a.readContents(schemaFile, format, policyPaths)
 			if err != nil {
 				return err
@@ -186,7 +187,7 @@ func (a *app) tenantList() *cobra.Command {
 }
 
 // tenantState makes suspend and resume, which differ in words only; verb is one of the two. Doing it again
-// is no error.
+// is no error. It needs a key with admin everywhere, so that nobody who is suspended can resume.
 func (a *app) tenantState(verb string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspend TENANT",
@@ -222,7 +223,7 @@ same way as for a tenant that does not exist. Its schema and policies stay and c
 }
 
 // tenantDelete asks with the id alone: what will be gone is everything. When it has returned, no decision is
-// made for the tenant.
+// made for the tenant. It needs a key with admin everywhere.
 func (a *app) tenantDelete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
