@@ -54,6 +54,7 @@ func readVersion() versionInfo {
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
+		// Both are there in builds from a checkout only.
 		case "vcs.revision":
 			v.Revision = s.Value
 		case "vcs.modified":

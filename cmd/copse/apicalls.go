@@ -97,6 +97,7 @@ func (c *client) putContents(ctx context.Context, policyStore string, revision u
 	var out api.ContentsResult
 	err := c.do(ctx, request{
 		method: http.MethodPut, path: policyStorePath(policyStore) + "/contents",
+		// RFC 9110 has entity tags in quotes.
 		header: map[string]string{"If-Match": fmt.Sprintf(`"%d"`, revision)},
 		in:     in, out: &out,
 	})

@@ -109,6 +109,7 @@ func group(use, short, long, example string, children ...*cobra.Command) *cobra.
 			return unknownCommand(cmd, args[0])
 		}
 		var names []string
+		// Hidden commands are not offered.
 		for _, c := range cmd.Commands() {
 			if c.IsAvailableCommand() {
 				names = append(names, c.Name())

@@ -17,6 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/auditlog"
 )
 
+// auditCommand only reads: nothing that these commands do changes the log or adds to it.
 func (a *app) auditCommand() *cobra.Command {
 	return group("audit", "Read the audit log, and verify it",
 		`The server keeps a row for every change: who, what, when, in which request, with commitments to what was
@@ -67,6 +68,7 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 			if limit < 1 {
 				return usagef("--limit must be at least 1")
 			}
+			// For all pages, with --follow too.
 			if asJSON {
 				a.output = "json"
 			}
@@ -191,6 +193,7 @@ func auditWhat(r *api.AuditRow) string {
 			words = []string{count(r.Writes, "item") + " (erased)"}
 		}
 	}
+	// One commit may have written thousands of items; the JSON has all of them.
 	if more := len(words) - most; more > 0 {
 		words = append(slices.Clone(words[:most]), fmt.Sprintf("and %d more", more))
 	}

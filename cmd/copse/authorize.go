@@ -175,6 +175,7 @@ func (q *question) explain(err error) error {
 	f := &failure{code: exitError, message: e.Error(), err: err}
 	for _, field := range e.info.Fields {
 		found := finding{File: field.Path, Line: field.Line, Column: field.Column, Message: field.Message}
+		// The text went as one string, so a position in it is one in the user's own text.
 		for path, d := range map[string]*localData{"context.cedarJson": q.context, "entities.cedarJson": q.entities} {
 			if d != nil && strings.HasPrefix(field.Path, path) {
 				found = newFinding(d.file, d.text, field.Line, field.Column, field.Message)

@@ -95,6 +95,7 @@ func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest,
 
 // progress tells a person how far reading has come; a log is spared it.
 func (a *app) progress(from io.Reader, size int64) io.Reader {
+	// Without a size there is no percentage.
 	if !isTerminal(a.stderr) || size <= 0 {
 		return from
 	}
@@ -110,6 +111,7 @@ type progress struct {
 	shown      int64
 }
 
+// Read counts also what comes with an error.
 func (p *progress) Read(buffer []byte) (int, error) {
 	n, err := p.from.Read(buffer)
 	p.done += int64(n)

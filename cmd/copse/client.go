@@ -120,6 +120,7 @@ func (c *client) do(ctx context.Context, r request) error {
 		return c.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	// One byte more tells an answer that is too large from one that just fits.
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
 	if err != nil {
 		return c.unreachable(err)
@@ -168,6 +169,7 @@ func (c *client) open(ctx context.Context, method, path string) (body io.ReadClo
 // unreachable is the error of a request that got no answer, with what to look at first. The context's end is
 // the person's own doing, and said so.
 func (c *client) unreachable(err error) error {
+	// It says method and URL once more.
 	var reason *url.Error
 	if errors.As(err, &reason) {
 		err = reason.Err
@@ -217,6 +219,7 @@ func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) er
 	var body api.ErrorBody
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error.Message == "" {
 		body.Error = api.ErrorInfo{Message: fmt.Sprintf("%s answered %s, and not as a copse server does", base, resp.Status)}
+		// So Go's server answers, in plain HTTP, whoever speaks that to its TLS.
 		if strings.Contains(string(answer), "HTTP request to an HTTPS server") {
 			body.Error.Message += "; it speaks TLS: is COPSE_URL to begin with https://?"
 		}
@@ -228,6 +231,7 @@ func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) er
 func (e *apiError) Error() string {
 	message := e.info.Message
 	switch {
+	// A user's token that is refused has nothing to do with COPSE_KEY.
 	case e.status == http.StatusUnauthorized && e.byKey:
 		message += " (is COPSE_KEY this server's, and did it expire?)"
 	case e.retryAfter != "":

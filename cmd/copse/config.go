@@ -9,6 +9,7 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
+// configCommand needs no server: it is run where one is to start, before it does.
 func (a *app) configCommand() *cobra.Command {
 	return group("config", "Check a configuration, and show what is in effect",
 		`A server is configured by a file, by the environment and by flags, the later winning. docs/configuration.md

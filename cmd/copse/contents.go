@@ -79,6 +79,7 @@ func (a *app) readSchema(file, format string) (*localSchema, error) {
 	default:
 		return nil, usagef("%s: is the schema in Cedar or in JSON syntax? Say --format cedar or --format json, or name the file .cedarschema or .json", file)
 	}
+	// Reading one would fail in the system's words.
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return nil, failf("%s is a directory; a schema is one file", file)
 	}
@@ -117,6 +118,8 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 		mine[l.policies[i].name] = &l.policies[i]
 	}
 	for _, p := range stored {
+		// They are not sent, and stay: PUT contents leaves policies without a name alone unless it is told
+		// to prune.
 		if p.Name == "" {
 			continue
 		}
@@ -214,6 +217,7 @@ func (l *localContents) finding(field api.ErrorField) finding {
 	if index, member, ok := listMember("templates", field.Path); ok && index < len(l.sentTemplates) {
 		return localFinding(l.localTemplate[index], "template", l.sentTemplates[index].Name, l.sentTemplates[index].Statement, member, field)
 	}
+	// The schema is a request of its own, or a member of one.
 	if l.schema != nil && (strings.HasSuffix(field.Path, "schema.cedar") || strings.HasSuffix(field.Path, "schema.json") ||
 		field.Path == "schema" || field.Path == "cedar" || field.Path == "json") {
 		return newFinding(l.schema.file, l.schema.text, field.Line, field.Column, field.Message)
@@ -256,6 +260,7 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 	var schema *engine.Schema
 	if l.schema != nil {
 		var err error
+		// By a schema that does not parse nothing can be judged.
 		if schema, err = engine.ParseSchema(l.schema.file, l.schema.text, l.schema.syntax); err != nil {
 			return findingsOf(err, l.schema.file, l.schema.text), nil
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/copse-authz/copse/internal/decisionlog"
 )
 
+// decisionsCommand only reads. Only verify works without a server.
 func (a *app) decisionsCommand() *cobra.Command {
 	return group("decisions", "Read the decision log, and verify it",
 		`The server keeps a line for every decision, in signed and chained files under DATA/decisions. tail and
@@ -102,6 +103,7 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 		if all.Next == "" {
 			all.Next = out.Next
 		}
+		// Each further answer is of earlier lines.
 		all.Before, all.Decisions = out.Before, append(out.Decisions, all.Decisions...)
 		if out.Before == "" || len(all.Decisions) >= limit || query.Has("after") {
 			return all, nil

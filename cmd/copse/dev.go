@@ -172,6 +172,7 @@ func (a *app) tour(ctx context.Context, d *dev.Dev) error {
 	switch {
 	case err != nil:
 		return err
+	// The error of the tour lists the differences again: the table has them already.
 	case different > 0:
 		return failf("%d of %d answers are not as expected", different, len(rows))
 	case tourErr != nil:

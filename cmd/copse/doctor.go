@@ -64,6 +64,7 @@ type lastAnswer struct {
 	resp *http.Response
 }
 
+// RoundTrip is for one request at a time.
 func (l *lastAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.by.RoundTrip(r)
 	l.resp = resp

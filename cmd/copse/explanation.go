@@ -27,6 +27,7 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	for i := range e.Policies {
 		p := &e.Policies[i]
 		t.line("")
+		// Cedar leaves a policy out whose evaluation fails, a forbid too.
 		came := map[string]string{"true": "applies", "false": "does not apply", "error": "failed, and was skipped"}[p.Outcome]
 		if p.TemplateLinked {
 			came += " (the lines are its template's)"
@@ -41,6 +42,7 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 		for _, part := range p.Conditions {
 			drawPart(t, 1, part)
 		}
+		// The server tells so many parts of a policy and no more.
 		if p.Cut {
 			t.line("      | ... and more parts than are shown")
 		}

@@ -51,6 +51,7 @@ func misconfigured(err error) error {
 	all := mistakes(err)
 	f := &failure{code: exitUsage, message: all[0].Error()}
 	for _, more := range all[1:] {
+		// Each line begins as the first one does.
 		f.findings = append(f.findings, finding{File: "copse", Message: more.Error()})
 	}
 	return f
@@ -91,7 +92,8 @@ func asFailure(err error) *failure {
 	return f
 }
 
-// explainFlags names the flag where a finding names the member of the request it became.
+// explainFlags names the flag where a finding names the member of the request it became. It changes err in
+// place and returns it; what has no flag keeps the member's name.
 func explainFlags(flags *pflag.FlagSet, err error) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {

@@ -138,6 +138,7 @@ func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issue
 		"email-domain":        func() { issuer.EmailDomains = change.EmailDomains },
 		"same-subjects":       func() { issuer.SameSubjects = change.SameSubjects },
 	}
+	// Visit has the flags that were given. The defaults of others must not replace what is registered.
 	flags.Visit(func(f *pflag.Flag) {
 		if apply, known := set[f.Name]; known {
 			apply()

@@ -19,6 +19,8 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
+// keyCommand has five commands that ask a server, and two about master keys that work on the directory of a
+// server that does not run.
 func (a *app) keyCommand() *cobra.Command {
 	return group("key", "Make, list, rotate and revoke access keys",
 		`An access key is what a service or a person shows to copse. It covers everything, or the policy
@@ -64,6 +66,7 @@ admin needs the scope all.`,
 			if in.Verbs, err = parseVerbs(in.Verbs); err != nil {
 				return err
 			}
+			// 0 is a mistake where it was given, and no expiry where it was not.
 			if cmd.Flags().Changed("expires") {
 				if expires <= 0 {
 					return usagef("--expires must lie ahead, such as 720h")

@@ -20,6 +20,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// memberCommand administers what the token hook answers from. Changes hold for tokens that are issued
+// afterwards; those there are stay what they are.
 func (a *app) memberCommand() *cobra.Command {
 	return group("member", "Say who is in which tenant, for the token hook",
 		`A member is a person (issuer and subject), a machine (issuer and client id), or an invitation to an
@@ -251,6 +253,7 @@ own token (PUT /v1/me/tenant); this is for the operator. It needs admin, everywh
 	return cmd
 }
 
+// memberImport may be interrupted and run again: what it has written it writes once more, to no effect.
 func (a *app) memberImport() *cobra.Command {
 	var tenant string
 	cmd := &cobra.Command{
@@ -370,6 +373,7 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 		return func() (m api.MemberInput, at int, err error) {
 			for scan.Scan() {
 				if line++; strings.TrimSpace(scan.Text()) != "" {
+					// A misspelt member must not be one that was left out.
 					return m, line, json.Unmarshal(scan.Bytes(), &m, json.RejectUnknownMembers(true))
 				}
 			}
@@ -400,6 +404,7 @@ func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 		if line, _ = r.FieldPos(0); err != nil {
 			return m, line, err
 		}
+		// encoding/csv refuses a line that has another number of fields than the header.
 		for i, value := range record {
 			switch name := header[i]; name {
 			case "issuer":

@@ -42,6 +42,7 @@ type table struct{ w *tabwriter.Writer }
 func (t *table) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = oneLine(cell)
+		// A cell that is empty would let the next one be taken for it.
 		if cells[i] == "" {
 			cells[i] = "-"
 		}

@@ -14,6 +14,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// planCommand is about the plans of a server. Which plan a policy store is on is one of its settings: `copse
+// store`.
 func (a *app) planCommand() *cobra.Command {
 	return group("plan", "List plans, and change the quotas they stand for",
 		`A plan is a named set of quotas; each policy store is on one. "default" has Amazon Verified

@@ -13,6 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// policyCommand knows policies by name: those without one belong to the AVP API, and are left alone unless a
+// command says otherwise.
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Put, look at, delete and check policies",
 		`Policies live in files of your repository and are put into a tenant's policy store by name. A

@@ -209,6 +209,7 @@ func (p *localPolicy) start(message string) finding {
 		if !strings.HasPrefix(trimmed, "//") {
 			break
 		}
+		// A text may have more than one comment before its policy.
 		end := strings.IndexByte(trimmed, '\n')
 		if end < 0 {
 			break
@@ -222,6 +223,7 @@ func (p *localPolicy) start(message string) finding {
 // duplicateNames finds the policies, links among them, and the templates that share a name with another.
 func duplicateNames(policies []localPolicy) []finding {
 	var findings []finding
+	// Policies and templates have names apart from each other.
 	first := map[bool]map[string]*localPolicy{true: {}, false: {}}
 	for i := range policies {
 		p, kind := &policies[i], "policy"

@@ -9,6 +9,8 @@ import (
 	"github.com/copse-authz/copse/internal/authorizer"
 )
 
+// routesCommand needs no server and no key. What is wrong with a table is told by the code that a server
+// reads it with.
 func (a *app) routesCommand() *cobra.Command {
 	return group("routes", "Check the route table of gateways, without a server",
 		`The route table (serve --routes-file) says what a request at a gateway asks: which action on which

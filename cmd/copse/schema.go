@@ -12,6 +12,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// schemaCommand is about the schema alone; `copse policy put --schema` changes schema and policies in one
+// commit.
 func (a *app) schemaCommand() *cobra.Command {
 	return group("schema", "Put and get the schema of a policy store",
 		`A schema says which entity types, attributes and actions a tenant's policies may speak of. In a

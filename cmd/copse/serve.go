@@ -140,6 +140,7 @@ func (a *app) rootKeyMade(file string, credential access.Secret) {
 // serve runs the server until ctx ends. Where it listens is printed once it does, for whoever waits for
 // that. Errors have the exit code of their cause.
 func (a *app) serve(ctx context.Context, cfg server.Config) error {
+	// For the decision log's export, if it is to go there.
 	cfg.Stdout = a.stdout
 	s, err := server.Open(ctx, cfg)
 	if err != nil && ctx.Err() != nil {

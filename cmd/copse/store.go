@@ -10,6 +10,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// storeCommand is about one policy store's settings; `copse tenant` makes policy stores and deletes them.
 func (a *app) storeCommand() *cobra.Command {
 	return group("store", "Look at a policy store's settings, and change them",
 		`A policy store has settings that change its answers, a protection from deletion, and a plan: the

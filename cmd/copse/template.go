@@ -14,6 +14,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// templateCommand makes links but does not list or delete them: they are policies, and `copse policy` does.
 func (a *app) templateCommand() *cobra.Command {
 	return group("template", "Put, look at, link and delete policy templates",
 		`A policy template has slots, ?principal or ?resource, in its scope. A link of it is a policy that says

@@ -10,6 +10,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// tenantCommand is the operator's: but for get and list, these commands need a key with admin everywhere.
 func (a *app) tenantCommand() *cobra.Command {
 	return group("tenant", "Take tenants in and out, and look at them",
 		`A tenant is a customer of yours. Taking one in makes a policy store of its own and a directory
