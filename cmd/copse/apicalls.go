@@ -105,7 +105,7 @@ func (c *client) putContents(ctx context.Context, policyStore string, revision u
 }
 
 // target names a policy store: the one of a tenant, or by id. Exactly one of the two is given, or
-// [target.resolve] refuses.
+// [target.resolve] refuses. The zero value names none; flags fill it in.
 type target struct{ tenant, policyStore string }
 
 // flags adds --tenant and --policy-store to a command.

@@ -15,7 +15,7 @@ import (
 )
 
 // app is what every command works with. It is made anew for each run of the program and used by one command,
-// on one goroutine.
+// on one goroutine. Flags that only one command has are variables of that command's constructor.
 type app struct {
 	// "NAME=value" each, as os.Environ has them.
 	environ        []string

@@ -128,7 +128,8 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 }
 
 // followAudit asks once a second for what comes after next, and shows it. It ends without an error when ctx
-// does, and with the first error otherwise.
+// does, and with the first error otherwise. Rows that come faster than a page a second are shown later, and
+// none is left out.
 func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next string) error {
 	// As many as the server gives: what to begin with was limited, not what comes.
 	query.Del("maxResults")
@@ -274,6 +275,7 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 				goal = page.End.Number
 				v.Declare(page.End.Log())
 			}
+			// Rows are in the order in which the chain goes, so each can be handed on and forgotten.
 			for i := range page.Rows {
 				e, err := page.Rows[i].Entry()
 				if err != nil {

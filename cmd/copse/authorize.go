@@ -89,6 +89,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 			return q, usagef("--%s is missing; `copse authorize --help` has an example", f.name)
 		}
 	}
+	// A token that comes out of a file or another program ends with a line feed.
 	q.token = strings.TrimSpace(o.token)
 	if q.token == "-" {
 		text, err := readFile("-", a.stdin)
@@ -109,6 +110,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	if q.body.Resource.Type, q.body.Resource.ID, err = parseUID("resource", o.resource); err != nil {
 		return q, err
 	}
+	// The last argument is the member by which an object is known to be in AVP's format.
 	if q.context, err = a.readData("context", o.context, "contextMap"); err != nil {
 		return q, err
 	}
@@ -124,7 +126,8 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	return q, nil
 }
 
-// localData is JSON of the user's, and the member of the request that it becomes.
+// localData is JSON of the user's, and the member of the request that it becomes. text is as the user wrote
+// it, for findings; members is what is sent.
 type localData struct {
 	file    string // or the flag that held it
 	text    []byte

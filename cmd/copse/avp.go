@@ -48,6 +48,7 @@ or nothing. What can't be carried is listed: ids are new, and a name can be on o
   copse import avp --from-dir shop --aliases`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Neither, or both.
 			if (fromAWS == "") == (fromDir == "") {
 				return usagef("from where? give --from-aws POLICY_STORE_ID or --from-dir DIRECTORY")
 			}
@@ -84,6 +85,7 @@ The policy store here stays as it is.
   copse export avp policy-store-alias/shop --to-aws`,
 		Args: args(1, 1, "the id or alias of a policy store"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Neither, or both.
 			if (toDir == "") == !toAWS {
 				return usagef("where to? give --to-dir DIRECTORY or --to-aws")
 			}
@@ -102,6 +104,7 @@ The policy store here stays as it is.
 				}
 				return a.moveTo(cmd.Context(), to, contents, report.Notes, aliases)
 			}
+			// A directory is made, or is there and empty: nothing that is there is written over.
 			if err := remote.WriteDir(toDir, contents); err != nil {
 				return moveFailed(err)
 			}
@@ -115,7 +118,8 @@ The policy store here stays as it is.
 }
 
 // ownSide is the copse that the other commands speak to, by its AVP API, for which the same key signs. Its
-// client has no timeout over a whole move, and like the other follows no redirect.
+// client has no timeout over a whole move, and like the other follows no redirect. A credential that is no
+// access key can sign nothing, and is wrong usage.
 func (a *app) ownSide() (*remote.Client, error) {
 	c, err := a.newClient()
 	if err != nil {
@@ -129,7 +133,8 @@ func (a *app) ownSide() (*remote.Client, error) {
 }
 
 // awsSide is the other side, by the variables that AWS's own tools read. Neither files of credentials nor
-// profiles are read. With an endpoint of its own the region may be left out.
+// profiles are read. With an endpoint of its own the region may be left out. What is missing is wrong usage:
+// nothing has been asked.
 func (a *app) awsSide() (*remote.Client, error) {
 	o := remote.Options{
 		Endpoint:    firstOf(a.env("AWS_ENDPOINT_URL_VERIFIEDPERMISSIONS"), a.env("AWS_ENDPOINT_URL")),
@@ -201,6 +206,7 @@ func (a *app) showMoved(m moved, contents *remote.Contents) error {
 		what = "policy store " + m.PolicyStoreID
 	}
 	a.say("%s has %d policies and links, %d templates", what, len(contents.Policies), len(contents.Templates))
+	// All is as it was: there is no table to draw.
 	if len(m.Notes) == 0 {
 		return nil
 	}

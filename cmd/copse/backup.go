@@ -68,6 +68,7 @@ func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Ma
 	if err != nil {
 		return m, startFailure(err)
 	}
+	// The file gets its name when all of it is on the disk and matches its hash.
 	m, err = sqlite.SaveBackup(file, a.progress(r, r.Size))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return m, startFailure(err)
@@ -86,6 +87,7 @@ func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest,
 	if err != nil {
 		return m, err
 	}
+	// As with a backup made here: the name comes last.
 	m, err = sqlite.SaveBackup(file, a.progress(body, size))
 	if err = errors.Join(err, body.Close()); err != nil {
 		return m, startFailure(err)

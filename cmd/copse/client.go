@@ -78,7 +78,7 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// request is one call. in and out may be nil.
+// request is one call. in and out may be nil. in is encoded as JSON, out is decoded into.
 type request struct {
 	// path begins with a slash, its parts are escaped. A header here wins over one that every request has.
 	method, path string
@@ -98,6 +98,7 @@ func (c *client) do(ctx context.Context, r request) error {
 		}
 		body = bytes.NewReader(text)
 	}
+	// r.path is escaped already, and base has no slash at its end.
 	address := c.base + r.path
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
@@ -128,9 +129,11 @@ func (c *client) do(ctx context.Context, r request) error {
 	if len(answer) > maxResponseBytes {
 		return failf("%s answered with more than %d bytes", c.base, maxResponseBytes)
 	}
+	// A redirect is no success: it is not followed, and its address is not this server's.
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return newAPIError(c.base, resp, answer, r.header["Authorization"] == "")
 	}
+	// An answer whose body nobody wants may have any.
 	if r.out == nil {
 		return nil
 	}
@@ -155,6 +158,7 @@ func (c *client) open(ctx context.Context, method, path string) (body io.ReadClo
 	if err != nil {
 		return nil, 0, c.unreachable(err)
 	}
+	// The body is the caller's from here on, and closed by nobody else.
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, resp.ContentLength, nil
 	}

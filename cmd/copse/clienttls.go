@@ -13,6 +13,7 @@ import (
 func (a *app) transport() (http.RoundTripper, error) {
 	ca := firstOf(a.ca, a.env("COPSE_CA"))
 	cert, key := firstOf(a.clientCert, a.env("COPSE_CLIENT_CERT")), firstOf(a.clientKey, a.env("COPSE_CLIENT_KEY"))
+	// One without the other would connect without showing anything, and be refused for a reason nobody sees.
 	if (cert == "") != (key == "") {
 		return nil, usagef("--client-cert and --client-key (COPSE_CLIENT_CERT, COPSE_CLIENT_KEY) go together: set both or neither")
 	}
@@ -23,6 +24,7 @@ func (a *app) transport() (http.RoundTripper, error) {
 			return nil, usagef("--ca: %v", err)
 		}
 		config.RootCAs = x509.NewCertPool()
+		// A file of something else would leave an empty pool, which trusts nobody.
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, usagef("--ca: %s holds no certificate in PEM form", ca)
 		}

@@ -9,6 +9,7 @@ import (
 )
 
 // completionCommand prints scripts that call this same binary at each Tab: they need not change when flags do.
+// Completion of tenants' names uses the variables of the shell it runs in: COPSE_URL and COPSE_KEY.
 func (a *app) completionCommand() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
@@ -55,6 +56,7 @@ func (a *app) completeTenant(cmd *cobra.Command, given []string, _ string) ([]st
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	// For all pages of the list together.
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
 	all, err := c.tenants(ctx)

@@ -106,11 +106,13 @@ func (a *app) effective(file string) ([]settingValue, error) {
 	}
 	var all []settingValue
 	for _, s := range server.Settings() {
+		// Secrets have a word in the place of their value: see [server.Setting.Value].
 		v := settingValue{Key: s.Key, Value: s.Value(&both), From: "default"}
 		// A file that says what is the default anyway is not told apart from one that says nothing.
 		if s.Value(&onlyFile) != s.Default() {
 			v.From = file
 		}
+		// The environment wins over the file.
 		if a.env(s.Env()) != "" {
 			v.From = s.Env()
 		}

@@ -22,7 +22,10 @@ type localSchema struct {
 
 // localContents is what a command sends, kept with where it came from, so that findings of the server
 // ("policies[3].statement" line 2) can be shown in the user's own files. The indexes of sent and
-// sentTemplates are those that the server's findings name.
+// sentTemplates are those that the server's findings name. A command reads files into it, merges what the
+// policy store has, and sends the result. When the server refuses, its findings name places in that request:
+// local and localTemplate lead back from an index to the file, and what they have no entry for was the
+// policy store's own.
 type localContents struct {
 	schema    *localSchema
 	templates []localPolicy
@@ -51,6 +54,7 @@ func (a *app) readContents(schemaFile, format string, policyPaths []string) (*lo
 			return nil, err
 		}
 		for _, p := range policies {
+			// Templates go in a list of their own; links are policies.
 			if p.template != nil {
 				contents.templates = append(contents.templates, p)
 			} else {

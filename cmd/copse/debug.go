@@ -60,6 +60,7 @@ yours to read first; the names of tenants and plans only with --with-names. Look
 					return err
 				}
 			}
+			// A bundle that was cut off is an error of write, and leaves no file.
 			if err := writeNew(args[0], write); err != nil {
 				return err
 			}

@@ -78,7 +78,8 @@ func (a *app) nothingOf(tenant string) {
 	}
 }
 
-// showDecisions shows one answer. In JSON it has the positions to go on from, too.
+// showDecisions shows one answer. In JSON it has the positions to go on from, too. tenant is the one that
+// was asked for, empty for all.
 func (a *app) showDecisions(out api.DecisionList, tenant string) error {
 	if len(out.Decisions) == 0 {
 		a.nothingOf(tenant)
@@ -175,6 +176,7 @@ read.`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := filter.query()
+			// Where a key does not cover everything, the server has sealed it for that key.
 			if before != "" {
 				query.Set("before", before)
 			}
@@ -210,6 +212,7 @@ read.`,
 // is that of the flag, for the error.
 func timeFlag(name, value string) (string, error) {
 	at, err := time.Parse(time.RFC3339, value)
+	// No time is also a duration, so the order of the two does not matter.
 	if ago, agoErr := time.ParseDuration(value); agoErr == nil {
 		at, err = time.Now().Add(-ago), nil
 	}
@@ -263,6 +266,7 @@ It prints a head. Given with --head to a later verification, it also finds a log
 		Example: `  copse decisions verify /var/lib/copse/decisions --keys keys.json`,
 		Args:    args(1, 1, "the directory of the log"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			// There is no default: keys that lie beside the log can be changed with it.
 			text, err := os.ReadFile(keysFile)
 			if err != nil {
 				return usagef("--keys: %v", err)

@@ -87,7 +87,8 @@ func onThisMachine(address string) bool {
 
 // dev runs a development server until ctx ends, or for a tour. Its end is waited for in either case, and an
 // error of closing counts when there is no other: a temporary directory with keys in it should not be left
-// behind in silence.
+// behind in silence. The root key is printed with what else there is to paste: it is made anew for each
+// temporary directory.
 func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error) {
 	d, err := dev.Start(ctx, dev.Config{Server: cfg})
 	if err != nil && ctx.Err() != nil {

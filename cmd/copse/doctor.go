@@ -73,6 +73,7 @@ func (l *lastAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // askServer is what the server says of itself, and what can only be seen from outside: versions, clocks and the
 // certificate that is shown to clients. An error means that the server could not be asked, and is no finding.
+// What the server found stays before what is added here.
 func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	c, err := a.newClient()
 	if err != nil {
@@ -81,6 +82,7 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	// The client is this function's own, so its transport may be replaced.
 	seen := lastAnswer{by: c.http.Transport}
 	c.http.Transport = &seen
+	// The request that gives the server's findings is also the one whose connection is looked at.
 	if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/doctor", out: &d}); err != nil {
 		return d, err
 	}

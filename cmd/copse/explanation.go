@@ -22,7 +22,8 @@ func tick(outcome string) string {
 }
 
 // drawExplanation shows each policy as a tree. It draws what the server says and evaluates nothing. Beside
-// each part is the line of the policy's text that it begins in.
+// each part is the line of the policy's text that it begins in. Policies that were considered and are not
+// shown are counted at the end.
 func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	for i := range e.Policies {
 		p := &e.Policies[i]

@@ -24,6 +24,9 @@ const (
 // failure is an error with all that the person at the terminal needs: one line of what went wrong, the
 // places in their own files, and the code the process ends with. err may be nil; it is for errors.Is and
 // errors.As only, and is not shown. findings may be empty; they are shown below the message, in their order.
+// A command may also return an *apiError, which is the server's answer, or an error of another package as it
+// is: both end with code 1, and [report] and [exitCode] make the same of all three. Errors of packages that
+// open a data directory or listen go through [startFailure] first, which knows their codes.
 type failure struct {
 	code     int
 	message  string
@@ -31,6 +34,7 @@ type failure struct {
 	err      error
 }
 
+// Error is the message, without the findings.
 func (f *failure) Error() string { return f.message }
 func (f *failure) Unwrap() error { return f.err }
 

@@ -42,8 +42,10 @@ func (f finding) place() string {
 const shownWidth = 120
 
 // render writes the finding as compilers do: place and message, the line, a caret under the column.
+// Of a long line only the part around the column is shown; bytes that would steer a terminal are replaced.
 func (f finding) render(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n", oneLine(f.place()), oneLine(f.Message))
+	// Without the line there is nothing to point into.
 	if f.Line <= 0 || f.source == "" {
 		return
 	}
@@ -57,6 +59,7 @@ func (f finding) render(w io.Writer) {
 		}
 		source, column, lead = source[start:], column-start, "..."
 	}
+	// At the end too, no character is cut in two.
 	tail := ""
 	if len(source) > shownWidth {
 		end := shownWidth
@@ -67,6 +70,7 @@ func (f finding) render(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%5d | %s%s%s\n", f.Line, lead, shown(source), tail)
 	if f.Column > 0 {
+		// The lead is in front of the line, and of the caret.
 		before := source[:min(column-1, len(source))]
 		fmt.Fprintf(w, "      | %s%s^\n", strings.Repeat(" ", len(lead)), blank(before))
 	}

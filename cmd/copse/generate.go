@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// generateCommand makes what comes with a release. It is not in the help: nobody who has a release needs it.
+// generateCommand makes what comes with a release, from the commands themselves: pages and scripts can't be
+// behind the program they are built with. It is not in the help: nobody who has a release needs it.
 func (a *app) generateCommand() *cobra.Command {
 	cmd := group("generate", "Write man pages or completions, for a release",
 		`Write what comes with a release into a directory.`, `  copse generate man dist/man`,

@@ -68,6 +68,7 @@ users of one could pass for the other's; if they are the same people, --same-sub
 			if err != nil {
 				return err
 			}
+			// Byte for byte: nothing is tidied up, since the iss claim is compared with it.
 			in.URL = args[0]
 			var out api.Issuer
 			if err := c.do(cmd.Context(), request{method: http.MethodPost, path: "/v1/issuers", in: in, out: &out}); err != nil {
@@ -118,7 +119,8 @@ again under the new registration.`,
 }
 
 // applyIssuerFlags takes over what flags were given for; those left at their defaults change nothing.
-// Members of which only one may be set push each other out.
+// Members of which only one may be set push each other out. issuer is a copy, and what it returns is that
+// copy, changed.
 func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issuer {
 	// One entry for each flag of issuerFlags: one that is missing here would be given and do nothing.
 	set := map[string]func(){

@@ -94,6 +94,7 @@ func parseScope(s string) (api.KeyScope, error) {
 	switch {
 	case s == "all":
 		return api.KeyScope{All: true}, nil
+	// Validated here, so that a slip of the pen is not a key that covers nothing.
 	case kind == "tenant":
 		if err := copse.TenantID(id).Validate(); err != nil {
 			return api.KeyScope{}, usagef("--scope: %v", err)
@@ -222,6 +223,7 @@ func (a *app) keyRevoke() *cobra.Command {
 }
 
 // keyClient keeps a secret that was pasted whole from being sent, and logged, as part of a path.
+// It is wrong usage, and nothing is sent.
 func (a *app) keyClient(id string) (*client, error) {
 	if strings.HasPrefix(id, "copse_") {
 		return nil, usagef("give the key's id, the part between copse_ and the secret")

@@ -77,8 +77,10 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
   copse member add --tenant acme --email bob@example.com`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Roles and attributes are the whole of them: what is not named is taken away.
 			in := api.MemberInput{MemberRef: f.ref, Roles: roles}
 			for _, pair := range attributes {
+				// The first =: a value may have more of them.
 				name, value, ok := strings.Cut(pair, "=")
 				if !ok {
 					return usagef("--attribute %q is not name=value", pair)
@@ -361,6 +363,7 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 // tells the form, no header of a CSV file begins with a brace. Empty lines of JSON are skipped.
 func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	buffered := bufio.NewReader(in)
+	// Peek leaves the byte to be read again.
 	first, err := buffered.Peek(1)
 	if err != nil {
 		return nil, errors.New("it is empty")
@@ -377,6 +380,7 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 					return m, line, json.Unmarshal(scan.Bytes(), &m, json.RejectUnknownMembers(true))
 				}
 			}
+			// Scan ends at the end of the file and at an error alike.
 			if scan.Err() != nil {
 				return m, line, scan.Err()
 			}
@@ -418,6 +422,7 @@ func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 			case "roles":
 				m.Roles = strings.Fields(value)
 			default:
+				// An empty cell sets no attribute: not every member has every column.
 				if value != "" {
 					if m.Attributes == nil {
 						m.Attributes = map[string]string{}

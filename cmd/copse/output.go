@@ -14,7 +14,8 @@ import (
 
 // show prints a result in the form --output asks for: v as JSON, or what draw puts into a table. draw may be
 // nil where the form is json already, v where it is not. JSON is indented and in one order of members, so
-// that two outputs can be compared.
+// that two outputs can be compared. Most commands give the API's own answer as v, so that JSON here is what
+// it is over HTTP.
 func (a *app) show(v any, draw func(*table)) error {
 	if a.output == "json" {
 		if err := json.MarshalWrite(a.stdout, v, jsontext.WithIndent("  "), json.Deterministic(true)); err != nil {

@@ -104,6 +104,7 @@ func (a *app) planGet() *cobra.Command {
 
 // planFile is api.Plan with the quotas as they were written: one that is left out is for the server to miss,
 // and not a 0. Members that a plan has and that are not read are here so that the rest can be refused.
+// Quotas are checked by the server, which knows all there are.
 type planFile struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
@@ -141,6 +142,7 @@ A rate that the file leaves out is no limit; everything else has to be there.`,
 			if err := json.Unmarshal(text, &file, json.RejectUnknownMembers(true)); err != nil {
 				return usagef("%s: %v", args[1], err)
 			}
+			// An object without them is some other file.
 			if len(file.Quotas) == 0 {
 				return usagef("%s has no quotas; \"copse plan get default --output json\" shows the form", args[1])
 			}

@@ -68,6 +68,8 @@ each other as they will be.`,
   copse policy put policies/ --tenant acme --schema acme.cedarschema --replace`,
 		Args: args(1, -1, "files or directories"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Prune alone would delete what was made through the AVP API, and keep named policies that no
+			// file has.
 			if opts.prune && !opts.replace {
 				return usagef("--prune goes with --replace")
 			}

@@ -50,6 +50,7 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 	switch bad := asFailure(err); {
 	case err == nil:
 		findings, warnings = local.checkLocally()
+	// Files were read, and what is in them is wrong.
 	case bad != nil && len(bad.findings) > 0:
 		findings = bad.findings
 	default:

@@ -56,6 +56,7 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 		if err != nil {
 			return nil, failf("%w", err)
 		}
+		// A .json file that is named is taken for one of links, whatever its name.
 		read := splitPolicies
 		if filepath.Ext(file) == ".json" {
 			read = readLinks
@@ -68,14 +69,16 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 	if len(findings) > 0 {
 		return nil, &failure{code: exitError, message: count(len(findings), "problem") + " in " + strings.Join(paths, ", "), findings: findings}
 	}
+	// Files without a policy put nothing; with --replace they would delete everything.
 	if len(all) == 0 {
 		return nil, failf("no policy in %s", strings.Join(paths, ", "))
 	}
 	return all, nil
 }
 
-// policyFiles lists the .cedar and links files below the directories, and the files named as they are. Hidden
-// directories are left out: mounted configuration keeps its older versions in such.
+// policyFiles lists the .cedar and links files below the directories, and the files named as they are.
+// Hidden directories are left out: mounted configuration keeps its older versions in such. A directory is
+// read in the order of its names. An error when one has none, and when a name is no file.
 func policyFiles(paths []string) ([]string, error) {
 	var files []string
 	for _, root := range paths {
@@ -90,11 +93,13 @@ func policyFiles(paths []string) ([]string, error) {
 			files = append(files, root)
 			continue
 		}
+		// A directory without policies was probably not the one that was meant.
 		before := len(files)
 		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
+			// What is named itself is read, hidden or not.
 			hidden := strings.HasPrefix(d.Name(), ".") && path != root
 			if d.IsDir() && hidden {
 				return filepath.SkipDir
@@ -133,6 +138,7 @@ func readFile(path string, stdin io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// One byte more was read than may be sent.
 	if len(text) > copse.MaxContentsBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes, the most that one request may carry", path, copse.MaxContentsBytes)
 	}
@@ -156,7 +162,9 @@ func readLinks(file string, text []byte) ([]localPolicy, []finding) {
 }
 
 // splitPolicies parses one file and names its policies and templates: by @id, else, for the only one of a
-// file, by the file's stem.
+// file, by the file's stem. Texts are cut as they stand, with the comments before them, so that what is put
+// is what somebody wrote. When the file does not parse there are findings only; when names are wrong, the
+// policies whose names are right come beside them.
 func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	shownName := file
 	if file == "-" {
@@ -176,6 +184,7 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 		rest += max(bytes.Index(text[rest:], []byte(p.text)), 0)
 		p.line, p.column = position(text, rest)
 		rest += len(p.text)
+		// An annotation wins over the file's name.
 		id, annotated := statement.Annotation("id")
 		switch {
 		case annotated:
@@ -199,7 +208,8 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	return policies, findings
 }
 
-// start points at the policy's first token rather than at the comment above it.
+// start points at the policy's first token rather than at the comment above it. Editors jump there, and a
+// comment above a policy may be long.
 func (p *localPolicy) start(message string) finding {
 	offset := 0
 	for {

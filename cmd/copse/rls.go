@@ -75,6 +75,7 @@ NOT NULL, and its default the transaction's tenant.`,
 			var all strings.Builder
 			for _, name := range names {
 				var err error
+				// table keeps role, column and type from one name to the next.
 				if table.Schema, table.Name, err = rls.ParseTable(name); err != nil {
 					return rlsFailure(err)
 				}
@@ -198,6 +199,7 @@ func (a *app) showRLSFindings(findings []rls.Finding, accept []string) error {
 	result := rlsCheckResult{Findings: []rls.Finding{}, Accepted: []rls.Finding{}}
 	used := map[string]bool{}
 	for _, f := range findings {
+		// By the check alone for all objects, or with the object's name as the finding has it.
 		i := slices.IndexFunc(accept, func(entry string) bool { return entry == f.Check || entry == f.Check+":"+f.Object })
 		if i < 0 {
 			result.Findings = append(result.Findings, f)
@@ -242,7 +244,8 @@ func shownFix(fix string) string {
 	return fix
 }
 
-// rlsFailure is an error of package rls, as a fault of the command line where it is one.
+// rlsFailure is an error of package rls, as a fault of the command line where it is one. Names, connection
+// strings and types that are none are such faults: package rls has the kind Invalid for them.
 func rlsFailure(err error) error {
 	if copse.KindOf(err) == copse.Invalid {
 		return usagef("%v", err)

@@ -21,6 +21,7 @@ resource. What no route matches is denied. docs/gateway.md describes the file.`,
 }
 
 // readRoutes reads a route table by the server's own code, so that what passes here is taken there.
+// The error has the line where there is one.
 func readRoutes(file string) (*authorizer.RouteTable, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -82,6 +83,7 @@ can be read in more than one way, is told so, and the exit code is 1.`,
 				// is no match.
 				return failf("denied without a decision: %w", err)
 			}
+			// What the request asks, with its parameters filled in.
 			found := routeMatch{
 				Route: m.Route.Pattern, Line: m.Route.Line, Path: m.Path,
 				Action: m.Route.Action.String(), Resource: m.Resource.String(),

@@ -119,6 +119,7 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 		return err
 	}
 	var check api.SchemaCheck
+	// GET is about the stored schema, POST about one that comes along.
 	r := request{method: http.MethodGet, path: policyStorePath(policyStore) + "/schema:check", out: &check}
 	// The same question in another form: a schema that is not stored has to be sent along.
 	if local.schema != nil {
@@ -138,6 +139,7 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	if check.Unchecked > 0 {
 		return failf("%d of %d policies and templates were not checked, because checking all takes too long; name actions and types in their heads", check.Unchecked, check.Checked)
 	}
+	// More is how many were found and not listed.
 	if n := len(check.Broken) + check.More; n > 0 {
 		return failf("the schema breaks %d of %d policies and templates", n, check.Checked)
 	}
@@ -147,7 +149,8 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	return nil
 }
 
-// sayBroken lists what a schema breaks, with the place in its text.
+// sayBroken lists what a schema breaks, with the place in its text. It goes to standard error, a line for
+// each finding, under the policy's name or else its id.
 func (a *app) sayBroken(check *api.SchemaCheck) {
 	for _, b := range check.Broken {
 		for _, f := range b.Findings {

@@ -83,6 +83,7 @@ func settingFlags(flags *pflag.FlagSet) {
 		if s.NoFlag {
 			continue
 		}
+		// The default is shown in the help only: a flag that was not given is not applied.
 		f := flags.VarPF(&settingFlag{setting: s, value: s.Default()}, s.Key, "", s.Usage)
 		if s.Bool {
 			f.NoOptDefVal = "true"
@@ -90,7 +91,9 @@ func settingFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// settingFlag is a pflag.Value that keeps the text; what it means is the server's to say.
+// settingFlag is a pflag.Value that keeps the text; what it means is the server's to say. There is one for
+// each setting but those that are secrets, made from the server's own list: a setting that is added there
+// has its flag at once.
 type settingFlag struct {
 	setting server.Setting
 	value   string
@@ -128,7 +131,8 @@ func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
 	return nil
 }
 
-// rootKeyMade shows the first key to a person, and to nothing that may be a log.
+// rootKeyMade shows the first key to a person, and to nothing that may be a log. The server calls it once,
+// before it serves, and only when it has made the key.
 func (a *app) rootKeyMade(file string, credential access.Secret) {
 	if isTerminal(a.stderr) {
 		fmt.Fprintf(a.stderr, "the root key, shown this once and kept in %s:\n\n  export COPSE_KEY=%s\n\n", file, string(credential))

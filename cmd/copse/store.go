@@ -98,6 +98,7 @@ that matches wins. A list of rules replaces the former one; '' clears it.`,
 			given(changed("check-requests"), &in.CheckRequests, &checkRequests)
 			given(changed("forbid-errors-deny"), &in.ForbidErrorsDeny, &forbidErrorsDeny)
 			given(changed("deletion-protection"), &in.DeletionProtection, &protection)
+			// nil leaves the rules as they are.
 			in.DecisionLog = log.update(changed)
 			// Only pointers are in it, so that equal means none was set.
 			if in == (api.UpdatePolicyStoreRequest{}) {
@@ -167,7 +168,8 @@ func (l *logFlags) update(changed func(string) bool) *api.UpdateDecisionLog {
 	return out
 }
 
-// given points to a flag's value when the flag was given, and leaves *to alone otherwise.
+// given points to a flag's value when the flag was given, and leaves *to alone otherwise. It tells a flag
+// that was set to its default from one that was not set.
 func given[T any](was bool, to **T, value *T) {
 	if was {
 		*to = value

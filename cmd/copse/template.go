@@ -131,6 +131,7 @@ unless --name gives another; "-" is standard input.`,
 			if name == "" {
 				name = strings.TrimSuffix(filepath.Base(args[0]), ".cedar")
 			}
+			// The name is the only thing that ties a file to a template: nothing is read out of the text.
 			put := api.TemplateText{Name: name, Statement: string(text), Description: description}
 			return a.editTemplates(cmd.Context(), &target, func(stored api.Contents) (templateEdit, error) {
 				e := editOf(stored)
@@ -231,6 +232,7 @@ deletes it.`,
 				if err != nil {
 					return templateEdit{}, err
 				}
+				// Both, so that a template without a name can be linked too.
 				link.Template, link.TemplateID = t.Name, t.TemplateID
 				// It replaces the policy of its name, whatever that was: two of one name would be refused.
 				stored.Policies = slices.DeleteFunc(stored.Policies, func(p api.Policy) bool { return p.Name == name })
@@ -248,7 +250,7 @@ deletes it.`,
 }
 
 // templateEdit is what becomes of a policy store's named templates and policies: all of them, since what PUT
-// contents is not given is deleted.
+// contents is not given is deleted. Policies and templates without a name are not in it, and stay.
 type templateEdit struct {
 	templates []api.TemplateText
 	policies  []api.PolicyText

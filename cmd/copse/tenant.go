@@ -72,6 +72,7 @@ becomes this tenant's, with all that is in it.`,
 			if templates := local.mergeTemplates(nil); templates != nil {
 				in.Templates = *templates
 			}
+			// nil leaves the choice to the server.
 			in.Settings = newSettings(cmd, in.Schema != nil, validation, checkRequests, forbidErrorsDeny)
 			return a.createTenant(cmd.Context(), in, local)
 		},
@@ -88,8 +89,9 @@ becomes this tenant's, with all that is in it.`,
 	return cmd
 }
 
-// newSettings leaves the choice to the server unless a flag makes it. The settings travel whole, so a
-// flag that was not given gets here what the server would choose.
+// newSettings leaves the choice to the server unless a flag makes it. The settings travel whole, so a flag
+// that was not given gets here what the server would choose. nil when no flag was given. schema says whether
+// the tenant gets one.
 func newSettings(cmd *cobra.Command, schema bool, validation string, checkRequests, forbidErrorsDeny bool) *api.Settings {
 	changed := cmd.Flags().Changed
 	if !changed("validation") && !changed("check-requests") && !changed("forbid-errors-deny") {

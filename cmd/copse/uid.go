@@ -40,6 +40,7 @@ func unescape(s string) (string, bool) {
 			return "", false
 		}
 		if s[0] != '\\' {
+			// The replacement character itself may stand in an id; a byte that decodes to it may not.
 			r, n := utf8.DecodeRuneInString(s)
 			if r == utf8.RuneError && n == 1 {
 				return "", false
