@@ -181,6 +181,7 @@ func auditWhat(r *api.AuditRow) string {
 	} else {
 		for _, c := range r.Changes {
 			switch {
+			// What it was is gone, with its name.
 			case c.Erased:
 				words = append(words, "(erased)")
 			case c.Deleted:
@@ -259,6 +260,7 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 	// Positions are numbers for a key that covers everything: after 0 comes the first row.
 	next := uint64(0)
 	for pass := range 2 {
+		// How far this pass goes is known from its first page.
 		goal := uint64(0)
 		for first := true; first || next < goal; first = false {
 			query.Set("after", strconv.FormatUint(next, 10))

@@ -201,6 +201,7 @@ func (a *app) authorize(ctx context.Context, q question) error {
 	if q.body.Explain && c.credential == "" {
 		return usagef("--explain shows policies, and needs an access key that may decide on the policy store: set COPSE_KEY")
 	}
+	// It takes the place of the access key's.
 	header := map[string]string{"Authorization": "Bearer " + q.token}
 	if c.credential != "" {
 		header["X-Copse-Key"] = c.credential
@@ -215,6 +216,7 @@ func (a *app) authorize(ctx context.Context, q question) error {
 		if out.Considered == nil {
 			return // the key, if any, may not see more
 		}
+		// How many policies' scopes matched; below are those that determined the answer.
 		t.pairs("considered", policiesCount(*out.Considered))
 		for _, p := range out.DeterminingPolicies {
 			t.pairs("determined by", firstOf(p.PolicyName, p.PolicyID))

@@ -56,6 +56,7 @@ or nothing. What can't be carried is listed: ids are new, and a name can be on o
 			if err != nil {
 				return err
 			}
+			// All of it is read before anything is made: a source that fails leaves nothing behind.
 			contents, notes, err := a.contentsFrom(cmd.Context(), fromAWS, fromDir)
 			if err != nil {
 				return moveFailed(err)
@@ -125,6 +126,7 @@ func (a *app) ownSide() (*remote.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The AVP API wants a signature, for which the two parts are needed.
 	id, secret, ok := access.ParseBearer(c.credential)
 	if !ok {
 		return nil, usagef("COPSE_KEY is not an access key, which looks like copse_<id>_<secret>")
@@ -221,6 +223,7 @@ func (a *app) showMoved(m moved, contents *remote.Contents) error {
 // moveFailed shows the findings about a policy below what was tried. What is a failure already, such as
 // wrong usage, stays one.
 func moveFailed(err error) error {
+	// Wrong usage on the way, such as missing credentials.
 	f, isFailure := errors.AsType[*failure](err)
 	if isFailure {
 		return f

@@ -117,6 +117,7 @@ type progress struct {
 func (p *progress) Read(buffer []byte) (int, error) {
 	n, err := p.from.Read(buffer)
 	p.done += int64(n)
+	// At most a hundred times, however small the reads are.
 	if percent := 100 * p.done / p.size; percent > p.shown {
 		p.shown = percent
 		fmt.Fprintf(p.to, "\r%3d %%", percent)
@@ -212,6 +213,7 @@ The exit code is 1 when something is wrong.`,
   copse check copse-monday.backup --master-key-file /etc/copse/master.key`,
 		Args: args(0, 1, "a backup, or --data"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// One of the two is empty, or both are given and refused below.
 			path := data
 			if len(args) == 1 {
 				path = args[0]

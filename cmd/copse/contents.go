@@ -261,6 +261,7 @@ func localFinding(local *localPolicy, kind, name, text, member string, field api
 // checkLocally validates without a server, and returns findings and warnings. Without a schema there is
 // little left to check: reading the policies has parsed them.
 func (l *localContents) checkLocally() (findings, warnings []finding) {
+	// nil checks what can be seen in a text alone.
 	var schema *engine.Schema
 	if l.schema != nil {
 		var err error
@@ -285,6 +286,7 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 	}
 	for i := range l.templates {
 		p := &l.templates[i]
+		// Whatever is wrong with it, its links can be looked at.
 		templates[p.name] = p.template
 		// A server demands it of every template, whatever the schema.
 		if err := p.template.RequireConstraints(); err != nil {

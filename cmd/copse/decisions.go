@@ -53,6 +53,7 @@ func (f *decisionFilter) flags(cmd *cobra.Command) {
 // query is the filters under the API's names. What is none of the values there are is the server's to refuse.
 func (f *decisionFilter) query() url.Values {
 	q := url.Values{"maxResults": {strconv.Itoa(f.limit)}}
+	// Decisions are in capitals in the log, and may be given in any case.
 	for name, value := range map[string]string{"tenant": f.tenant, "policyStoreId": f.store, "principal": f.principal,
 		"action": f.action, "resource": f.resource, "decision": strings.ToUpper(f.decision)} {
 		if value != "" {
@@ -101,6 +102,7 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 		if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
 			return api.DecisionList{}, err
 		}
+		// Of the first answer only: later ones are of earlier lines.
 		if all.Next == "" {
 			all.Next = out.Next
 		}
@@ -275,6 +277,7 @@ It prints a head. Given with --head to a later verification, it also finds a log
 			if err := json.Unmarshal(text, &list); err != nil || len(list.Keys) == 0 {
 				return usagef("--keys: %s holds no keys; make it with \"copse decisions keys --output json\"", keysFile)
 			}
+			// By id, as the signatures in the log name them.
 			keys := map[string]ed25519.PublicKey{}
 			for _, k := range list.Keys {
 				// crypto/ed25519 panics at a key of another length.

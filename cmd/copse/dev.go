@@ -80,6 +80,7 @@ func (a *app) devCommand() *cobra.Command {
 // onThisMachine takes an address of the loopback interface, or localhost. An empty host is every interface,
 // and any other name is not looked up.
 func onThisMachine(address string) bool {
+	// Without a port it is no address to listen on, and refused as well.
 	host, _, err := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
@@ -90,6 +91,7 @@ func onThisMachine(address string) bool {
 // behind in silence. The root key is printed with what else there is to paste: it is made anew for each
 // temporary directory.
 func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error) {
+	// It returns when all answers, so what is printed can be pasted at once.
 	d, err := dev.Start(ctx, dev.Config{Server: cfg})
 	if err != nil && ctx.Err() != nil {
 		return nil // told to end before it was up, and so it did
@@ -152,6 +154,7 @@ type tourRow struct {
 // tour asks all cases and shows them in one table, also those whose answers differ: then it fails. A tour
 // that could not be begun has no table.
 func (a *app) tour(ctx context.Context, d *dev.Dev) error {
+	// An error with rows is that some differ, or that the tour ended among them.
 	rows, tourErr := d.Tour(ctx, nil)
 	if len(rows) == 0 && tourErr != nil {
 		return failf("the tour: %w", tourErr)
@@ -261,6 +264,7 @@ func parseClaims(given []string) (map[string]any, error) {
 		if !ok || name == "" {
 			return nil, usagef("--claim %q: write name=value", claim)
 		}
+		// A string, unless the value is JSON.
 		claims[name] = value
 		if raw := jsontext.Value(value); raw.IsValid() {
 			claims[name] = raw

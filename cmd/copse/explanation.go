@@ -69,6 +69,7 @@ func drawPart(t *table, depth int, p api.AuthorizePart) {
 	case p.Error != "":
 		text += "   error: " + p.Error
 	}
+	// What the operands came to, behind the text they are in.
 	for i, v := range p.Values {
 		joint := ", "
 		if i == 0 {

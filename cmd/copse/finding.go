@@ -100,6 +100,7 @@ func blank(s string) string {
 func lineOf(text []byte, line int) string {
 	for n := 1; line >= 1; n++ {
 		current, rest, more := bytes.Cut(text, []byte("\n"))
+		// A line may end in CR LF.
 		if n == line {
 			return strings.TrimSuffix(string(current), "\r")
 		}

@@ -100,6 +100,7 @@ again under the new registration.`,
 			if err != nil {
 				return err
 			}
+			// With its revision, which goes back with the change.
 			current, err := c.issuer(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -185,6 +186,7 @@ func tenantClaimOf(i api.Issuer) string {
 
 // principalOf shows what becomes of a user, with the claim's name in the place of its value.
 func principalOf(i api.Issuer) string {
+	// sub is what the server takes when no claim is named.
 	id := "<" + firstOf(i.PrincipalIDClaim, "sub") + ">"
 	if i.PrincipalIDPrefix != "" {
 		id = i.PrincipalIDPrefix + "|" + id

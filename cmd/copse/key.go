@@ -90,6 +90,7 @@ admin needs the scope all.`,
 // parseScope reads all, tenant:ID or policy-store:ID; anything else is wrong usage. There is no default: a
 // key for everything is never made by leaving something out.
 func parseScope(s string) (api.KeyScope, error) {
+	// A tenant's id may hold colons: only the first one ends the kind.
 	kind, id, _ := strings.Cut(s, ":")
 	switch {
 	case s == "all":
@@ -295,6 +296,7 @@ func (a *app) keyExpire() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// One of the two members is given, as the API wants it.
 			expiry := api.KeyExpiry{Never: never}
 			if !never {
 				expiry.ExpiresAt = time.Now().Add(in).UTC().Truncate(time.Second)
@@ -381,6 +383,7 @@ can't be brought back should the key turn up.`,
 			if data == "" {
 				return usagef("which data directory? give --data DIR, of a server that does not run")
 			}
+			// How much would go is said in the question.
 			goAhead := func(n access.Sealed) error {
 				return a.confirm(yes, fmt.Sprintf("Drop %s and %s that the master key does not open?", count(n.Keys, "access key"), count(n.Secrets, "server secret")))
 			}

@@ -175,6 +175,7 @@ func (a *app) memberList() *cobra.Command {
 						kind = "invited"
 					}
 					var attributes []string
+					// In one order, so that two lists can be compared.
 					for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
 						attributes = append(attributes, name+"="+m.Attributes[name])
 					}
@@ -198,6 +199,7 @@ func (a *app) memberRemove() *cobra.Command {
 		Example: `  copse member remove --tenant acme --issuer https://idp.example.com --subject alice`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// One member has no path of its own: its name may hold anything, and is in the query.
 			path, err := f.path("member")
 			if err != nil {
 				return err
@@ -342,6 +344,7 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 			break
 		}
 		if err != nil {
+			// The lines before it are a batch that is not full yet.
 			return errors.Join(failf("%s:%d: %w; the lines before it were done", name, line, err), flush())
 		}
 		if batch, lines = append(batch, m), append(lines, line); len(batch) == importBatch {
@@ -370,6 +373,7 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	}
 	if first[0] == '{' {
 		line := 0
+		// Lines are read one at a time, however long the file is.
 		scan := bufio.NewScanner(buffered)
 		// A line is at most 1 MB; a longer one is an error and not cut.
 		scan.Buffer(nil, 1<<20)

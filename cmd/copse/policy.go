@@ -134,6 +134,7 @@ func descriptionsOf(stored []api.Policy, local *localContents) []api.Policy {
 // error nothing has changed, unless the answer was lost on the way. One collision is worth another try; more
 // of them are worth a person's attention.
 func (c *client) change(ctx context.Context, policyStore string, edit func(api.Contents) (api.PutContentsRequest, error)) (api.ContentsResult, error) {
+	// Twice at most.
 	for attempt := 1; ; attempt++ {
 		stored, err := c.contents(ctx, policyStore)
 		if err != nil {
@@ -350,6 +351,7 @@ func (a *app) deletePolicies(ctx context.Context, target *target, names []string
 // without is the policies less those of the names given, each of which must exist. Ids do as well, if the
 // policy has a name: PUT contents knows policies by name, and leaves those without one alone.
 func without(policies []api.Policy, names []string) ([]api.Policy, error) {
+	// By index: a policy may be named twice, by name and by id.
 	gone := map[int]bool{}
 	for _, name := range names {
 		i, err := findPolicy(policies, name)

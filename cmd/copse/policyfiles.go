@@ -179,6 +179,7 @@ func splitPolicies(file string, text []byte) ([]localPolicy, []finding) {
 	var findings []finding
 	rest := 0 // texts follow one another, with nothing but space between
 	for _, statement := range parsed {
+		// One of policy and template is nil.
 		p := localPolicy{policy: statement.Policy, template: statement.Template, text: statement.Text(), file: shownName, source: text}
 		// A text is cut out of the file as it stands there, so it is found in it, from the last one's end on.
 		rest += max(bytes.Index(text[rest:], []byte(p.text)), 0)
@@ -215,6 +216,7 @@ func (p *localPolicy) start(message string) finding {
 	for {
 		rest := p.text[offset:]
 		trimmed := strings.TrimLeft(rest, " \t\r\n")
+		// Space between comments is passed over with them.
 		offset += len(rest) - len(trimmed)
 		if !strings.HasPrefix(trimmed, "//") {
 			break

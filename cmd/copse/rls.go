@@ -72,6 +72,7 @@ NOT NULL, and its default the transaction's tenant.`,
   copse rls add sales.orders --role app --column org_id --type uuid`,
 		Args: args(1, -1, "tables"),
 		RunE: func(_ *cobra.Command, names []string) error {
+			// Printed at the end: half a migration would look like a whole one.
 			var all strings.Builder
 			for _, name := range names {
 				var err error

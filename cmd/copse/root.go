@@ -54,6 +54,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	// There is a completion command of our own, in the group of the others.
 	root.CompletionOptions.DisableDefaultCmd = true
+	// cobra's own message names neither the command nor what to do.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		// Go's durations end at hours, and people write days.
 		hint := ""

@@ -98,6 +98,7 @@ something would be refused.`,
 			local := &localContents{}
 			if len(args) == 1 {
 				var err error
+				// No policies: those are the policy store's.
 				if local, err = a.readContents(args[0], format, nil); err != nil {
 					return err
 				}

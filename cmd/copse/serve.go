@@ -120,6 +120,7 @@ func (f *settingFlag) Type() string {
 // applySettings takes over the flags that were given, and no defaults: those would undo file and environment.
 func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
 	var err error
+	// Visit has the flags that were given. --config is one too, and no setting.
 	flags.Visit(func(f *pflag.Flag) {
 		if _, ok := f.Value.(*settingFlag); ok && err == nil {
 			err = cfg.Set(f.Name, f.Value.String())

@@ -68,6 +68,7 @@ func linksOf(policies []api.Policy) map[string]int {
 
 // findTemplate takes a name or an id, as findPolicy. What it returns points into templates.
 func findTemplate(templates []api.Template, nameOrID string) (*api.Template, error) {
+	// All names before any id, so that a name wins.
 	for _, by := range []func(*api.Template) string{
 		func(t *api.Template) string { return t.Name },
 		func(t *api.Template) string { return t.TemplateID },

@@ -102,6 +102,7 @@ func newSettings(cmd *cobra.Command, schema bool, validation string, checkReques
 	if schema {
 		s.Validation = string(copse.ValidationStrict)
 	}
+	// What it may be is the server's to say.
 	if changed("validation") {
 		s.Validation = validation
 	}
@@ -208,6 +209,7 @@ same way as for a tenant that does not exist. Its schema and policies stay and c
 		cmd.Example = `  copse tenant resume acme`
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		// An id that can't be one is told without asking a server.
 		path, err := tenantPath(args[0])
 		if err != nil {
 			return err
@@ -240,6 +242,7 @@ speak for it. This can't be undone. A tenant made later under the same id starts
 		Args:              args(1, 1, "the tenant's id"),
 		ValidArgsFunction: a.completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// An id that can't be one is told before anybody is asked.
 			path, err := tenantPath(args[0])
 			if err != nil {
 				return err

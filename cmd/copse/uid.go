@@ -11,6 +11,7 @@ import (
 func parseUID(what, s string) (entityType, id string, err error) {
 	// From the left: the id may hold the same three characters, a type can't.
 	cut := strings.Index(s, `::"`)
+	// An empty id still has two quotes, and a type has at least one character.
 	if cut < 1 || len(s) < cut+4 || !strings.HasSuffix(s, `"`) {
 		return "", "", usagef(`%s %q is not an entity; write Type::"id", in single quotes for the shell: --%s 'Invoice::"42"'`, what, s, what)
 	}
@@ -85,6 +86,7 @@ func unescapeOne(s string) (rune, int) {
 			return 0, 0
 		}
 		return rune(v), 4
+	// Surrogates and what is above 10ffff are no characters.
 	case 'u':
 		end := strings.IndexByte(s, '}')
 		if len(s) < 4 || s[2] != '{' || end < 4 || end > 9 {
