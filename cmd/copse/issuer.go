@@ -246,6 +246,7 @@ func (a *app) issuerList() *cobra.Command {
 			}
 			return a.show(all, func(t *table) {
 				t.row("ISSUER", "TENANTS", "TOKENS", "AUDIENCES", "PRINCIPAL", "ID")
+				// A registration has audiences, client ids, or both: one column has what a token must name.
 				for _, i := range all.Issuers {
 					t.row(i.URL, tenantsOf(i), i.TokenType, listed(append(i.Audiences, i.ClientIDs...)), principalOf(i), i.ID)
 				}

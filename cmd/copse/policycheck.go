@@ -70,6 +70,7 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 		}
 	}
 	if a.output != "json" {
+		// Warnings are no part of the error, which has the findings.
 		for _, w := range warnings {
 			w.render(a.stderr)
 		}
