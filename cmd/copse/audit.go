@@ -17,7 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/auditlog"
 )
 
-// auditCommand only reads: nothing that these commands do changes the log or adds to it.
+// auditCommand only reads the log.
 func (a *app) auditCommand() *cobra.Command {
 	return group("audit", "Read the audit log, and verify it",
 		`The server keeps a row for every change: who, what, when, in which request, with commitments to what was

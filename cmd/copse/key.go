@@ -63,6 +63,7 @@ admin needs the scope all.`,
 			if in.Scope, err = parseScope(scope); err != nil {
 				return err
 			}
+			// Verbs that are given twice are sent once.
 			if in.Verbs, err = parseVerbs(in.Verbs); err != nil {
 				return err
 			}
@@ -71,8 +72,7 @@ admin needs the scope all.`,
 				if expires <= 0 {
 					return usagef("--expires must lie ahead, such as 720h")
 				}
-				// By this machine's clock, which may be off from the server's. A fraction below a
-				// microsecond has no place there.
+				// By this machine's clock, which may be off from the server's.
 				in.ExpiresAt = time.Now().Add(expires).UTC().Truncate(time.Microsecond)
 			}
 			return explainFlags(cmd.Flags(), a.createKey(cmd.Context(), in))

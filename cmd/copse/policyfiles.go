@@ -64,7 +64,7 @@ func readPolicies(paths []string, stdin io.Reader) ([]localPolicy, error) {
 		policies, bad := read(file, text)
 		all, findings = append(all, policies...), append(findings, bad...)
 	}
-	// Over all files: the policy store has one space of names.
+	// Over all files: names are the policy store's, and no file's.
 	findings = append(findings, duplicateNames(all)...)
 	if len(findings) > 0 {
 		return nil, &failure{code: exitError, message: count(len(findings), "problem") + " in " + strings.Join(paths, ", "), findings: findings}

@@ -174,6 +174,7 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 // all commands that open a data directory, too. A cause it knows wins over the error's kind.
 func startFailure(err error) error {
 	f := &failure{code: exitError, message: detailOf(err), err: err}
+	// Wrong in the configuration, or in files it names: starting again does not help.
 	if copse.KindOf(err) == copse.Invalid {
 		f.code = exitUsage
 	}
