@@ -18,14 +18,17 @@ var errUnauthorized = errors.New("Unauthorized")
 // errRefused: copse says that the request must not pass, without having decided.
 var errRefused = errors.New("refused")
 
-// passing is a request at the gateway.
+// passing is a request at the gateway. Method and target are the gateway's word. AWS has decoded the path,
+// so it is not always what the client sent.
 type passing struct {
 	authorization string
 	method        string
-	target        string // path and query
-	headers       map[string]string
+	target        string            // path and query
+	headers       map[string]string // those of function.headers that the request has
 }
 
+// restToken answers REST APIs whose authorizer is of type TOKEN. Such an event has a token and the resource's
+// ARN, and neither query nor headers: routes that read those find none.
 func (f *function) restToken(ctx context.Context, event json.RawMessage) (any, error) {
 	var in events.APIGatewayCustomAuthorizerRequest
 	if err := json.Unmarshal(event, &in); err != nil {
@@ -45,6 +48,7 @@ func (f *function) restRequest(ctx context.Context, event json.RawMessage) (any,
 		return nil, fmt.Errorf("the event can't be read")
 	}
 	p := &passing{method: in.HTTPMethod, target: in.Path}
+	// The event has the query in parts. Written again, names are in order and values keep theirs.
 	if query := url.Values(in.MultiValueQueryStringParameters); len(query) > 0 {
 		p.target += "?" + query.Encode()
 	}
@@ -55,17 +59,21 @@ func (f *function) restRequest(ctx context.Context, event json.RawMessage) (any,
 	for name, values := range in.MultiValueHeaders { // they say more: a header that stands twice
 		header[http.CanonicalHeaderKey(name)] = values
 	}
+	// Which of two values the service will read can't be known, so that neither is decided on.
 	if err := f.take(p, header); err != nil {
 		return f.denyARN(in.MethodArn), nil
 	}
 	return f.iam(ctx, in.MethodArn, p)
 }
 
+// httpAPI answers HTTP APIs with payloads of version 2.0, in the form that [function.simple] says, which
+// is how the authorizer was set up.
 func (f *function) httpAPI(ctx context.Context, event json.RawMessage) (any, error) {
 	var in events.APIGatewayV2CustomAuthorizerV2Request
 	if err := json.Unmarshal(event, &in); err != nil {
 		return nil, fmt.Errorf("the event can't be read")
 	}
+	// The path begins with the stage, unless that is the default one; routes are written without it.
 	path := in.RawPath
 	if stage := in.RequestContext.Stage; stage != "" && stage != "$default" {
 		path = strings.TrimPrefix(path, "/"+stage)
@@ -101,7 +109,7 @@ func (f *function) httpAPI(ctx context.Context, event json.RawMessage) (any, err
 	return events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: true, Context: passed.context()}, nil
 }
 
-// take fills in what headers say.
+// take fills in what headers say. errRefused: one that is read stands twice. header's keys are canonical.
 func (f *function) take(p *passing, header http.Header) error {
 	values := header["Authorization"]
 	if len(values) > 1 {
@@ -124,8 +132,9 @@ func (f *function) take(p *passing, header http.Header) error {
 	return nil
 }
 
-// iam answers with a policy for exactly the request's resource: docs/decisions/012 says why, and why that
-// needs a TTL of 0 to be right for every route.
+// iam answers with a policy for exactly the request's resource, Allow or Deny; errUnauthorized is for the
+// gateway to answer with 401, and any other error with 500. docs/decisions/012 says why no more than
+// that resource, and why that needs a TTL of 0 to be right for every route.
 func (f *function) iam(ctx context.Context, arn string, p *passing) (any, error) {
 	passed, err := f.ask(ctx, p)
 	switch {
@@ -135,14 +144,18 @@ func (f *function) iam(ctx context.Context, arn string, p *passing) (any, error)
 		return f.denyARN(arn), nil
 	case err != nil:
 		return nil, err
+	// An ALLOW that can't be written as a policy for this one resource becomes a Deny.
 	case passed.Decision != "ALLOW", !literalARN(arn):
 		return f.denyARN(arn), nil
 	}
 	return policy(passed.Tenant+"/"+passed.Principal.Type+"/"+passed.Principal.ID, "Allow", arn, passed.context()), nil
 }
 
+// denyARN denies one resource. A pattern may stand here: it denies more, and allows nothing.
 func (f *function) denyARN(arn string) any { return policy("nobody", "Deny", arn, nil) }
 
+// policy is the answer of IAM form. The integration finds principal as $context.authorizer.principalId, and
+// values beside it.
 func policy(principal, effect, arn string, values map[string]any) events.APIGatewayCustomAuthorizerResponse {
 	return events.APIGatewayCustomAuthorizerResponse{
 		PrincipalID: principal,
@@ -165,6 +178,7 @@ func literalARN(arn string) bool {
 // ofARN takes method and path out of arn:aws:execute-api:region:account:api/stage/METHOD/path.
 func ofARN(arn string) (method, path string, err error) {
 	parts := strings.SplitN(arn, "/", 4)
+	// The path is what is left after three slashes, with all of its own; the root has none.
 	if len(parts) < 3 || !strings.HasPrefix(arn, "arn:") {
 		return "", "", fmt.Errorf("the event's methodArn can't be read")
 	}
@@ -174,9 +188,10 @@ func ofARN(arn string) (method, path string, err error) {
 	return parts[2], "/" + path, nil
 }
 
-// context is what the integration may pass on: flat, as REST APIs want it.
+// context is what the integration may pass on: flat, and all of it text, as REST APIs want it.
 func (a *answer) context() map[string]any {
 	out := map[string]any{"tenant": a.Tenant, "principal": a.Principal.Type + "::" + a.Principal.ID, "decisionId": a.DecisionID}
+	// Copse signs one only when it was told that the answer is not cached, and the route names a service.
 	if signed := a.Headers["X-Copse-Context"]; signed != "" {
 		out["copseContext"] = signed
 	}

@@ -11,7 +11,8 @@ import (
 	"net/url"
 )
 
-// answer is copse's to /v1/authorize/request.
+// answer is copse's to /v1/authorize/request. Only what is passed on is read, and unknown members are left
+// alone: the server may be newer.
 type answer struct {
 	Decision  string `json:"decision"`
 	Tenant    string `json:"tenant"`
@@ -23,12 +24,13 @@ type answer struct {
 	Headers    map[string]string `json:"headers"`
 }
 
-// maxAnswer is far more than copse says.
+// maxAnswer is far more than copse says. An answer over it is cut off, and then is no JSON.
 const maxAnswer = 1 << 20
 
 // ask has a request decided. errUnauthorized: its token is no good; errRefused: it must not pass; any other
 // error: it can't be known.
 func (f *function) ask(ctx context.Context, p *passing) (*answer, error) {
+	// Copse would say the same.
 	if p.authorization == "" {
 		return nil, errUnauthorized
 	}
@@ -42,20 +44,25 @@ func (f *function) ask(ctx context.Context, p *passing) (*answer, error) {
 		return nil, err
 	case status == http.StatusUnauthorized:
 		return nil, errUnauthorized
+	// With a 400 copse found the request itself wrong: asking again would not help, and it must not pass.
 	case status == http.StatusForbidden, status == http.StatusBadRequest:
 		return nil, errRefused
 	case status != http.StatusOK:
 		return nil, f.failed("authorize", fmt.Errorf("copse answers %d", status))
 	}
 	var out answer
+	// Every answer of copse has a tenant. What has none was answered by something else, and its ALLOW is
+	// worth nothing.
 	if err := json.Unmarshal(text, &out); err != nil || out.Tenant == "" {
 		return nil, f.failed("authorize", errors.New("copse's answer can't be read"))
 	}
 	return &out, nil
 }
 
-// tokenHook passes a pre token generation event to copse and its answer back. Any failure ends the sign-in.
+// tokenHook passes a pre token generation event to copse and its answer back, both as they are: copse knows the
+// versions of the event. Any failure ends the sign-in.
 func (f *function) tokenHook(ctx context.Context, event json.RawMessage) (any, error) {
+	// An event that went back as it came would have Cognito issue a token without a tenant.
 	if f.key == "" {
 		return nil, f.failed("token hook", errors.New("COPSE_KEY or COPSE_KEY_FILE is not set"))
 	}
@@ -69,13 +76,17 @@ func (f *function) tokenHook(ctx context.Context, event json.RawMessage) (any, e
 		return nil, err
 	case status == http.StatusForbidden:
 		return nil, errors.New("no tenant for this user") // shown to the user by Cognito
+	// What is no JSON is no event: the page of a proxy on the way, for example.
 	case status != http.StatusOK || !json.Valid(text):
 		return nil, f.failed("token hook", fmt.Errorf("copse answers %d", status))
 	}
 	return json.RawMessage(text), nil
 }
 
+// post sends JSON to copse and returns status and body of the answer, whatever the status. authorization is the
+// value of the header, scheme and all. An error has been logged, and can be shown to anybody.
 func (f *function) post(ctx context.Context, path, authorization string, body []byte) (int, []byte, error) {
+	// Lambda's own deadline may come first: it is in the context.
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.copse+path, bytes.NewReader(body))

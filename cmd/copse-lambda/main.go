@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 )
 
+// main ends with code 2 when the environment is wrong, before it asks for an event.
 func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	f, err := configure(os.Environ())
@@ -32,24 +33,26 @@ func main() {
 
 // function answers events. It is safe for concurrent use.
 type function struct {
-	copse   string // base URL, without a slash at the end
-	key     string // access key for the token hook; empty: no hook
-	issuer  string // of the user pool, where it is not AWS's own
-	simple  bool   // HTTP APIs get simple responses
-	cached  bool   // the gateway caches answers
-	headers []string
-	timeout time.Duration
+	copse   string        // base URL, without a slash at the end
+	key     string        // access key for the token hook; empty: no hook
+	issuer  string        // of the user pool, where it is not AWS's own
+	simple  bool          // HTTP APIs get simple responses
+	cached  bool          // the gateway caches answers
+	headers []string      // names of the headers that are sent along
+	timeout time.Duration // of one question to copse
 	client  *http.Client
 	log     *slog.Logger
 }
 
-// configure reads the environment; docs/aws-lambda.md lists the variables.
+// configure reads the environment; docs/aws-lambda.md lists the variables. Only COPSE_URL must be there. An
+// error names the variable that is wrong. The log is for the caller to set.
 func configure(environ []string) (*function, error) {
 	f := &function{simple: true, cached: true, timeout: 2 * time.Second}
 	plain := false
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		var err error
+		// Other names are left alone, also those that begin with COPSE_.
 		switch name {
 		case "COPSE_URL":
 			f.copse = strings.TrimRight(value, "/")
@@ -96,6 +99,7 @@ func configure(environ []string) (*function, error) {
 	if u.Scheme == "http" && !plain && !loopback(u.Hostname()) {
 		return nil, fmt.Errorf("COPSE_URL %q is plain HTTP to another machine; give its https address, or set COPSE_ALLOW_HTTP=true where the network itself is encrypted", f.copse)
 	}
+	// One client for all events: a function that is warm keeps its connection to copse.
 	f.client = &http.Client{
 		Timeout: f.timeout,
 		// A token goes to the address it was meant for and to no other.
@@ -104,6 +108,7 @@ func configure(environ []string) (*function, error) {
 	return f, nil
 }
 
+// loopback reports whether a host is this machine. Names other than localhost are not looked up.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
@@ -120,6 +125,7 @@ func (f *function) handle(ctx context.Context, event json.RawMessage) (any, erro
 	if err := json.Unmarshal(event, &kind); err != nil {
 		return nil, fmt.Errorf("this is no event that copse-lambda knows")
 	}
+	// Version goes before type: an event of version 2.0 says REQUEST as its type as well.
 	switch {
 	case kind.TriggerSource != "":
 		return f.tokenHook(ctx, event)

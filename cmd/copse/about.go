@@ -7,7 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// versionInfo is what `copse version` says, and what bug reports quote.
+// versionInfo is what `copse version` says, and what bug reports quote. Version is that of the module, or
+// (devel); Revision is the commit, and Modified says that the checkout had changes beside it.
 type versionInfo struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -16,6 +17,7 @@ type versionInfo struct {
 	Platform string `json:"platform"`
 }
 
+// versionCommand asks no server and needs no key, so that it answers where nothing else does.
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
@@ -39,6 +41,8 @@ A binary built from a checkout has the version (devel), and is told apart by its
 	}
 }
 
+// readVersion is what the Go toolchain wrote into this binary. A server is told the same version, for its
+// OpenAPI document, and `copse doctor` compares the two.
 func readVersion() versionInfo {
 	v := versionInfo{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
@@ -50,6 +54,7 @@ func readVersion() versionInfo {
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
+		// Both are there in builds from a checkout only.
 		case "vcs.revision":
 			v.Revision = s.Value
 		case "vcs.modified":

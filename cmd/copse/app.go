@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is what every command works with.
+// app is what every command works with. It is made anew for each run of the program and used by one command,
+// on one goroutine. Flags that only one command has are variables of that command's constructor.
 type app struct {
+	// "NAME=value" each, as os.Environ has them.
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -25,7 +27,8 @@ type app struct {
 	ca, clientCert, clientKey string
 }
 
-// run is the program: it returns the exit code.
+// run is the program: it returns the exit code, and has then written the error to stderr. The context of a
+// command ends with ctx, or at the first SIGINT or SIGTERM.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -45,7 +48,8 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	return exitCode(err)
 }
 
-// env returns a variable of the environment the program was given.
+// env returns a variable of the environment the program was given, empty when it is not set; of two of one
+// name the last.
 func (a *app) env(name string) string {
 	value := ""
 	for _, entry := range a.environ {
@@ -56,7 +60,9 @@ func (a *app) env(name string) string {
 	return value
 }
 
-// confirm asks before something is destroyed. Where nobody can answer, --yes has to have been given.
+// confirm asks before something is destroyed; an error means that it must not be, because somebody said no
+// or nobody could be asked. The question goes to standard error, standard output is for results. Where
+// nobody can answer, --yes has to have been given.
 func (a *app) confirm(yes bool, question string) error {
 	if yes {
 		return nil
@@ -65,6 +71,7 @@ func (a *app) confirm(yes bool, question string) error {
 		return usagef("%s Nobody can be asked here: give --yes", question)
 	}
 	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
+	// The end of the input is an answer too, and it is no.
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return failf("reading the answer: %w", err)
@@ -83,6 +90,7 @@ func isTerminal(stream any) bool {
 	if !ok {
 		return false
 	}
+	// A pipe and a file have nobody who reads along and could answer.
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
@@ -101,6 +109,7 @@ func group(use, short, long, example string, children ...*cobra.Command) *cobra.
 			return unknownCommand(cmd, args[0])
 		}
 		var names []string
+		// Hidden commands are not offered.
 		for _, c := range cmd.Commands() {
 			if c.IsAvailableCommand() {
 				names = append(names, c.Name())
@@ -111,6 +120,7 @@ func group(use, short, long, example string, children ...*cobra.Command) *cobra.
 	return cmd
 }
 
+// unknownCommand is the error of a name that is no command below cmd, with what was probably meant.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2 // edits, which cobra by itself asks for at the root only
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
@@ -119,7 +129,8 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return usagef("there is no command %q; `%s --help` lists them", name, cmd.CommandPath())
 }
 
-// args makes a check of the positional arguments that says in words what was expected.
+// args makes a check of the positional arguments that says in words what was expected. most below zero is no
+// bound. An empty argument is refused for every command: in a path of the API it would be another path.
 func args(least, most int, want string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < least || most >= 0 && len(given) > most {

@@ -17,6 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/auditlog"
 )
 
+// auditCommand only reads the log.
 func (a *app) auditCommand() *cobra.Command {
 	return group("audit", "Read the audit log, and verify it",
 		`The server keeps a row for every change: who, what, when, in which request, with commitments to what was
@@ -28,12 +29,14 @@ chained to the one before. tail shows what the key covers; verify needs a key wi
 		a.auditTail(), a.auditVerify())
 }
 
-// auditPage asks for one page.
+// auditPage asks for one page. The query is sent as it is; what the key does not cover is not in the answer.
 func (c *client) auditPage(ctx context.Context, query url.Values) (api.AuditPage, error) {
 	var out api.AuditPage
 	return out, c.do(ctx, request{method: http.MethodGet, path: "/v1/audit", query: query, out: &out})
 }
 
+// auditTail shows one table, and with --follow goes on below it without a second head. As JSON each page
+// that comes is a list of its own, so that a reader gets whole values.
 func (a *app) auditTail() *cobra.Command {
 	var filter [4]string
 	var since string
@@ -49,6 +52,7 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := url.Values{}
+			// The API's names of the filters, in the order in which the flags are bound below.
 			for n, name := range []string{"tenant", "policyStoreId", "actor", "operation"} {
 				if filter[n] != "" {
 					query.Set(name, filter[n])
@@ -64,6 +68,7 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 			if limit < 1 {
 				return usagef("--limit must be at least 1")
 			}
+			// For all pages, with --follow too.
 			if asJSON {
 				a.output = "json"
 			}
@@ -71,6 +76,7 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 			if err != nil {
 				return err
 			}
+			// That nothing was found is said before the empty table.
 			page, err := c.lastAuditRows(cmd.Context(), query, limit)
 			if err == nil && len(page.Rows) == 0 {
 				a.nothingOf(query.Get("tenant"))
@@ -97,6 +103,8 @@ on with those that come, until interrupted. --since takes a time (RFC 3339), or 
 }
 
 // lastAuditRows asks until there are enough rows, or no more: a page may be short without being the last.
+// Rows are the oldest first. Next and End are those of the first page, which is the latest: to go on from
+// there leaves no gap to what was written meanwhile. query is changed, and comes back without before.
 func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int) (api.AuditPage, error) {
 	const perPage = 500
 	var all api.AuditPage
@@ -106,6 +114,7 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 		if err != nil {
 			return all, err
 		}
+		// Each further page is of earlier rows.
 		all.Rows = append(page.Rows, all.Rows...)
 		if first {
 			all.Next, all.End = page.Next, page.End
@@ -118,7 +127,11 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 	}
 }
 
+// followAudit asks once a second for what comes after next, and shows it. It ends without an error when ctx
+// does, and with the first error otherwise. Rows that come faster than a page a second are shown later, and
+// none is left out.
 func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next string) error {
+	// As many as the server gives: what to begin with was limited, not what comes.
 	query.Del("maxResults")
 	for {
 		select {
@@ -138,6 +151,7 @@ func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next
 	}
 }
 
+// showAudit shows rows; head is for the first of several tables that make one.
 func (a *app) showAudit(rows []api.AuditRow, head bool) error {
 	return a.show(rows, func(t *table) {
 		if head {
@@ -155,7 +169,8 @@ func (a *app) showAudit(rows []api.AuditRow, head bool) error {
 	})
 }
 
-// auditWhat names a few of the things that were written.
+// auditWhat names a few of the things that were written: kind and id, with a minus for what was deleted. A
+// row of uses of keys that failed has those instead.
 func auditWhat(r *api.AuditRow) string {
 	const most = 3
 	var words []string
@@ -166,6 +181,7 @@ func auditWhat(r *api.AuditRow) string {
 	} else {
 		for _, c := range r.Changes {
 			switch {
+			// What it was is gone, with its name.
 			case c.Erased:
 				words = append(words, "(erased)")
 			case c.Deleted:
@@ -174,16 +190,21 @@ func auditWhat(r *api.AuditRow) string {
 				words = append(words, strings.Trim(c.Kind+"/"+c.ID, "/"))
 			}
 		}
+		// Erased with its policy store, down to the commitments: that there was something is all that is left.
 		if len(words) == 0 && r.Writes > 0 {
 			words = []string{count(r.Writes, "item") + " (erased)"}
 		}
 	}
+	// One commit may have written thousands of items; the JSON has all of them.
 	if more := len(words) - most; more > 0 {
 		words = append(slices.Clone(words[:most]), fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(words, ", ")
 }
 
+// auditVerify trusts nothing that the server says of its log: the chain is computed here, from the rows.
+// Problems are the result and are shown as such; the error after them is for the exit code. It needs a key
+// with admin everywhere: others see a log with holes.
 func (a *app) auditVerify() *cobra.Command {
 	var head string
 	cmd := &cobra.Command{
@@ -200,6 +221,7 @@ server has, and of a backup, "copse check" verifies the same.`,
   copse audit verify --head 1729:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A head that is none is told before anything is read.
 			v, err := auditlog.NewVerifier(head)
 			if err != nil {
 				return usagef("--head: %v", err)
@@ -230,12 +252,15 @@ server has, and of a backup, "copse check" verifies the same.`,
 	return cmd
 }
 
-// verifyAudit hands all rows to v. It reads to the end that the log had at first, and then to the end that it
-// had after that: a policy store that was deleted while its rows were read has said so by then.
+// verifyAudit hands all rows to v, in their order. It returns the number of the last row of the first pass,
+// for Done. It reads to the end that the log had at first, and then to the end that it had after that: a
+// policy store that was deleted while its rows were read has said so by then.
 func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled uint64, err error) {
 	query := url.Values{"maxResults": {"500"}}
+	// Positions are numbers for a key that covers everything: after 0 comes the first row.
 	next := uint64(0)
 	for pass := range 2 {
+		// How far this pass goes is known from its first page.
 		goal := uint64(0)
 		for first := true; first || next < goal; first = false {
 			query.Set("after", strconv.FormatUint(next, 10))
@@ -243,13 +268,16 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 			if err != nil {
 				return 0, err
 			}
+			// The server tells the end only to keys that see all: with holes in it no chain can be followed.
 			if page.End == nil {
 				return 0, failf("this key does not see all rows of the audit log: verify with one that has admin everywhere")
 			}
+			// What the log says of its end must be in it.
 			if first {
 				goal = page.End.Number
 				v.Declare(page.End.Log())
 			}
+			// Rows are in the order in which the chain goes, so each can be handed on and forgotten.
 			for i := range page.Rows {
 				e, err := page.Rows[i].Entry()
 				if err != nil {
@@ -257,6 +285,7 @@ func (c *client) verifyAudit(ctx context.Context, v *auditlog.Verifier) (settled
 				}
 				v.Add(e)
 			}
+			// The position of the last row that was looked at, also where a page has none.
 			reached, err := strconv.ParseUint(page.Next, 10, 64)
 			if err != nil {
 				return 0, failf("the server gave the position %q, which is none", page.Next)

@@ -15,8 +15,9 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
-// authorizeBody is api.AuthorizeRequest with the user's JSON left as it was written: copse compares
-// integers of 64 bits, which a detour through floating point would change.
+// authorizeBody is api.AuthorizeRequest with the user's JSON left as it was written: copse compares integers
+// of 64 bits, which a detour through floating point would change. A member that is left out is absent, which
+// is not the same to the server as empty.
 type authorizeBody struct {
 	Action   api.AuthorizeAction       `json:"action"`
 	Resource api.AuthorizeEntity       `json:"resource"`
@@ -25,11 +26,13 @@ type authorizeBody struct {
 	Explain  bool                      `json:"explain,omitempty"`
 }
 
+// authorizeOptions are the flags, as they were given.
 type authorizeOptions struct {
 	token, action, resource, context, entities string
 	explain                                    bool
 }
 
+// authorizeCommand reads and checks everything first, then asks once. A DENY is no error.
 func (a *app) authorizeCommand() *cobra.Command {
 	var opts authorizeOptions
 	cmd := &cobra.Command{
@@ -69,14 +72,16 @@ came to: ✓ true, ✗ false, ! an error, · not evaluated, because it was settl
 	return cmd
 }
 
-// question is a request for a decision, with the texts its parts were read from.
+// question is a request for a decision, with the texts its parts were read from. context and entities are
+// nil where there is none.
 type question struct {
 	token             string
 	body              authorizeBody
 	context, entities *localData
 }
 
-// read makes the request out of the flags; nothing is asked yet.
+// read makes the request out of the flags; nothing is asked yet. What is missing, or is none, is wrong
+// usage; what is wrong in a file is a failure with findings.
 func (o *authorizeOptions) read(a *app) (question, error) {
 	var q question
 	for _, f := range []struct{ name, value string }{{"token", o.token}, {"action", o.action}, {"resource", o.resource}} {
@@ -84,6 +89,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 			return q, usagef("--%s is missing; `copse authorize --help` has an example", f.name)
 		}
 	}
+	// A token that comes out of a file or another program ends with a line feed.
 	q.token = strings.TrimSpace(o.token)
 	if q.token == "-" {
 		text, err := readFile("-", a.stdin)
@@ -92,6 +98,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 		}
 		q.token = strings.TrimSpace(string(text))
 	}
+	// net/http would refuse such a header, and not name the flag.
 	if strings.ContainsFunc(q.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return q, usagef("--token has characters that no token has")
 	}
@@ -103,6 +110,7 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	if q.body.Resource.Type, q.body.Resource.ID, err = parseUID("resource", o.resource); err != nil {
 		return q, err
 	}
+	// The last argument is the member by which an object is known to be in AVP's format.
 	if q.context, err = a.readData("context", o.context, "contextMap"); err != nil {
 		return q, err
 	}
@@ -118,7 +126,8 @@ func (o *authorizeOptions) read(a *app) (question, error) {
 	return q, nil
 }
 
-// localData is JSON of the user's.
+// localData is JSON of the user's, and the member of the request that it becomes. text is as the user wrote
+// it, for findings; members is what is sent.
 type localData struct {
 	file    string // or the flag that held it
 	text    []byte
@@ -132,6 +141,7 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 	if value == "" {
 		return nil, nil
 	}
+	// What begins like an object or a list is taken for JSON; everything else names a file, or standard input.
 	d := &localData{file: "--" + flag, text: []byte(value)}
 	if start := strings.TrimSpace(value); start == "" || !strings.Contains("{[", start[:1]) {
 		text, err := readFile(value, a.stdin)
@@ -142,6 +152,7 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 			d.file = stdinName
 		}
 	}
+	// Whether it is JSON is known here, with a place; what it means is the server's to say.
 	var parsed jsontext.Value
 	if err := json.Unmarshal(d.text, &parsed); err != nil {
 		return nil, &failure{code: exitError, message: "--" + flag + " is not JSON", findings: []finding{jsonFinding(d.file, d.text, err)}}
@@ -157,7 +168,8 @@ func (a *app) readData(flag, value, avpMember string) (*localData, error) {
 	return d, nil
 }
 
-// explain shows the places in a server's answer in the user's JSON.
+// explain shows the places in a server's answer in the user's JSON. Other errors, and none, come back as
+// they are.
 func (q *question) explain(err error) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok || len(e.info.Fields) == 0 {
@@ -166,6 +178,7 @@ func (q *question) explain(err error) error {
 	f := &failure{code: exitError, message: e.Error(), err: err}
 	for _, field := range e.info.Fields {
 		found := finding{File: field.Path, Line: field.Line, Column: field.Column, Message: field.Message}
+		// The text went as one string, so a position in it is one in the user's own text.
 		for path, d := range map[string]*localData{"context.cedarJson": q.context, "entities.cedarJson": q.entities} {
 			if d != nil && strings.HasPrefix(field.Path, path) {
 				found = newFinding(d.file, d.text, field.Line, field.Column, field.Message)
@@ -176,14 +189,19 @@ func (q *question) explain(err error) error {
 	return f
 }
 
+// authorize asks at /v1/authorize and shows the answer. The user's token goes where the access key goes in
+// other requests; the key, if there is one, opens no more than the detail of the answer, in a header of its
+// own.
 func (a *app) authorize(ctx context.Context, q question) error {
 	c, err := a.anonymousClient("http://" + server.DefaultConfig().Listen)
 	if err != nil {
 		return err
 	}
+	// The server would refuse as well; here the variable to set can be named.
 	if q.body.Explain && c.credential == "" {
 		return usagef("--explain shows policies, and needs an access key that may decide on the policy store: set COPSE_KEY")
 	}
+	// It takes the place of the access key's.
 	header := map[string]string{"Authorization": "Bearer " + q.token}
 	if c.credential != "" {
 		header["X-Copse-Key"] = c.credential
@@ -198,6 +216,7 @@ func (a *app) authorize(ctx context.Context, q question) error {
 		if out.Considered == nil {
 			return // the key, if any, may not see more
 		}
+		// How many policies' scopes matched; below are those that determined the answer.
 		t.pairs("considered", policiesCount(*out.Considered))
 		for _, p := range out.DeterminingPolicies {
 			t.pairs("determined by", firstOf(p.PolicyName, p.PolicyID))

@@ -13,6 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
+// backupCommand never overwrites a file, whichever way the backup comes. Of a running server it needs a key
+// with admin everywhere: a backup holds what every key covers.
 func (a *app) backupCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -49,19 +51,24 @@ backup can't be used. What was erased is not in it, but what is erased later sta
 	return cmd
 }
 
+// backupOffline opens the data directory itself, and so locks it: no server can start on it meanwhile.
 func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Manifest, err error) {
 	b, err := sqlite.OpenExisting(data)
+	// The lock's own words do not say how else it is done.
 	if errors.Is(err, sqlite.ErrInUse) {
 		err = fmt.Errorf("%w; a server that runs is backed up without --data: copse backup %s", err, file)
 	}
 	if err != nil {
 		return m, startFailure(err)
 	}
+	// The lock is held until the file is whole.
 	defer func() { err = errors.Join(err, b.Close()) }()
+	// The copy lies in the data directory until it is read.
 	r, err := b.Backup(ctx)
 	if err != nil {
 		return m, startFailure(err)
 	}
+	// The file gets its name when all of it is on the disk and matches its hash.
 	m, err = sqlite.SaveBackup(file, a.progress(r, r.Size))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return m, startFailure(err)
@@ -69,6 +76,8 @@ func (a *app) backupOffline(ctx context.Context, data, file string) (m sqlite.Ma
 	return m, nil
 }
 
+// backupOnline has the server make the backup and reads it as it comes. What comes is verified like any
+// other backup: an answer that was cut off leaves no file.
 func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest, err error) {
 	c, err := a.newClient()
 	if err != nil {
@@ -78,6 +87,7 @@ func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest,
 	if err != nil {
 		return m, err
 	}
+	// As with a backup made here: the name comes last.
 	m, err = sqlite.SaveBackup(file, a.progress(body, size))
 	if err = errors.Join(err, body.Close()); err != nil {
 		return m, startFailure(err)
@@ -87,12 +97,15 @@ func (a *app) backupOnline(ctx context.Context, file string) (m sqlite.Manifest,
 
 // progress tells a person how far reading has come; a log is spared it.
 func (a *app) progress(from io.Reader, size int64) io.Reader {
+	// Without a size there is no percentage.
 	if !isTerminal(a.stderr) || size <= 0 {
 		return from
 	}
 	return &progress{from: from, size: size, to: a.stderr}
 }
 
+// progress passes reads through, and writes a percentage over itself each time it grows. It is used by one
+// goroutine.
 type progress struct {
 	from       io.Reader
 	to         io.Writer
@@ -100,9 +113,11 @@ type progress struct {
 	shown      int64
 }
 
+// Read counts also what comes with an error.
 func (p *progress) Read(buffer []byte) (int, error) {
 	n, err := p.from.Read(buffer)
 	p.done += int64(n)
+	// At most a hundred times, however small the reads are.
 	if percent := 100 * p.done / p.size; percent > p.shown {
 		p.shown = percent
 		fmt.Fprintf(p.to, "\r%3d %%", percent)
@@ -113,6 +128,8 @@ func (p *progress) Read(buffer []byte) (int, error) {
 	return n, err
 }
 
+// restoreCommand needs no server and makes none start: the directory it leaves has no master key in it.
+// Nothing in the directory is left half made: with an error there is no database under its name.
 func (a *app) restoreCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -143,6 +160,7 @@ and revoke access keys again, before the server is used. The audit log has a row
 	return cmd
 }
 
+// compactCommand is for a data directory that no process has: see [sqlite.Compact] for why.
 func (a *app) compactCommand() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
@@ -161,6 +179,7 @@ server; in a larger one, unused parts of pages may hold copies of erased rows un
 				return usagef("what? a data directory: --data DIR")
 			}
 			before, after, err := sqlite.Compact(cmd.Context(), data)
+			// The disk was full for the copy; the database is as it was.
 			if errors.Is(err, sqlite.ErrFull) {
 				err = fmt.Errorf("%w (there must be room for a copy of what remains)", err)
 			}
@@ -176,6 +195,8 @@ server; in a larger one, unused parts of pages may hold copies of erased rows un
 	return cmd
 }
 
+// checkCommand takes either a data directory or a backup. [server.Check] looks which of the two it is;
+// --data is there because all commands name a data directory so.
 func (a *app) checkCommand() *cobra.Command {
 	var data, master string
 	cmd := &cobra.Command{
@@ -192,6 +213,7 @@ The exit code is 1 when something is wrong.`,
   copse check copse-monday.backup --master-key-file /etc/copse/master.key`,
 		Args: args(0, 1, "a backup, or --data"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// One of the two is empty, or both are given and refused below.
 			path := data
 			if len(args) == 1 {
 				path = args[0]
@@ -207,7 +229,10 @@ The exit code is 1 when something is wrong.`,
 	return cmd
 }
 
+// checkStored shows what a check found, the same advice once for neighbours that share it. Problems are code
+// 1; a check that could not be made has the code of what prevented it.
 func (a *app) checkStored(ctx context.Context, path, master string) error {
+	// A large directory takes long, and a terminal that says nothing looks hung.
 	const step = 10_000
 	report, err := server.Check(ctx, path, master, func(n int) {
 		if n%step == 0 {
@@ -218,12 +243,14 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 		return startFailure(err)
 	}
 	if err := a.show(report, func(t *table) {
+		// Problems with one remedy stand together, with the remedy below the last.
 		for i, p := range report.Problems {
 			t.line(p.Where + ": " + p.What)
 			if i+1 == len(report.Problems) || report.Problems[i+1].Do != p.Do {
 				t.line("  " + p.Do)
 			}
 		}
+		// Unlisted policy stores are no problems, and do not count as such.
 		because := "was being made or erased when the server ended; the next start erases it"
 		if !report.DirectoryWhole {
 			because = "has no row in the directory, which may have lost it; it stays as it is"
@@ -231,6 +258,7 @@ func (a *app) checkStored(ctx context.Context, path, master string) error {
 		for _, id := range report.Unlisted {
 			t.line(fmt.Sprintf("policy store %s: %s", id, because))
 		}
+		// That nothing was opened has to be said: it is the part of a check that needs a key.
 		keys := fmt.Sprintf("%s and %s opened", count(report.Keys, "access key"), count(report.Secrets, "server secret"))
 		if report.Keys < 0 {
 			keys = "access keys and server secrets not opened, for want of a master key"

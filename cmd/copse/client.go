@@ -90,15 +90,17 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// request is one call. in and out may be nil.
+// request is one call. in and out may be nil. in is encoded as JSON, out is decoded into.
 type request struct {
+	// path begins with a slash, its parts are escaped. A header here wins over one that every request has.
 	method, path string
 	query        url.Values
 	header       map[string]string
 	in, out      any
 }
 
-// do sends a request and decodes the answer. An answer that is not a success is an *apiError.
+// do sends a request and decodes the answer into out. An answer that is not a success is an *apiError, and
+// out then is as it was.
 func (c *client) do(ctx context.Context, r request) error {
 	var body io.Reader
 	if r.in != nil {
@@ -108,6 +110,7 @@ func (c *client) do(ctx context.Context, r request) error {
 		}
 		body = bytes.NewReader(text)
 	}
+	// r.path is escaped already, and base has no slash at its end.
 	address := c.base + r.path
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
@@ -130,6 +133,7 @@ func (c *client) do(ctx context.Context, r request) error {
 		return c.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	// One byte more tells an answer that is too large from one that just fits.
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
 	if err != nil {
 		return c.unreachable(err)
@@ -137,9 +141,11 @@ func (c *client) do(ctx context.Context, r request) error {
 	if len(answer) > maxResponseBytes {
 		return failf("%s answered with more than %d bytes", c.base, maxResponseBytes)
 	}
+	// A redirect is no success: it is not followed, and its address is not this server's.
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return newAPIError(c.base, resp, answer, r.header["Authorization"] == "")
 	}
+	// An answer whose body nobody wants may have any.
 	if r.out == nil {
 		return nil
 	}
@@ -149,19 +155,22 @@ func (c *client) do(ctx context.Context, r request) error {
 	return nil
 }
 
-// open sends a request whose answer is large, and is read as it comes, however long that takes.
+// open sends a request whose answer is large, and is read as it comes, however long that takes. size is -1
+// when the server does not say it; closing body is the caller's.
 func (c *client) open(ctx context.Context, method, path string) (body io.ReadCloser, size int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return nil, 0, failf("%w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.credential)
+	// The client's timeout covers the body as well, and would cut a large one off.
 	patient := *c.http
 	patient.Timeout = 0
 	resp, err := patient.Do(req)
 	if err != nil {
 		return nil, 0, c.unreachable(err)
 	}
+	// The body is the caller's from here on, and closed by nobody else.
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, resp.ContentLength, nil
 	}
@@ -173,7 +182,10 @@ func (c *client) open(ctx context.Context, method, path string) (body io.ReadClo
 	return nil, 0, newAPIError(c.base, resp, answer, true)
 }
 
+// unreachable is the error of a request that got no answer, with what to look at first. The context's end is
+// the person's own doing, and said so.
 func (c *client) unreachable(err error) error {
+	// It says method and URL once more.
 	var reason *url.Error
 	if errors.As(err, &reason) {
 		err = reason.Err
@@ -202,12 +214,14 @@ func tlsHint(err error) string {
 	return "is the server up, and COPSE_URL its address?"
 }
 
+// isTimeout covers the client's own time, a deadline of the context, and the network's.
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// apiError is an answer that is not a success.
+// apiError is an answer that is not a success. info is the server's own, or made up by [newAPIError];
+// asFailure shows its fields as findings.
 type apiError struct {
 	status     int
 	info       api.ErrorInfo
@@ -215,11 +229,13 @@ type apiError struct {
 	byKey      bool // the credential was the access key, not a user's token
 }
 
-// newAPIError makes sense of answers that are not copse's too: a proxy in between has its own.
+// newAPIError makes sense of answers that are not copse's too: a proxy in between has its own. byKey says
+// that the credential sent was the access key: then a 401 is about that.
 func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) error {
 	var body api.ErrorBody
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error.Message == "" {
 		body.Error = api.ErrorInfo{Message: fmt.Sprintf("%s answered %s, and not as a copse server does", base, resp.Status)}
+		// So Go's server answers, in plain HTTP, whoever speaks that to its TLS.
 		if strings.Contains(string(answer), "HTTP request to an HTTPS server") {
 			body.Error.Message += "; it speaks TLS: is COPSE_URL to begin with https://?"
 		}
@@ -227,9 +243,11 @@ func newAPIError(base string, resp *http.Response, answer []byte, byKey bool) er
 	return &apiError{status: resp.StatusCode, info: body.Error, retryAfter: resp.Header.Get("Retry-After"), byKey: byKey}
 }
 
+// Error is the server's message, and at most one thing to do about it.
 func (e *apiError) Error() string {
 	message := e.info.Message
 	switch {
+	// A user's token that is refused has nothing to do with COPSE_KEY.
 	case e.status == http.StatusUnauthorized && e.byKey:
 		message += " (is COPSE_KEY this server's, and did it expire?)"
 	case e.retryAfter != "":
@@ -240,7 +258,8 @@ func (e *apiError) Error() string {
 	return message
 }
 
-// follow reads all pages of a list. fetch gets the token of a page and returns that of the next.
+// follow reads all pages of a list. fetch gets the query of a page, empty for the first one, and returns the
+// token of the next, empty after the last. The first error ends it.
 func follow(fetch func(query url.Values) (next string, err error)) error {
 	query := url.Values{}
 	for {
@@ -248,6 +267,7 @@ func follow(fetch func(query url.Values) (next string, err error)) error {
 		if err != nil || next == "" {
 			return err
 		}
+		// A server that is at fault must not keep this busy for ever.
 		if next == query.Get("nextToken") {
 			return failf("the server gave the same page twice")
 		}

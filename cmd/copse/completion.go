@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// completionCommand prints scripts that call this same binary at each Tab: they need not change when flags do.
+// Completion of tenants' names uses the variables of the shell it runs in: COPSE_URL and COPSE_KEY.
 func (a *app) completionCommand() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
@@ -43,8 +45,9 @@ Load it once per shell, or put it where the shell looks for completions.`,
 	}
 }
 
-// completeTenant offers the tenants the key covers. It asks the server, so it is given up early: a
-// shell that hangs on Tab is worse than one that offers nothing.
+// completeTenant offers the tenants the key covers, for the first argument only. It asks the server, so it is
+// given up early: a shell that hangs on Tab is worse than one that offers nothing. Errors offer nothing either,
+// since a completion has nowhere to say them.
 func (a *app) completeTenant(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -53,6 +56,7 @@ func (a *app) completeTenant(cmd *cobra.Command, given []string, _ string) ([]st
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	// For all pages of the list together.
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
 	all, err := c.tenants(ctx)
@@ -66,9 +70,12 @@ func (a *app) completeTenant(cmd *cobra.Command, given []string, _ string) ([]st
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeTenantFlag does the same for a command's --tenant, which must be there already.
 func (a *app) completeTenantFlag(cmd *cobra.Command) {
+	// The flag's value is asked for whatever arguments came before.
 	complete := func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		return a.completeTenant(cmd, nil, prefix)
 	}
+	// The error would be a flag that is not there, or is registered twice.
 	_ = cmd.RegisterFlagCompletionFunc("tenant", complete)
 }

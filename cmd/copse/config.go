@@ -9,6 +9,7 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
+// configCommand needs no server: it is run where one is to start, before it does.
 func (a *app) configCommand() *cobra.Command {
 	return group("config", "Check a configuration, and show what is in effect",
 		`A server is configured by a file, by the environment and by flags, the later winning. docs/configuration.md
@@ -18,6 +19,8 @@ describes every setting.`,
 		a.configCheck(), a.configShow())
 }
 
+// configCheck reads no flags of a server: they are on the command line of the one that is started, where a
+// file is checked before.
 func (a *app) configCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
@@ -28,6 +31,7 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 		Example: `  copse config check /etc/copse/copse.yaml`,
 		Args:    args(1, 1, "the configuration file"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			// Both kinds of mistakes at once, unless the file can't be read as such.
 			cfg, err := server.LoadConfig(args[0], a.environ)
 			var warnings []string
 			if err == nil {
@@ -46,13 +50,16 @@ files it names can be read. Mistakes are told with file, line and key; the exit 
 	}
 }
 
-// settingValue is one line of `config show --output json`.
+// settingValue is one line of `config show --output json`. From is default, the name of the file, or that of
+// the variable.
 type settingValue struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
 	From  string `json:"from"`
 }
 
+// configShow does not validate what it shows: what no server would start with is shown as well, as long as it
+// can be read.
 func (a *app) configShow() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -99,10 +106,13 @@ func (a *app) effective(file string) ([]settingValue, error) {
 	}
 	var all []settingValue
 	for _, s := range server.Settings() {
+		// Secrets have a word in the place of their value: see [server.Setting.Value].
 		v := settingValue{Key: s.Key, Value: s.Value(&both), From: "default"}
+		// A file that says what is the default anyway is not told apart from one that says nothing.
 		if s.Value(&onlyFile) != s.Default() {
 			v.From = file
 		}
+		// The environment wins over the file.
 		if a.env(s.Env()) != "" {
 			v.From = s.Env()
 		}

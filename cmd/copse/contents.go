@@ -13,7 +13,7 @@ import (
 	"github.com/copse-authz/copse/internal/engine"
 )
 
-// localSchema is a schema file of the user's.
+// localSchema is a schema file of the user's: its text as it is, which findings are shown in.
 type localSchema struct {
 	file   string
 	text   []byte
@@ -21,7 +21,11 @@ type localSchema struct {
 }
 
 // localContents is what a command sends, kept with where it came from, so that findings of the server
-// ("policies[3].statement" line 2) can be shown in the user's own files.
+// ("policies[3].statement" line 2) can be shown in the user's own files. The indexes of sent and
+// sentTemplates are those that the server's findings name. A command reads files into it, merges what the
+// policy store has, and sends the result. When the server refuses, its findings name places in that request:
+// local and localTemplate lead back from an index to the file, and what they have no entry for was the
+// policy store's own.
 type localContents struct {
 	schema    *localSchema
 	templates []localPolicy
@@ -33,7 +37,8 @@ type localContents struct {
 	localTemplate map[int]*localPolicy
 }
 
-// readContents reads what --schema and --policies name; either may be left out.
+// readContents reads what --schema and --policies name; either may be left out. Policies are parsed, the
+// schema is not. Files are read once each, so standard input can stand for one of them only.
 func (a *app) readContents(schemaFile, format string, policyPaths []string) (*localContents, error) {
 	contents := &localContents{}
 	if schemaFile != "" {
@@ -49,6 +54,7 @@ func (a *app) readContents(schemaFile, format string, policyPaths []string) (*lo
 			return nil, err
 		}
 		for _, p := range policies {
+			// Templates go in a list of their own; links are policies.
 			if p.template != nil {
 				contents.templates = append(contents.templates, p)
 			} else {
@@ -77,6 +83,7 @@ func (a *app) readSchema(file, format string) (*localSchema, error) {
 	default:
 		return nil, usagef("%s: is the schema in Cedar or in JSON syntax? Say --format cedar or --format json, or name the file .cedarschema or .json", file)
 	}
+	// Reading one would fail in the system's words.
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return nil, failf("%s is a directory; a schema is one file", file)
 	}
@@ -91,6 +98,7 @@ func (a *app) readSchema(file, format string) (*localSchema, error) {
 	return s, nil
 }
 
+// schemaText is the schema as the API takes it; nil when there is none, which leaves a stored one as it is.
 func (l *localContents) schemaText() *api.SchemaText {
 	switch {
 	case l.schema == nil:
@@ -107,15 +115,19 @@ func (l *localContents) policyTexts() []api.PolicyText { return l.merge(nil) }
 // merge adds the local policies to those of a policy store, replacing those of the same name, whose
 // descriptions stay. Policies without a name are no part of what is put.
 func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
+	// Anew at each attempt: findings are about what was sent last.
 	l.sent, l.local = []api.PolicyText{}, map[int]*localPolicy{}
 	mine := map[string]*localPolicy{}
 	for i := range l.policies {
 		mine[l.policies[i].name] = &l.policies[i]
 	}
 	for _, p := range stored {
+		// They are not sent, and stay: PUT contents leaves policies without a name alone unless it is told
+		// to prune.
 		if p.Name == "" {
 			continue
 		}
+		// A policy that is not replaced goes back as it came.
 		text := api.PolicyText{Name: p.Name, Statement: p.Statement, Link: p.Link, Description: p.Description}
 		if local, replaced := mine[p.Name]; replaced {
 			text.Statement, text.Link = local.text, local.apiLink()
@@ -123,6 +135,7 @@ func (l *localContents) merge(stored []api.Policy) []api.PolicyText {
 				text.Description = "" // a link has none
 			}
 			l.local[len(l.sent)] = local
+			// What is left in mine afterwards is new.
 			delete(mine, p.Name)
 		}
 		l.sent = append(l.sent, text)
@@ -160,6 +173,7 @@ func (l *localContents) mergeTemplates(stored []api.Template) *[]api.TemplateTex
 	l.sentTemplates, l.localTemplate = namedTemplates(stored), map[int]*localPolicy{}
 	for i := range l.templates {
 		p := &l.templates[i]
+		// One of a stored name takes its place and keeps its description; others come last.
 		at := slices.IndexFunc(l.sentTemplates, func(t api.TemplateText) bool { return t.Name == p.name })
 		if at < 0 {
 			at, l.sentTemplates = len(l.sentTemplates), append(l.sentTemplates, api.TemplateText{Name: p.name})
@@ -180,10 +194,11 @@ func namedTemplates(stored []api.Template) []api.TemplateText {
 	return out
 }
 
-// explain turns the places in a server's answer into places in local files.
+// explain turns the places in a server's answer into places in local files. It is about what merge and
+// mergeTemplates made last. An error without places comes back as it is.
 func (l *localContents) explain(err error) error { return explainFields(err, l.finding) }
 
-// explainFields shows the findings of an answer where show says.
+// explainFields shows the findings of an answer where show says, in the order of files and lines.
 func explainFields(err error, show func(api.ErrorField) finding) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok || len(e.info.Fields) == 0 {
@@ -197,6 +212,8 @@ func explainFields(err error, show func(api.ErrorField) finding) error {
 	return f
 }
 
+// finding is where a place in the request came from: a policy, a template, the schema, or else the member of
+// the request by its own name.
 func (l *localContents) finding(field api.ErrorField) finding {
 	if index, member, ok := listMember("policies", field.Path); ok && index < len(l.sent) {
 		return l.policyFinding(index, member, field)
@@ -204,6 +221,7 @@ func (l *localContents) finding(field api.ErrorField) finding {
 	if index, member, ok := listMember("templates", field.Path); ok && index < len(l.sentTemplates) {
 		return localFinding(l.localTemplate[index], "template", l.sentTemplates[index].Name, l.sentTemplates[index].Statement, member, field)
 	}
+	// The schema is a request of its own, or a member of one.
 	if l.schema != nil && (strings.HasSuffix(field.Path, "schema.cedar") || strings.HasSuffix(field.Path, "schema.json") ||
 		field.Path == "schema" || field.Path == "cedar" || field.Path == "json") {
 		return newFinding(l.schema.file, l.schema.text, field.Line, field.Column, field.Message)
@@ -211,7 +229,8 @@ func (l *localContents) finding(field api.ErrorField) finding {
 	return finding{File: field.Path, Line: field.Line, Column: field.Column, Message: field.Message}
 }
 
-// listMember takes "policies[3].statement" apart.
+// listMember takes "policies[3].statement" apart, also below another member; false for a path that is not of
+// the list.
 func listMember(list, path string) (index int, member string, ok bool) {
 	_, rest, ok := strings.Cut(path, list+"[")
 	if !ok {
@@ -222,6 +241,7 @@ func listMember(list, path string) (index int, member string, ok bool) {
 	return index, strings.TrimPrefix(member, "."), ok && err == nil && index >= 0
 }
 
+// policyFinding is about a policy that was sent, the user's or one that went back as it was.
 func (l *localContents) policyFinding(index int, member string, field api.ErrorField) finding {
 	return localFinding(l.local[index], "policy", l.sent[index].Name, l.sent[index].Statement, member, field)
 }
@@ -231,6 +251,7 @@ func localFinding(local *localPolicy, kind, name, text, member string, field api
 	if local == nil {
 		return newFinding(fmt.Sprintf("%s %q of the policy store", kind, name), []byte(text), field.Line, field.Column, field.Message)
 	}
+	// A name or a link has no position in the policy's text.
 	if member != "statement" || field.Line == 0 {
 		return local.start(field.Message)
 	}
@@ -240,14 +261,17 @@ func localFinding(local *localPolicy, kind, name, text, member string, field api
 // checkLocally validates without a server, and returns findings and warnings. Without a schema there is
 // little left to check: reading the policies has parsed them.
 func (l *localContents) checkLocally() (findings, warnings []finding) {
+	// nil checks what can be seen in a text alone.
 	var schema *engine.Schema
 	if l.schema != nil {
 		var err error
+		// By a schema that does not parse nothing can be judged.
 		if schema, err = engine.ParseSchema(l.schema.file, l.schema.text, l.schema.syntax); err != nil {
 			return findingsOf(err, l.schema.file, l.schema.text), nil
 		}
 	}
 	templates := map[string]*engine.Template{}
+	// Each call of Reports below is of one policy, so that there is one report.
 	note := func(p *localPolicy, reports []engine.Report, err error) {
 		if err != nil {
 			findings = append(findings, p.findingsOf(err)...)
@@ -262,7 +286,9 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 	}
 	for i := range l.templates {
 		p := &l.templates[i]
+		// Whatever is wrong with it, its links can be looked at.
 		templates[p.name] = p.template
+		// A server demands it of every template, whatever the schema.
 		if err := p.template.RequireConstraints(); err != nil {
 			note(p, nil, err)
 			continue
@@ -273,12 +299,14 @@ func (l *localContents) checkLocally() (findings, warnings []finding) {
 	for i := range l.policies {
 		p, policy := &l.policies[i], l.policies[i].policy
 		if p.link != nil {
+			// A server may have the template; here there are only files.
 			t := templates[p.link.TemplateName()]
 			if t == nil {
 				warnings = append(warnings, p.start(fmt.Sprintf("warning: policy template %q is not in these files, so this link was not checked", p.link.TemplateName())))
 				continue
 			}
 			var err error
+			// A link is checked as the policy that it makes.
 			if policy, err = t.Link(p.file, p.link.Link.Principal, p.link.Link.Resource); err != nil {
 				note(p, nil, err)
 				continue
@@ -299,6 +327,7 @@ func (p *localPolicy) inFile(line, column int, message string) finding {
 	return newFinding(p.file, p.source, line, column, message)
 }
 
+// findingsOf is findings about a policy of the files. What is wrong with a link is found where the link begins.
 func (p *localPolicy) findingsOf(err error) []finding {
 	all := findingsOf(err, p.file, p.source)
 	if p.link != nil {

@@ -19,6 +19,8 @@ func (a *app) debugCommand() *cobra.Command {
 		a.debugBundle())
 }
 
+// debugBundle makes the same file in two ways: the running server writes it, or this process writes it of
+// what a server would start with. The running server wants a key with admin everywhere for it.
 func (a *app) debugBundle() *cobra.Command {
 	var data, config string
 	var names bool
@@ -38,10 +40,12 @@ yours to read first; the names of tenants and plans only with --with-names. Look
   copse debug bundle copse-debug.tar.gz --config /etc/copse/copse.yaml`,
 		Args: args(1, 1, "the file to make"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			// Of a server that does not run; replaced below when there is one to ask.
 			write := func(w io.Writer) error {
 				return server.WriteDebugBundle(cmd.Context(), w, readVersion().Version, firstOf(config, a.env("COPSE_CONFIG")), a.environ, data, names)
 			}
 			if data == "" && config == "" {
+				// The answer is asked for before the file is made: a key that may not leaves none.
 				c, err := a.newClient()
 				if err != nil {
 					return err
@@ -56,6 +60,7 @@ yours to read first; the names of tenants and plans only with --with-names. Look
 					return err
 				}
 			}
+			// A bundle that was cut off is an error of write, and leaves no file.
 			if err := writeNew(args[0], write); err != nil {
 				return err
 			}
@@ -69,7 +74,8 @@ yours to read first; the names of tenants and plans only with --with-names. Look
 	return cmd
 }
 
-// writeNew makes a file for its owner only, whole or not at all.
+// writeNew makes a file for its owner only, whole or not at all: a file of that name that is there stays,
+// and is an error; after an error of write the new one is removed.
 func writeNew(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/copse-authz/copse/internal/decisionlog"
 )
 
+// decisionsCommand only reads. Only verify works without a server.
 func (a *app) decisionsCommand() *cobra.Command {
 	return group("decisions", "Read the decision log, and verify it",
 		`The server keeps a line for every decision, in signed and chained files under DATA/decisions. tail and
@@ -30,12 +31,14 @@ search ask the server, and show what the key covers; verify reads the files, and
 		a.decisionsTail(), a.decisionsSearch(), a.decisionsKeys(), a.decisionsVerify())
 }
 
-// decisionFilter is what tail and search have in common.
+// decisionFilter is what tail and search have in common: empty strings filter nothing. What is given must
+// match in full.
 type decisionFilter struct {
 	tenant, store, principal, action, resource, decision string
 	limit                                                int
 }
 
+// flags adds the filters to a command.
 func (f *decisionFilter) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.tenant, "tenant", "", "of this tenant")
@@ -47,8 +50,10 @@ func (f *decisionFilter) flags(cmd *cobra.Command) {
 	flags.IntVar(&f.limit, "limit", 50, "the most to show, up to 500")
 }
 
+// query is the filters under the API's names. What is none of the values there are is the server's to refuse.
 func (f *decisionFilter) query() url.Values {
 	q := url.Values{"maxResults": {strconv.Itoa(f.limit)}}
+	// Decisions are in capitals in the log, and may be given in any case.
 	for name, value := range map[string]string{"tenant": f.tenant, "policyStoreId": f.store, "principal": f.principal,
 		"action": f.action, "resource": f.resource, "decision": strings.ToUpper(f.decision)} {
 		if value != "" {
@@ -58,6 +63,7 @@ func (f *decisionFilter) query() url.Values {
 	return q
 }
 
+// decisionRows shows decisions, the oldest first, each by its tenant, or its policy store where it has none.
 func decisionRows(t *table, list []api.LoggedDecision) {
 	for i := range list {
 		d := &list[i]
@@ -73,6 +79,8 @@ func (a *app) nothingOf(tenant string) {
 	}
 }
 
+// showDecisions shows one answer. In JSON it has the positions to go on from, too. tenant is the one that
+// was asked for, empty for all.
 func (a *app) showDecisions(out api.DecisionList, tenant string) error {
 	if len(out.Decisions) == 0 {
 		a.nothingOf(tenant)
@@ -84,6 +92,8 @@ func (a *app) showDecisions(out api.DecisionList, tenant string) error {
 }
 
 // searchDecisions asks until there are as many as wanted, or no more: one answer is of a part of the log.
+// The oldest come first. next is that of the first answer, which is of the latest lines; before is where an
+// earlier search goes on. With after in the query it asks once, and goes forward. query is left as it is.
 func searchDecisions(ctx context.Context, c *client, query url.Values, limit int) (api.DecisionList, error) {
 	query = maps.Clone(query)
 	var all api.DecisionList
@@ -92,9 +102,11 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 		if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/decisions", query: query, out: &out}); err != nil {
 			return api.DecisionList{}, err
 		}
+		// Of the first answer only: later ones are of earlier lines.
 		if all.Next == "" {
 			all.Next = out.Next
 		}
+		// Each further answer is of earlier lines.
 		all.Before, all.Decisions = out.Before, append(out.Decisions, all.Decisions...)
 		if out.Before == "" || len(all.Decisions) >= limit || query.Has("after") {
 			return all, nil
@@ -104,6 +116,9 @@ func searchDecisions(ctx context.Context, c *client, query url.Values, limit int
 	}
 }
 
+// decisionsTail shows the last decisions and with --follow, once a second, those that came since. It ends
+// without an error when it is interrupted while it waits. It needs read on the policy stores whose decisions
+// it shows; of others it finds none.
 func (a *app) decisionsTail() *cobra.Command {
 	var filter decisionFilter
 	var followOn bool
@@ -125,6 +140,7 @@ interrupted.`,
 				if err != nil {
 					return err
 				}
+				// The first answer is shown also when there is nothing in it: later ones only when there is.
 				if !query.Has("after") || len(out.Decisions) > 0 {
 					if err := a.showDecisions(out, filter.tenant); err != nil {
 						return err
@@ -147,6 +163,7 @@ interrupted.`,
 	return cmd
 }
 
+// decisionsSearch differs from tail in that it can look at any time of the log, and does not go on.
 func (a *app) decisionsSearch() *cobra.Command {
 	var filter decisionFilter
 	var from, to string
@@ -161,6 +178,7 @@ read.`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := filter.query()
+			// Where a key does not cover everything, the server has sealed it for that key.
 			if before != "" {
 				query.Set("before", before)
 			}
@@ -192,9 +210,11 @@ read.`,
 	return cmd
 }
 
-// timeFlag reads a time, or a duration before now, as the API takes it.
+// timeFlag reads a time, or a duration before now, and gives it as the API takes it: RFC 3339 in UTC. name
+// is that of the flag, for the error.
 func timeFlag(name, value string) (string, error) {
 	at, err := time.Parse(time.RFC3339, value)
+	// No time is also a duration, so the order of the two does not matter.
 	if ago, agoErr := time.ParseDuration(value); agoErr == nil {
 		at, err = time.Now().Add(-ago), nil
 	}
@@ -204,6 +224,7 @@ func timeFlag(name, value string) (string, error) {
 	return at.UTC().Format(time.RFC3339Nano), nil
 }
 
+// decisionsKeys shows public keys, also of those that do not sign any more: old files are signed with them.
 func (a *app) decisionsKeys() *cobra.Command {
 	return &cobra.Command{
 		Use:   "keys",
@@ -231,6 +252,9 @@ it once and keep it apart from the log: whoever can change both could sign anew.
 	}
 }
 
+// decisionsVerify reads files and asks nobody: a server that is at fault could otherwise vouch for its own
+// log. Which keys are right is the keys file's word alone. Problems are shown as the result; the error is
+// for the exit code.
 func (a *app) decisionsVerify() *cobra.Command {
 	var keysFile, head string
 	cmd := &cobra.Command{
@@ -244,6 +268,7 @@ It prints a head. Given with --head to a later verification, it also finds a log
 		Example: `  copse decisions verify /var/lib/copse/decisions --keys keys.json`,
 		Args:    args(1, 1, "the directory of the log"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			// There is no default: keys that lie beside the log can be changed with it.
 			text, err := os.ReadFile(keysFile)
 			if err != nil {
 				return usagef("--keys: %v", err)
@@ -252,8 +277,10 @@ It prints a head. Given with --head to a later verification, it also finds a log
 			if err := json.Unmarshal(text, &list); err != nil || len(list.Keys) == 0 {
 				return usagef("--keys: %s holds no keys; make it with \"copse decisions keys --output json\"", keysFile)
 			}
+			// By id, as the signatures in the log name them.
 			keys := map[string]ed25519.PublicKey{}
 			for _, k := range list.Keys {
+				// crypto/ed25519 panics at a key of another length.
 				if len(k.PublicKey) != ed25519.PublicKeySize {
 					return usagef("--keys: key %s has %d bytes, not %d", k.ID, len(k.PublicKey), ed25519.PublicKeySize)
 				}

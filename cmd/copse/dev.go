@@ -38,6 +38,7 @@ const devExample = `  copse dev
   # keep the data, on any free port
   copse dev --data ./copse-data --listen 127.0.0.1:0`
 
+// devCommand has few of the flags of `copse serve`, and listens on loopback only, whatever it is told.
 func (a *app) devCommand() *cobra.Command {
 	var dir, listen string
 	var tour bool
@@ -56,10 +57,12 @@ func (a *app) devCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// Before anything is made: a server that hands out tokens must not be reachable for a moment.
 			if !onThisMachine(listen) {
 				return usagef("--listen %s: copse dev listens on this machine only, such as on %s, because its issuers hand a token to anybody who asks", listen, devListen)
 			}
 			cfg := server.DefaultConfig()
+			// Metrics on a free port, so that a second one beside this can run.
 			cfg.DataDir, cfg.Listen, cfg.OpsListen = dir, listen, "127.0.0.1:0"
 			cfg.Log, cfg.Version = logger, readVersion().Version
 			return a.dev(cmd.Context(), cfg, tour)
@@ -74,13 +77,21 @@ func (a *app) devCommand() *cobra.Command {
 	return cmd
 }
 
+// onThisMachine takes an address of the loopback interface, or localhost. An empty host is every interface,
+// and any other name is not looked up.
 func onThisMachine(address string) bool {
+	// Without a port it is no address to listen on, and refused as well.
 	host, _, err := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
+// dev runs a development server until ctx ends, or for a tour. Its end is waited for in either case, and an
+// error of closing counts when there is no other: a temporary directory with keys in it should not be left
+// behind in silence. The root key is printed with what else there is to paste: it is made anew for each
+// temporary directory.
 func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error) {
+	// It returns when all answers, so what is printed can be pasted at once.
 	d, err := dev.Start(ctx, dev.Config{Server: cfg})
 	if err != nil && ctx.Err() != nil {
 		return nil // told to end before it was up, and so it did
@@ -96,6 +107,7 @@ func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error)
 	if tour {
 		return a.tour(ctx, d)
 	}
+	// Ctrl-C while it is printed is a clean end as well.
 	if err := d.WriteIntro(ctx, a.stdout); err != nil && ctx.Err() == nil {
 		return failf("%w", err)
 	}
@@ -106,7 +118,8 @@ func (a *app) dev(ctx context.Context, cfg server.Config, tour bool) (err error)
 	return nil
 }
 
-// writeSDKs is last of all that is printed, where it is seen without scrolling.
+// writeSDKs is last of all that is printed, where it is seen without scrolling. credential is
+// copse_<id>_<secret>: the two parts are what AWS's tools call the pair.
 func (a *app) writeSDKs(url, credential string) {
 	id, secret, _ := strings.Cut(strings.TrimPrefix(credential, "copse_"), "_")
 	fmt.Fprintf(a.stdout, `
@@ -126,7 +139,8 @@ Ctrl-C ends it.
 `, url, id, secret, url, credential)
 }
 
-// tourRow is a row of the tour for --output json.
+// tourRow is a row of the tour for --output json. Microseconds are those of the decision's round trip. Got
+// has the answer's body too where its status is another than expected.
 type tourRow struct {
 	Name         string   `json:"name"`
 	Asked        string   `json:"asked"`
@@ -137,7 +151,10 @@ type tourRow struct {
 	OK           bool     `json:"ok"`
 }
 
+// tour asks all cases and shows them in one table, also those whose answers differ: then it fails. A tour
+// that could not be begun has no table.
 func (a *app) tour(ctx context.Context, d *dev.Dev) error {
+	// An error with rows is that some differ, or that the tour ended among them.
 	rows, tourErr := d.Tour(ctx, nil)
 	if len(rows) == 0 && tourErr != nil {
 		return failf("the tour: %w", tourErr)
@@ -159,6 +176,7 @@ func (a *app) tour(ctx context.Context, d *dev.Dev) error {
 	switch {
 	case err != nil:
 		return err
+	// The error of the tour lists the differences again: the table has them already.
 	case different > 0:
 		return failf("%d of %d answers are not as expected", different, len(rows))
 	case tourErr != nil:
@@ -175,6 +193,8 @@ func mark(ok bool) string {
 	return "DIFFERS"
 }
 
+// devToken asks a running development server for a token and prints nothing else, so that it fits into
+// "$(...)". It needs no key: the issuers ask for none.
 func (a *app) devToken() *cobra.Command {
 	var in dev.TokenRequest
 	var tenant, issuer string
@@ -199,6 +219,8 @@ must refuse. With --expires -1m the token is one minute out of date.`,
 			if tenant == "" || in.User == "" {
 				return usagef("--tenant and --user are needed; `copse dev token --help` has examples")
 			}
+			// A tenant that there is none of is fine, copse has to refuse it; what can't be one's id would
+			// not reach copse.
 			if err := copse.TenantID(tenant).Validate(); err != nil {
 				return usagef("%v", err)
 			}
@@ -242,6 +264,7 @@ func parseClaims(given []string) (map[string]any, error) {
 		if !ok || name == "" {
 			return nil, usagef("--claim %q: write name=value", claim)
 		}
+		// A string, unless the value is JSON.
 		claims[name] = value
 		if raw := jsontext.Value(value); raw.IsValid() {
 			claims[name] = raw

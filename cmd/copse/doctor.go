@@ -18,6 +18,7 @@ const (
 	clockOff        = time.Minute
 )
 
+// doctorCommand has one form of result for both ways of looking, so that both are shown and counted alike.
 func (a *app) doctorCommand() *cobra.Command {
 	var data, config string
 	cmd := &cobra.Command{
@@ -56,32 +57,39 @@ The exit code is 1 when there is an error; warnings are shown and change nothing
 	return cmd
 }
 
-// lastAnswer keeps what a client is told beside bodies.
+// lastAnswer keeps what a client is told beside bodies: headers, and the certificate. resp is of the last
+// request that was sent, nil when it got no answer; its body has been read by somebody else.
 type lastAnswer struct {
 	by   http.RoundTripper // the client's own, which knows certificates
 	resp *http.Response
 }
 
+// RoundTrip is for one request at a time.
 func (l *lastAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.by.RoundTrip(r)
 	l.resp = resp
 	return resp, err
 }
 
-// askServer is what the server says of itself, and what can only be seen from outside.
+// askServer is what the server says of itself, and what can only be seen from outside: versions, clocks and the
+// certificate that is shown to clients. An error means that the server could not be asked, and is no finding.
+// What the server found stays before what is added here.
 func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	c, err := a.newClient()
 	if err != nil {
 		return d, err
 	}
+	// The client is this function's own, so its transport may be replaced.
 	seen := lastAnswer{by: c.http.Transport}
 	c.http.Transport = &seen
+	// The request that gives the server's findings is also the one whose connection is looked at.
 	if err := c.do(ctx, request{method: http.MethodGet, path: "/v1/doctor", out: &d}); err != nil {
 		return d, err
 	}
 	add := func(severity, check, what, do string) {
 		d.Findings = append(d.Findings, api.Finding{Severity: severity, Check: check, What: what, Do: do})
 	}
+	// Another version is no fault of the server's: it is worth a note.
 	if mine := readVersion().Version; d.Version == mine {
 		add(api.SeverityOK, "version", "the server is "+mine+", as this program", "")
 	} else {
@@ -91,13 +99,15 @@ func (a *app) askServer(ctx context.Context) (d api.Diagnosis, err error) {
 	if date, err := http.ParseTime(seen.resp.Header.Get("Date")); err == nil && now.Sub(date).Abs() > clockOff {
 		add(api.SeverityWarning, "clock", "the server's clock says "+when(date)+", this machine's "+when(now), "find out which is wrong: tokens and signatures are only good at their time")
 	}
+	// Nil without TLS.
 	if t := seen.resp.TLS; t != nil && len(t.PeerCertificates) > 0 {
 		d.Findings = append(d.Findings, seenCertificate(t.PeerCertificates[0], now))
 	}
 	return d, nil
 }
 
-// seenCertificate is about the one that clients see, which may be a proxy's.
+// seenCertificate is about the one that clients see, which may be a proxy's. That it was accepted is known:
+// there would be no answer otherwise.
 func seenCertificate(cert *x509.Certificate, now time.Time) api.Finding {
 	f := api.Finding{Severity: api.SeverityOK, Check: "certificate as seen from here", What: "valid until " + when(cert.NotAfter)}
 	if now.Add(certificateSoon).After(cert.NotAfter) {
@@ -106,6 +116,7 @@ func seenCertificate(cert *x509.Certificate, now time.Time) api.Finding {
 	return f
 }
 
+// showDiagnosis shows findings in the order they were made in. Errors among them make it fail, warnings do not.
 func (a *app) showDiagnosis(d api.Diagnosis) error {
 	errs, warnings := d.Count(api.SeverityError), d.Count(api.SeverityWarning)
 	if err := a.show(d, func(t *table) {

@@ -7,7 +7,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
-// tick marks what a part came to.
+// tick marks what a part came to. What it does not know counts as not evaluated.
 func tick(outcome string) string {
 	switch outcome {
 	case "true":
@@ -21,12 +21,14 @@ func tick(outcome string) string {
 	}
 }
 
-// drawExplanation shows each policy as a tree. Beside each part is the line of the policy's text that it
-// begins in.
+// drawExplanation shows each policy as a tree. It draws what the server says and evaluates nothing. Beside
+// each part is the line of the policy's text that it begins in. Policies that were considered and are not
+// shown are counted at the end.
 func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	for i := range e.Policies {
 		p := &e.Policies[i]
 		t.line("")
+		// Cedar leaves a policy out whose evaluation fails, a forbid too.
 		came := map[string]string{"true": "applies", "false": "does not apply", "error": "failed, and was skipped"}[p.Outcome]
 		if p.TemplateLinked {
 			came += " (the lines are its template's)"
@@ -41,6 +43,7 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 		for _, part := range p.Conditions {
 			drawPart(t, 1, part)
 		}
+		// The server tells so many parts of a policy and no more.
 		if p.Cut {
 			t.line("      | ... and more parts than are shown")
 		}
@@ -51,10 +54,13 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation) {
 	}
 }
 
+// drawPart draws a part and, one step to the right, the parts it is made of. A part that has any is named
+// for what joins them: its text would repeat them all.
 func drawPart(t *table, depth int, p api.AuthorizePart) {
 	text := p.Text
 	if p.Operator != "" && len(p.Parts) > 0 {
 		text = map[string]string{"&&": "all of (&&)", "||": "any of (||)", "!": "not (!)"}[p.Operator]
+		// when, unless and if are named as they are.
 		text = firstOf(text, p.Operator)
 	}
 	switch {
@@ -63,6 +69,7 @@ func drawPart(t *table, depth int, p api.AuthorizePart) {
 	case p.Error != "":
 		text += "   error: " + p.Error
 	}
+	// What the operands came to, behind the text they are in.
 	for i, v := range p.Values {
 		joint := ", "
 		if i == 0 {

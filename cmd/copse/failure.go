@@ -21,8 +21,12 @@ const (
 	exitPortUsed = 6
 )
 
-// failure is an error with all that the person at the terminal needs: one line of what went wrong,
-// the places in their own files, and the code the process ends with.
+// failure is an error with all that the person at the terminal needs: one line of what went wrong, the
+// places in their own files, and the code the process ends with. err may be nil; it is for errors.Is and
+// errors.As only, and is not shown. findings may be empty; they are shown below the message, in their order.
+// A command may also return an *apiError, which is the server's answer, or an error of another package as it
+// is: both end with code 1, and [report] and [exitCode] make the same of all three. Errors of packages that
+// open a data directory or listen go through [startFailure] first, which knows their codes.
 type failure struct {
 	code     int
 	message  string
@@ -30,15 +34,18 @@ type failure struct {
 	err      error
 }
 
+// Error is the message, without the findings.
 func (f *failure) Error() string { return f.message }
 func (f *failure) Unwrap() error { return f.err }
 
+// failf is a failure that ends with code 1. What %w wraps can be found in it.
 func failf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return &failure{code: exitError, message: err.Error(), err: errors.Unwrap(err)}
 }
 
-// usagef is for what the command line itself got wrong; nothing was tried.
+// usagef is for what the command line itself got wrong; nothing was tried. Its code tells a script that
+// trying again is of no use.
 func usagef(format string, args ...any) error {
 	return &failure{code: exitUsage, message: fmt.Sprintf(format, args...)}
 }
@@ -48,11 +55,13 @@ func misconfigured(err error) error {
 	all := mistakes(err)
 	f := &failure{code: exitUsage, message: all[0].Error()}
 	for _, more := range all[1:] {
+		// Each line begins as the first one does.
 		f.findings = append(f.findings, finding{File: "copse", Message: more.Error()})
 	}
 	return f
 }
 
+// mistakes takes errors.Join apart, however often it was joined. It has at least one entry.
 func mistakes(err error) (all []error) {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -64,7 +73,7 @@ func mistakes(err error) (all []error) {
 	return all
 }
 
-// exitCode tells how the process ends for an error that a command returned.
+// exitCode tells how the process ends for an error that a command returned; nil is success.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
@@ -87,13 +96,15 @@ func asFailure(err error) *failure {
 	return f
 }
 
-// explainFlags names the flag where a finding names the member of the request it became.
+// explainFlags names the flag where a finding names the member of the request it became. It changes err in
+// place and returns it; what has no flag keeps the member's name.
 func explainFlags(flags *pflag.FlagSet, err error) error {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {
 		return err
 	}
 	for i, field := range e.info.Fields {
+		// The server speaks of members in lists too, tenants[0], and a flag for a list may have the singular.
 		member, _, _ := strings.Cut(field.Path, "[")
 		name := strings.ReplaceAll(kebab(member), ".", "-")
 		for _, candidate := range []string{name, strings.TrimSuffix(name, "s")} {
@@ -105,7 +116,7 @@ func explainFlags(flags *pflag.FlagSet, err error) error {
 	return err
 }
 
-// kebab turns principalIdPrefix into principal-id-prefix.
+// kebab turns principalIdPrefix into principal-id-prefix, the way flags are named after members of requests.
 func kebab(member string) string {
 	var b strings.Builder
 	for _, r := range member {
@@ -118,7 +129,8 @@ func kebab(member string) string {
 	return b.String()
 }
 
-// report writes "copse: ..." in one line and the findings below it.
+// report writes "copse: ..." in one line and the findings below it, each with the line of the text it is
+// about where that is known. Nothing of it can steer the terminal.
 func report(w io.Writer, err error) {
 	fmt.Fprintf(w, "copse: %s\n", oneLine(err.Error()))
 	for _, f := range asFailure(err).findings {

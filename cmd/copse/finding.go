@@ -11,7 +11,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// finding is one problem at a place the user can open in an editor.
+// finding is one problem at a place the user can open in an editor. Its JSON is what `policy check --output
+// json` gives to editors. Line and Column 0 are not known.
 type finding struct {
 	File    string `json:"file"`
 	Line    int    `json:"line,omitzero"`
@@ -21,11 +22,12 @@ type finding struct {
 	source string // the line itself; empty when it is not known
 }
 
-// newFinding takes the line out of the text the position is in.
+// newFinding takes the line out of the text the position is in. A position outside of the text shows no line.
 func newFinding(file string, text []byte, line, column int, message string) finding {
 	return finding{File: file, Line: line, Column: column, Message: message, source: lineOf(text, line)}
 }
 
+// place is the position in the form that editors and terminals make links of.
 func (f finding) place() string {
 	switch {
 	case f.Line > 0 && f.Column > 0:
@@ -40,19 +42,24 @@ func (f finding) place() string {
 const shownWidth = 120
 
 // render writes the finding as compilers do: place and message, the line, a caret under the column.
+// Of a long line only the part around the column is shown; bytes that would steer a terminal are replaced.
 func (f finding) render(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n", oneLine(f.place()), oneLine(f.Message))
+	// Without the line there is nothing to point into.
 	if f.Line <= 0 || f.source == "" {
 		return
 	}
+	// A column may lie behind the line's end: what is missing there is pointed at.
 	source, column := f.source, min(max(f.Column, 1), len(f.source)+1)
 	lead := ""
+	// The caret is kept in the middle, and no character is cut in two.
 	if start := column - 1 - shownWidth/2; len(source) > shownWidth && start > 0 {
 		for start < len(source) && !utf8.RuneStart(source[start]) {
 			start++
 		}
 		source, column, lead = source[start:], column-start, "..."
 	}
+	// At the end too, no character is cut in two.
 	tail := ""
 	if len(source) > shownWidth {
 		end := shownWidth
@@ -63,6 +70,7 @@ func (f finding) render(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%5d | %s%s%s\n", f.Line, lead, shown(source), tail)
 	if f.Column > 0 {
+		// The lead is in front of the line, and of the caret.
 		before := source[:min(column-1, len(source))]
 		fmt.Fprintf(w, "      | %s%s^\n", strings.Repeat(" ", len(lead)), blank(before))
 	}
@@ -78,6 +86,7 @@ func shown(s string) string {
 	}, s)
 }
 
+// blank is what stands before the caret: as wide as s, for characters of the usual width.
 func blank(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' {
@@ -91,6 +100,7 @@ func blank(s string) string {
 func lineOf(text []byte, line int) string {
 	for n := 1; line >= 1; n++ {
 		current, rest, more := bytes.Cut(text, []byte("\n"))
+		// A line may end in CR LF.
 		if n == line {
 			return strings.TrimSuffix(string(current), "\r")
 		}
@@ -102,14 +112,15 @@ func lineOf(text []byte, line int) string {
 	return ""
 }
 
-// position turns a byte offset into line and column, both 1-based.
+// position turns a byte offset into line and column, both 1-based. offset is at most the length of text.
 func position(text []byte, offset int) (line, column int) {
 	before := text[:offset]
 	line = 1 + bytes.Count(before, []byte("\n"))
 	return line, offset - bytes.LastIndexByte(before, '\n')
 }
 
-// shift moves a position inside a part to the whole, whose part starts at startLine:startColumn.
+// shift moves a position inside a part to the whole, whose part starts at startLine:startColumn. Only the
+// part's first line is moved to the right; line 0 is the part as such, and becomes its start.
 func shift(startLine, startColumn, line, column int) (int, int) {
 	if line <= 0 {
 		return startLine, startColumn
@@ -120,7 +131,7 @@ func shift(startLine, startColumn, line, column int) (int, int) {
 	return startLine + line - 1, column
 }
 
-// jsonFinding shows where JSON of the user's stops being JSON.
+// jsonFinding shows where JSON of the user's stops being JSON. err is what reading it returned.
 func jsonFinding(file string, text []byte, err error) finding {
 	var syntax *jsontext.SyntacticError
 	if !errors.As(err, &syntax) {

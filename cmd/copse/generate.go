@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// generateCommand makes what comes with a release. It is not in the help: nobody who has a release needs it.
+// generateCommand makes what comes with a release, from the commands themselves: pages and scripts can't be
+// behind the program they are built with. It is not in the help: nobody who has a release needs it.
 func (a *app) generateCommand() *cobra.Command {
 	cmd := group("generate", "Write man pages or completions, for a release",
 		`Write what comes with a release into a directory.`, `  copse generate man dist/man`,
@@ -18,6 +19,7 @@ func (a *app) generateCommand() *cobra.Command {
 	return cmd
 }
 
+// generateMan writes over what is there, so that it can be run again; what it does not write it leaves alone.
 func (a *app) generateMan() *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",
@@ -41,6 +43,7 @@ func (a *app) generateMan() *cobra.Command {
 	}
 }
 
+// generateCompletions names the files as each shell looks for them.
 func (a *app) generateCompletions() *cobra.Command {
 	return &cobra.Command{
 		Use:     "completions DIR",

@@ -23,7 +23,8 @@ names another tenant is refused.`,
 		a.issuerAdd(), a.issuerUpdate(), a.issuerGet(), a.issuerList(), a.issuerRemove())
 }
 
-// issuerFlags binds one flag to each field of a registration.
+// issuerFlags binds one flag to each field of a registration. The names are those that [explainFlags] makes
+// of the members, so that what the server finds wrong is told with the flag.
 func issuerFlags(flags *pflag.FlagSet, in *api.Issuer) {
 	flags.StringArrayVarP(&in.Tenants, "tenant", "t", nil, "a tenant it may speak for; may be repeated")
 	flags.BoolVar(&in.AllTenants, "all-tenants", false, "it may speak for every tenant, also those to come")
@@ -42,6 +43,7 @@ func issuerFlags(flags *pflag.FlagSet, in *api.Issuer) {
 	flags.BoolVar(&in.SameSubjects, "same-subjects", false, "its subjects are the same people as another issuer's of the same tenant")
 }
 
+// issuerAdd sends what the flags say and checks nothing by itself: the rules of registrations are the server's.
 func (a *app) issuerAdd() *cobra.Command {
 	var in api.Issuer
 	cmd := &cobra.Command{
@@ -66,6 +68,7 @@ users of one could pass for the other's; if they are the same people, --same-sub
 			if err != nil {
 				return err
 			}
+			// Byte for byte: nothing is tidied up, since the iss claim is compared with it.
 			in.URL = args[0]
 			var out api.Issuer
 			if err := c.do(cmd.Context(), request{method: http.MethodPost, path: "/v1/issuers", in: in, out: &out}); err != nil {
@@ -79,6 +82,8 @@ users of one could pass for the other's; if they are the same people, --same-sub
 	return cmd
 }
 
+// issuerUpdate reads the registration, changes it and sends it back with the revision that was read: a
+// change that somebody else made meanwhile is a conflict, and not undone.
 func (a *app) issuerUpdate() *cobra.Command {
 	var change api.Issuer
 	cmd := &cobra.Command{
@@ -95,6 +100,7 @@ again under the new registration.`,
 			if err != nil {
 				return err
 			}
+			// With its revision, which goes back with the change.
 			current, err := c.issuer(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -113,9 +119,11 @@ again under the new registration.`,
 	return cmd
 }
 
-// applyIssuerFlags takes over what flags were given for. Members of which only one may be set push
-// each other out.
+// applyIssuerFlags takes over what flags were given for; those left at their defaults change nothing.
+// Members of which only one may be set push each other out. issuer is a copy, and what it returns is that
+// copy, changed.
 func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issuer {
+	// One entry for each flag of issuerFlags: one that is missing here would be given and do nothing.
 	set := map[string]func(){
 		"tenant":              func() { issuer.Tenants, issuer.AllTenants = change.Tenants, false },
 		"all-tenants":         func() { issuer.AllTenants = change.AllTenants },
@@ -133,17 +141,21 @@ func applyIssuerFlags(flags *pflag.FlagSet, issuer, change api.Issuer) api.Issue
 		"email-domain":        func() { issuer.EmailDomains = change.EmailDomains },
 		"same-subjects":       func() { issuer.SameSubjects = change.SameSubjects },
 	}
+	// Visit has the flags that were given. The defaults of others must not replace what is registered.
 	flags.Visit(func(f *pflag.Flag) {
 		if apply, known := set[f.Name]; known {
 			apply()
 		}
 	})
+	// The server takes either a list or all: the list goes.
 	if flags.Changed("all-tenants") && change.AllTenants && !flags.Changed("tenant") {
 		issuer.Tenants = nil
 	}
 	return issuer
 }
 
+// showIssuer shows a registration the way a person asks about it: whose tokens, for which tenants, as which
+// users.
 func (a *app) showIssuer(i api.Issuer) error {
 	return a.show(i, func(t *table) {
 		t.pairs("issuer", i.URL, "id", i.ID, "tenants", tenantsOf(i), "tenant claim", tenantClaimOf(i),
@@ -156,6 +168,7 @@ func (a *app) showIssuer(i api.Issuer) error {
 	})
 }
 
+// tenantsOf is for whom an issuer may speak; empty, nobody.
 func tenantsOf(i api.Issuer) string {
 	if i.AllTenants {
 		return "all"
@@ -163,6 +176,7 @@ func tenantsOf(i api.Issuer) string {
 	return listed(i.Tenants)
 }
 
+// tenantClaimOf is where the tenant of a token comes from.
 func tenantClaimOf(i api.Issuer) string {
 	if i.FixedTenant != "" {
 		return "always " + i.FixedTenant
@@ -170,7 +184,9 @@ func tenantClaimOf(i api.Issuer) string {
 	return i.TenantClaim
 }
 
+// principalOf shows what becomes of a user, with the claim's name in the place of its value.
 func principalOf(i api.Issuer) string {
+	// sub is what the server takes when no claim is named.
 	id := "<" + firstOf(i.PrincipalIDClaim, "sub") + ">"
 	if i.PrincipalIDPrefix != "" {
 		id = i.PrincipalIDPrefix + "|" + id
@@ -178,6 +194,7 @@ func principalOf(i api.Issuer) string {
 	return i.PrincipalType + `::"` + id + `"`
 }
 
+// groupsOf does the same for groups; empty where there are none.
 func groupsOf(i api.Issuer) string {
 	if i.GroupClaim == "" {
 		return ""
@@ -185,6 +202,7 @@ func groupsOf(i api.Issuer) string {
 	return i.GroupType + `::"<` + i.GroupClaim + `>"`
 }
 
+// issuerGet finds the registration in the list of all: the API has them by id, people have the URL.
 func (a *app) issuerGet() *cobra.Command {
 	return &cobra.Command{
 		Use:     "get URL|ID",
@@ -206,6 +224,7 @@ func (a *app) issuerGet() *cobra.Command {
 	}
 }
 
+// issuerList needs a key with admin everywhere, as all of these commands do: registrations say who is believed.
 func (a *app) issuerList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -227,6 +246,7 @@ func (a *app) issuerList() *cobra.Command {
 			}
 			return a.show(all, func(t *table) {
 				t.row("ISSUER", "TENANTS", "TOKENS", "AUDIENCES", "PRINCIPAL", "ID")
+				// A registration has audiences, client ids, or both: one column has what a token must name.
 				for _, i := range all.Issuers {
 					t.row(i.URL, tenantsOf(i), i.TokenType, listed(append(i.Audiences, i.ClientIDs...)), principalOf(i), i.ID)
 				}
@@ -235,6 +255,7 @@ func (a *app) issuerList() *cobra.Command {
 	}
 }
 
+// issuerRemove asks with the URL of what was found, so that an id of the wrong issuer is seen in time.
 func (a *app) issuerRemove() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{

@@ -19,6 +19,8 @@ import (
 	"github.com/copse-authz/copse/internal/server"
 )
 
+// keyCommand has five commands that ask a server, and two about master keys that work on the directory of a
+// server that does not run.
 func (a *app) keyCommand() *cobra.Command {
 	return group("key", "Make, list, rotate and revoke access keys",
 		`An access key is what a service or a person shows to copse. It covers everything, or the policy
@@ -33,8 +35,12 @@ id and secret for the SDKs.`,
 		a.keyCreate(), a.keyList(), a.keyRotate(), a.keyExpire(), a.keyRevoke(), a.keyRotateMaster(), a.keyResetMaster())
 }
 
+// verbs are those of access keys, in the order of the help.
 func verbs() []string { return []string{"read", "write", "decide", "admin"} }
 
+// keyCreate has the server draw id and secret. Scope and verbs are looked at here first, because the answer
+// can name the flag and what it takes. Like all commands about keys but the two about master keys, it needs
+// a key with the scope all and the verb admin.
 func (a *app) keyCreate() *cobra.Command {
 	var in api.CreateKeyRequest
 	var scope string
@@ -57,13 +63,16 @@ admin needs the scope all.`,
 			if in.Scope, err = parseScope(scope); err != nil {
 				return err
 			}
+			// Verbs that are given twice are sent once.
 			if in.Verbs, err = parseVerbs(in.Verbs); err != nil {
 				return err
 			}
+			// 0 is a mistake where it was given, and no expiry where it was not.
 			if cmd.Flags().Changed("expires") {
 				if expires <= 0 {
 					return usagef("--expires must lie ahead, such as 720h")
 				}
+				// By this machine's clock, which may be off from the server's.
 				in.ExpiresAt = time.Now().Add(expires).UTC().Truncate(time.Microsecond)
 			}
 			return explainFlags(cmd.Flags(), a.createKey(cmd.Context(), in))
@@ -78,11 +87,15 @@ admin needs the scope all.`,
 	return cmd
 }
 
+// parseScope reads all, tenant:ID or policy-store:ID; anything else is wrong usage. There is no default: a
+// key for everything is never made by leaving something out.
 func parseScope(s string) (api.KeyScope, error) {
+	// A tenant's id may hold colons: only the first one ends the kind.
 	kind, id, _ := strings.Cut(s, ":")
 	switch {
 	case s == "all":
 		return api.KeyScope{All: true}, nil
+	// Validated here, so that a slip of the pen is not a key that covers nothing.
 	case kind == "tenant":
 		if err := copse.TenantID(id).Validate(); err != nil {
 			return api.KeyScope{}, usagef("--scope: %v", err)
@@ -97,6 +110,7 @@ func parseScope(s string) (api.KeyScope, error) {
 	return api.KeyScope{}, usagef("--scope %q: what shall the key cover? all, tenant:ID or policy-store:ID", s)
 }
 
+// parseVerbs refuses verbs that are none, and an empty list; a verb given twice counts once.
 func parseVerbs(given []string) ([]string, error) {
 	var out []string
 	for _, v := range given {
@@ -113,6 +127,7 @@ func parseVerbs(given []string) ([]string, error) {
 	return out, nil
 }
 
+// createKey makes the key and shows it with its secret, on standard output only.
 func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
 	c, err := a.newClient()
 	if err != nil {
@@ -130,11 +145,14 @@ func (a *app) createKey(ctx context.Context, in api.CreateKeyRequest) error {
 	return nil
 }
 
+// createdPairs has the key in both forms of use: as bearer credential, and as the pair that AWS's tools
+// take. It holds the secret.
 func createdPairs(k *api.CreatedKey) []string {
 	return []string{"key", k.ID, "covers", scopeOf(k.Scope), "may", listed(k.Verbs), "expires", firstOf(when(k.ExpiresAt), "never"),
 		"COPSE_KEY", k.Credential, "AWS_ACCESS_KEY_ID", k.ID, "AWS_SECRET_ACCESS_KEY", k.Secret}
 }
 
+// scopeOf is parseScope backwards.
 func scopeOf(s api.KeyScope) string {
 	switch {
 	case s.All:
@@ -145,6 +163,7 @@ func scopeOf(s api.KeyScope) string {
 	return "policy-store:" + s.PolicyStoreID
 }
 
+// keyList shows when each was last used, by which one finds those that nobody uses.
 func (a *app) keyList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -174,6 +193,8 @@ func (a *app) keyList() *cobra.Command {
 	}
 }
 
+// keyRevoke takes the id as it is given and does not look first whether there is such a key: the server says
+// so.
 func (a *app) keyRevoke() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
@@ -203,6 +224,7 @@ func (a *app) keyRevoke() *cobra.Command {
 }
 
 // keyClient keeps a secret that was pasted whole from being sent, and logged, as part of a path.
+// It is wrong usage, and nothing is sent.
 func (a *app) keyClient(id string) (*client, error) {
 	if strings.HasPrefix(id, "copse_") {
 		return nil, usagef("give the key's id, the part between copse_ and the secret")
@@ -210,6 +232,8 @@ func (a *app) keyClient(id string) (*client, error) {
 	return a.newClient()
 }
 
+// keyRotate leaves both keys good for the overlap, so that those who use the old one can change over one by
+// one.
 func (a *app) keyRotate() *cobra.Command {
 	var overlap time.Duration
 	cmd := &cobra.Command{
@@ -221,6 +245,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 		Example: `  copse key rotate CPKAAAAAAAAAAAAAAAAA --overlap 24h`,
 		Args:    args(1, 1, "the key's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// The API has whole seconds, and a fraction that was dropped in silence would end a key too early.
 			if overlap < 0 || overlap%time.Second != 0 {
 				return usagef("--overlap is in whole seconds, such as 24h; 0s ends the old key at once")
 			}
@@ -228,6 +253,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 			if err != nil {
 				return err
 			}
+			// Expiry and description of the new key are the server's to make of the old one's.
 			in := api.RotateKeyRequest{OverlapSeconds: int64(overlap / time.Second)}
 			var out api.RotatedKey
 			if err := c.do(cmd.Context(), request{method: http.MethodPost, path: "/v1/keys/" + url.PathEscape(args[0]) + "/rotate", in: in, out: &out}); err != nil {
@@ -247,6 +273,7 @@ life. The list of keys shows when the old one was last used: nobody uses it any 
 	return cmd
 }
 
+// keyExpire replaces the expiry. The time is this machine's plus the duration, in whole seconds.
 func (a *app) keyExpire() *cobra.Command {
 	var in time.Duration
 	var never bool
@@ -261,6 +288,7 @@ func (a *app) keyExpire() *cobra.Command {
   copse key expire CPKAAAAAAAAAAAAAAAAA --never`,
 		Args: args(1, 1, "the key's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Neither, or both.
 			if never == (in > 0) {
 				return usagef("when shall it expire? give --in with a duration such as 168h, or --never")
 			}
@@ -268,6 +296,7 @@ func (a *app) keyExpire() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// One of the two members is given, as the API wants it.
 			expiry := api.KeyExpiry{Never: never}
 			if !never {
 				expiry.ExpiresAt = time.Now().Add(in).UTC().Truncate(time.Second)
@@ -286,6 +315,7 @@ func (a *app) keyExpire() *cobra.Command {
 	return cmd
 }
 
+// keyRotateMaster works on the files of a server that does not run; [server.RotateMasterKey] locks them.
 func (a *app) keyRotateMaster() *cobra.Command {
 	var data, file, to string
 	cmd := &cobra.Command{
@@ -314,6 +344,7 @@ not start.`,
 			if err != nil {
 				return startFailure(err)
 			}
+			// Which files they are is all that is shown; no key is.
 			if err := a.show(done, func(t *table) {
 				t.pairs("sealed anew", count(done.Resealed, "row"), "master key", done.File, "former key", done.Former)
 			}); err != nil {
@@ -329,6 +360,8 @@ not start.`,
 	return cmd
 }
 
+// keyResetMaster asks once it is known what would go, and before any of it does. What was begun can be run
+// again.
 func (a *app) keyResetMaster() *cobra.Command {
 	var data, file string
 	var yes bool
@@ -350,15 +383,18 @@ can't be brought back should the key turn up.`,
 			if data == "" {
 				return usagef("which data directory? give --data DIR, of a server that does not run")
 			}
+			// How much would go is said in the question.
 			goAhead := func(n access.Sealed) error {
 				return a.confirm(yes, fmt.Sprintf("Drop %s and %s that the master key does not open?", count(n.Keys, "access key"), count(n.Secrets, "server secret")))
 			}
+			// Progress for large directories only, and not for each row.
 			const step = 1000
 			dropped, err := server.ResetMasterKey(cmd.Context(), data, file, goAhead, func(n int) {
 				if n%step == 0 {
 					a.say("%d rows dropped", n)
 				}
 			})
+			// A person's no, or that nobody could be asked: a failure with its own code already.
 			if _, asked := errors.AsType[*failure](err); asked {
 				return err
 			}

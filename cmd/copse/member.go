@@ -20,6 +20,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// memberCommand administers what the token hook answers from. Changes hold for tokens that are issued
+// afterwards; those there are stay what they are.
 func (a *app) memberCommand() *cobra.Command {
 	return group("member", "Say who is in which tenant, for the token hook",
 		`A member is a person (issuer and subject), a machine (issuer and client id), or an invitation to an
@@ -32,12 +34,14 @@ docs/token-hook.md tells how.`,
 		a.memberAdd(), a.memberList(), a.memberRemove(), a.memberImport(), a.memberActive())
 }
 
-// memberFlags name one member.
+// memberFlags name one member. Which of issuer, subject, client id and email belong together is the server's
+// to say.
 type memberFlags struct {
 	tenant string
 	ref    api.MemberRef
 }
 
+// add adds the flags to a command; --tenant has to be given. email says whether an invitation can be meant.
 func (f *memberFlags) add(cmd *cobra.Command, email bool) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.tenant, "tenant", "", "the tenant")
@@ -50,11 +54,14 @@ func (f *memberFlags) add(cmd *cobra.Command, email bool) {
 	_ = cmd.MarkFlagRequired("tenant")
 }
 
+// path is that of what below the tenant. A tenant id that is none is wrong usage.
 func (f *memberFlags) path(what string) (string, error) {
 	path, err := tenantPath(f.tenant)
 	return path + "/" + what, err
 }
 
+// memberAdd puts one member in place of what it was: roles and attributes that are not given are gone.
+// It needs write for the tenant, as do remove and import.
 func (a *app) memberAdd() *cobra.Command {
 	var f memberFlags
 	var roles, attributes []string
@@ -70,8 +77,10 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
   copse member add --tenant acme --email bob@example.com`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Roles and attributes are the whole of them: what is not named is taken away.
 			in := api.MemberInput{MemberRef: f.ref, Roles: roles}
 			for _, pair := range attributes {
+				// The first =: a value may have more of them.
 				name, value, ok := strings.Cut(pair, "=")
 				if !ok {
 					return usagef("--attribute %q is not name=value", pair)
@@ -89,6 +98,7 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
 			if err != nil {
 				return err
 			}
+			// The call is a success that lists those that were not written: here there is at most one.
 			for _, e := range failed {
 				return failf("%s", memberProblem(&e.Error))
 			}
@@ -102,10 +112,12 @@ registered for its domain (issuer add --email-domain) becomes the member, once.`
 	return cmd
 }
 
+// nameOf is what a member is called in a message. The issuer is left out, so it is no key.
 func nameOf(r *api.MemberRef) string {
 	return firstOf(r.Subject, r.ClientID, r.Email)
 }
 
+// memberProblem is why one member of a call was not written, in one line.
 func memberProblem(e *api.ErrorInfo) string {
 	text := e.Message
 	for _, field := range e.Fields {
@@ -114,6 +126,8 @@ func memberProblem(e *api.ErrorInfo) string {
 	return text
 }
 
+// putMembers writes up to 500 members, each for itself: the list has those that were not written, by index.
+// With an error it is not known which were; the same call again does no harm.
 func (c *client) putMembers(ctx context.Context, tenant string, members []api.MemberInput) ([]api.MemberError, error) {
 	path, err := tenantPath(tenant)
 	if err != nil {
@@ -124,6 +138,7 @@ func (c *client) putMembers(ctx context.Context, tenant string, members []api.Me
 	return out.Errors, err
 }
 
+// memberList reads all pages before it shows the first. It needs read for the tenant.
 func (a *app) memberList() *cobra.Command {
 	var f memberFlags
 	cmd := &cobra.Command{
@@ -154,11 +169,13 @@ func (a *app) memberList() *cobra.Command {
 			return a.show(all, func(t *table) {
 				t.row("MEMBER", "KIND", "ISSUER", "ROLES", "ATTRIBUTES", "SINCE")
 				for _, m := range all.Members {
+					// An invitation has neither subject nor client id.
 					kind := map[bool]string{true: "person", false: "machine"}[m.ClientID == ""]
 					if m.Email != "" {
 						kind = "invited"
 					}
 					var attributes []string
+					// In one order, so that two lists can be compared.
 					for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
 						attributes = append(attributes, name+"="+m.Attributes[name])
 					}
@@ -172,6 +189,7 @@ func (a *app) memberList() *cobra.Command {
 	return cmd
 }
 
+// memberRemove sends what names the member in the query, where a subject may hold anything.
 func (a *app) memberRemove() *cobra.Command {
 	var f memberFlags
 	cmd := &cobra.Command{
@@ -181,6 +199,7 @@ func (a *app) memberRemove() *cobra.Command {
 		Example: `  copse member remove --tenant acme --issuer https://idp.example.com --subject alice`,
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// One member has no path of its own: its name may hold anything, and is in the query.
 			path, err := f.path("member")
 			if err != nil {
 				return err
@@ -189,6 +208,7 @@ func (a *app) memberRemove() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// What is empty is left out: the server takes a member's name by what is there.
 			query := url.Values{}
 			for name, value := range map[string]string{"issuer": f.ref.Issuer, "subject": f.ref.Subject, "clientId": f.ref.ClientID, "email": f.ref.Email} {
 				if value != "" {
@@ -206,6 +226,8 @@ func (a *app) memberRemove() *cobra.Command {
 	return cmd
 }
 
+// memberActive changes which tenant the next token is for, and touches no membership. It needs a key with
+// admin everywhere: the tenants of a member are no single tenant's to choose among.
 func (a *app) memberActive() *cobra.Command {
 	var f memberFlags
 	var client string
@@ -235,6 +257,7 @@ own token (PUT /v1/me/tenant); this is for the operator. It needs admin, everywh
 	return cmd
 }
 
+// memberImport may be interrupted and run again: what it has written it writes once more, to no effect.
 func (a *app) memberImport() *cobra.Command {
 	var tenant string
 	cmd := &cobra.Command{
@@ -267,6 +290,7 @@ again changes nothing.`,
 	return cmd
 }
 
+// openInput opens a file, or standard input for "-". Closing it leaves standard input open.
 func (a *app) openInput(name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(a.stdin), nil
@@ -278,8 +302,12 @@ func (a *app) openInput(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// importBatch is the most members that one call of the API takes.
 const importBatch = 500
 
+// importMembers writes members in calls of [importBatch]. What is wrong with one line stops no other: it is
+// told with the line's number, and counted for the error at the end. A line that can't be read ends it,
+// after the lines before. Memory is that of one batch, whatever the size of the file.
 func (a *app) importMembers(ctx context.Context, c *client, tenant, name string, in io.Reader) error {
 	next, err := memberReader(in)
 	if err != nil {
@@ -287,19 +315,25 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 	}
 	done, refused := 0, 0
 	var batch []api.MemberInput
+	// lines[i] is where batch[i] was read from.
 	var lines []int
 	flush := func() error {
+		// The last batch was full, or there were no members at all.
 		if len(batch) == 0 {
 			return nil
 		}
+		// A whole call that failed ends the import: its cause would be the same for the next.
 		failed, err := c.putMembers(ctx, tenant, batch)
 		if err != nil {
 			return err
 		}
 		for _, e := range failed {
+			// One line each, as compilers write, beside the file's name: thousands of them can be worked
+			// through.
 			fmt.Fprintf(a.stderr, "%s:%d: %s\n", name, lines[e.Index], oneLine(memberProblem(&e.Error)))
 		}
 		done, refused = done+len(batch)-len(failed), refused+len(failed)
+		// The memory is used again: putMembers has returned, and keeps nothing of it.
 		batch, lines = batch[:0], lines[:0]
 		a.say("%s", count(done, "member"))
 		return nil
@@ -310,6 +344,7 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 			break
 		}
 		if err != nil {
+			// The lines before it are a batch that is not full yet.
 			return errors.Join(failf("%s:%d: %w; the lines before it were done", name, line, err), flush())
 		}
 		if batch, lines = append(batch, m), append(lines, line); len(batch) == importBatch {
@@ -327,23 +362,29 @@ func (a *app) importMembers(ctx context.Context, c *client, tenant, name string,
 	return nil
 }
 
-// memberReader reads either form, one member and its line at a time.
+// memberReader reads either form, one member and its line at a time: io.EOF after the last. The first byte
+// tells the form, no header of a CSV file begins with a brace. Empty lines of JSON are skipped.
 func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	buffered := bufio.NewReader(in)
+	// Peek leaves the byte to be read again.
 	first, err := buffered.Peek(1)
 	if err != nil {
 		return nil, errors.New("it is empty")
 	}
 	if first[0] == '{' {
 		line := 0
+		// Lines are read one at a time, however long the file is.
 		scan := bufio.NewScanner(buffered)
+		// A line is at most 1 MB; a longer one is an error and not cut.
 		scan.Buffer(nil, 1<<20)
 		return func() (m api.MemberInput, at int, err error) {
 			for scan.Scan() {
 				if line++; strings.TrimSpace(scan.Text()) != "" {
+					// A misspelt member must not be one that was left out.
 					return m, line, json.Unmarshal(scan.Bytes(), &m, json.RejectUnknownMembers(true))
 				}
 			}
+			// Scan ends at the end of the file and at an error alike.
 			if scan.Err() != nil {
 				return m, line, scan.Err()
 			}
@@ -353,6 +394,8 @@ func memberReader(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	return csvMembers(buffered)
 }
 
+// csvMembers reads the header at once, since a column that is misspelt would be left out of every member.
+// Columns may be in any order; a value that is empty is none.
 func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	r := csv.NewReader(in)
 	header, err := r.Read()
@@ -369,6 +412,7 @@ func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 		if line, _ = r.FieldPos(0); err != nil {
 			return m, line, err
 		}
+		// encoding/csv refuses a line that has another number of fields than the header.
 		for i, value := range record {
 			switch name := header[i]; name {
 			case "issuer":
@@ -382,6 +426,7 @@ func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 			case "roles":
 				m.Roles = strings.Fields(value)
 			default:
+				// An empty cell sets no attribute: not every member has every column.
 				if value != "" {
 					if m.Attributes == nil {
 						m.Attributes = map[string]string{}

@@ -14,6 +14,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// planCommand is about the plans of a server. Which plan a policy store is on is one of its settings: `copse
+// store`.
 func (a *app) planCommand() *cobra.Command {
 	return group("plan", "List plans, and change the quotas they stand for",
 		`A plan is a named set of quotas; each policy store is on one. "default" has Amazon Verified
@@ -26,6 +28,7 @@ once for every policy store on it.`,
 		a.planList(), a.planGet(), a.planPut(), a.planDelete())
 }
 
+// planPath is the path of a plan, whose name the server judges.
 func planPath(name string) string { return "/v1/plans/" + url.PathEscape(name) }
 
 // perSecond shows a rate; none is no limit.
@@ -36,6 +39,8 @@ func perSecond(n int) string {
 	return strconv.Itoa(n)
 }
 
+// showPlan shows the quotas that people ask for first. Rates of single operations are counted only: the JSON
+// has them.
 func (a *app) showPlan(p api.Plan) error {
 	return a.show(p, func(t *table) {
 		q := p.Quotas
@@ -48,6 +53,7 @@ func (a *app) showPlan(p api.Plan) error {
 	})
 }
 
+// planList shows plans to keys that may read everywhere. Others are shown an empty list, and no error.
 func (a *app) planList() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
@@ -74,6 +80,7 @@ func (a *app) planList() *cobra.Command {
 	}
 }
 
+// planGet gives in JSON what [app.planPut] reads, so that a plan is made by changing another.
 func (a *app) planGet() *cobra.Command {
 	return &cobra.Command{
 		Use:     "get PLAN",
@@ -95,8 +102,9 @@ func (a *app) planGet() *cobra.Command {
 	}
 }
 
-// planFile is api.Plan with the quotas as they were written: one that is left out is for the server to
-// miss, and not a 0.
+// planFile is api.Plan with the quotas as they were written: one that is left out is for the server to miss,
+// and not a 0. Members that a plan has and that are not read are here so that the rest can be refused.
+// Quotas are checked by the server, which knows all there are.
 type planFile struct {
 	Name        string         `json:"name"`
 	Description string         `json:"description"`
@@ -111,6 +119,8 @@ type putPlanBody struct {
 	Quotas      jsontext.Value `json:"quotas"`
 }
 
+// planPut sends the quotas of the file as they are written there. The name on the command line wins: what a
+// file was got from does not say what it is for. It needs a key with admin everywhere, as deleting does.
 func (a *app) planPut() *cobra.Command {
 	return &cobra.Command{
 		Use:   "put PLAN FILE",
@@ -128,9 +138,11 @@ A rate that the file leaves out is no limit; everything else has to be there.`,
 				return usagef("%v", err)
 			}
 			var file planFile
+			// A misspelt quota must not be one that was left out.
 			if err := json.Unmarshal(text, &file, json.RejectUnknownMembers(true)); err != nil {
 				return usagef("%s: %v", args[1], err)
 			}
+			// An object without them is some other file.
 			if len(file.Quotas) == 0 {
 				return usagef("%s has no quotas; \"copse plan get default --output json\" shows the form", args[1])
 			}
@@ -149,6 +161,7 @@ A rate that the file leaves out is no limit; everything else has to be there.`,
 	}
 }
 
+// planDelete does not ask: policy stores on the plan go on with other quotas, and keep what they hold.
 func (a *app) planDelete() *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete PLAN",

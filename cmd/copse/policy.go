@@ -13,6 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// policyCommand knows policies by name: those without one belong to the AVP API, and are left alone unless a
+// command says otherwise.
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Put, look at, delete and check policies",
 		`Policies live in files of your repository and are put into a tenant's policy store by name. A
@@ -35,13 +37,14 @@ there is no moment at which half of it decides.`,
 		a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete(), a.policyCheck())
 }
 
-// policyPutOptions are the flags of `policy put`.
+// policyPutOptions are the flags of `policy put`. prune without replace is refused before anything is read.
 type policyPutOptions struct {
 	target             target
 	schemaFile, format string
 	replace, prune     bool
 }
 
+// policyPut reads all files before it asks a server anything: what does not parse changes nothing.
 func (a *app) policyPut() *cobra.Command {
 	var opts policyPutOptions
 	cmd := &cobra.Command{
@@ -65,6 +68,8 @@ each other as they will be.`,
   copse policy put policies/ --tenant acme --schema acme.cedarschema --replace`,
 		Args: args(1, -1, "files or directories"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Prune alone would delete what was made through the AVP API, and keep named policies that no
+			// file has.
 			if opts.prune && !opts.replace {
 				return usagef("--prune goes with --replace")
 			}
@@ -84,12 +89,16 @@ each other as they will be.`,
 	return cmd
 }
 
+// putPolicies puts files' policies into a policy store, in one commit. The API takes all named policies as
+// they shall be, so those that are to stay are read and sent back: only --replace leaves them out.
+// It needs read and write on the policy store.
 func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, &opts.target)
 	if err != nil {
 		return err
 	}
 	result, err := c.change(ctx, policyStore, func(stored api.Contents) (api.PutContentsRequest, error) {
+		// Of the policies that are replaced the descriptions stay; files have none.
 		if opts.replace {
 			stored.Policies = descriptionsOf(stored.Policies, local)
 		}
@@ -104,7 +113,8 @@ func (a *app) putPolicies(ctx context.Context, opts policyPutOptions, local *loc
 	return a.showPut(result, local, opts.replace)
 }
 
-// descriptionsOf leaves of the stored policies those that are being put, whose descriptions stay.
+// descriptionsOf leaves of the stored policies those that are being put, whose descriptions stay. It may be
+// nil.
 func descriptionsOf(stored []api.Policy, local *localContents) []api.Policy {
 	given := map[string]bool{}
 	for _, p := range local.policies {
@@ -119,9 +129,12 @@ func descriptionsOf(stored []api.Policy, local *localContents) []api.Policy {
 	return kept
 }
 
-// change reads a policy store, makes the new contents, and puts them if nobody else did meanwhile.
-// One collision is worth another try; more of them are worth a person's attention.
+// change reads a policy store, makes the new contents, and puts them if nobody else did meanwhile. edit is
+// called once for each attempt, with what is there then; its error ends it, and nothing was sent. With any
+// error nothing has changed, unless the answer was lost on the way. One collision is worth another try; more
+// of them are worth a person's attention.
 func (c *client) change(ctx context.Context, policyStore string, edit func(api.Contents) (api.PutContentsRequest, error)) (api.ContentsResult, error) {
+	// Twice at most.
 	for attempt := 1; ; attempt++ {
 		stored, err := c.contents(ctx, policyStore)
 		if err != nil {
@@ -132,6 +145,7 @@ func (c *client) change(ctx context.Context, policyStore string, edit func(api.C
 			return api.ContentsResult{}, err
 		}
 		result, err := c.putContents(ctx, policyStore, stored.Revision, in)
+		// Only 412 says that somebody else was faster; any other error would be the same again.
 		moved, ok := errors.AsType[*apiError](err)
 		if !ok || moved.status != http.StatusPreconditionFailed || attempt == 2 {
 			return result, err
@@ -139,13 +153,17 @@ func (c *client) change(ctx context.Context, policyStore string, edit func(api.C
 	}
 }
 
+// showPut shows which policy came from which place, and what else the commit did. In the table, policies of
+// the policy store that were sent back as they are do not appear.
 func (a *app) showPut(result api.ContentsResult, local *localContents, replace bool) error {
 	err := a.show(result, func(t *table) {
+		// By name: what was put has one, and the answer has the ids of all that have.
 		ids := map[string]string{}
 		for _, p := range result.Policies {
 			ids[p.Name] = p.PolicyID
 		}
 		t.row("NAME", "POLICY ID", "FROM")
+		// The answer has no ids of templates.
 		for i := range local.templates {
 			p := &local.templates[i]
 			from := p.start("")
@@ -161,6 +179,7 @@ func (a *app) showPut(result api.ContentsResult, local *localContents, replace b
 		return err
 	}
 	a.say("revision %d: %d created, %d updated, %d deleted", result.Revision, result.Created, result.Updated, result.Deleted)
+	// Whoever wanted the policy store equal to the files hears where it is not.
 	if replace && len(result.Kept) > 0 {
 		var ids []string
 		for _, p := range result.Kept {
@@ -171,7 +190,7 @@ func (a *app) showPut(result api.ContentsResult, local *localContents, replace b
 	return nil
 }
 
-// findPolicy takes a name or an id; a name wins, since a person chose it.
+// findPolicy takes a name or an id, and returns the index; a name wins, since a person chose it.
 func findPolicy(policies []api.Policy, nameOrID string) (int, error) {
 	for i, p := range policies {
 		if p.Name == nameOrID {
@@ -186,6 +205,8 @@ func findPolicy(policies []api.Policy, nameOrID string) (int, error) {
 	return 0, failf("no policy has the name or id %q; `copse policy list` shows them", nameOrID)
 }
 
+// policyGet prints text that `policy put` would take, except for a link, of which it prints a comment.
+// It needs read on the policy store, as the list does.
 func (a *app) policyGet() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -215,7 +236,7 @@ func (a *app) policyGet() *cobra.Command {
 	return cmd
 }
 
-// reach finds the policy store a command names, and the server it is on.
+// reach finds the policy store a command names, and the server it is on. Of a tenant the directory is asked.
 func (a *app) reach(ctx context.Context, target *target) (c *client, policyStore string, err error) {
 	if c, err = a.newClient(); err != nil {
 		return nil, "", err
@@ -224,7 +245,7 @@ func (a *app) reach(ctx context.Context, target *target) (c *client, policyStore
 	return c, policyStore, err
 }
 
-// contentsOf reads the policy store a command names.
+// contentsOf reads the policy store a command names: all of it, at one revision, in one answer.
 func (a *app) contentsOf(ctx context.Context, target *target) (policyStore string, contents api.Contents, err error) {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -234,6 +255,7 @@ func (a *app) contentsOf(ctx context.Context, target *target) (policyStore strin
 	return policyStore, contents, err
 }
 
+// policyList shows templates' links as well, by what they say: they have no text.
 func (a *app) policyList() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -251,6 +273,7 @@ through the AVP API.`,
 			if err != nil {
 				return err
 			}
+			// A list of policies is not the place for a schema, which may be larger than all of them.
 			contents.Schema = nil
 			return a.show(contents, func(t *table) {
 				t.row("NAME", "EFFECT", "POLICY ID", "UPDATED", "DESCRIPTION")
@@ -268,6 +291,7 @@ through the AVP API.`,
 	return cmd
 }
 
+// policyDelete takes names and asks once for all of them.
 func (a *app) policyDelete() *cobra.Command {
 	var target target
 	var yes bool
@@ -290,6 +314,8 @@ Mind what is deleted together: without a forbid, what a permit allows is allowed
 	return cmd
 }
 
+// deletePolicies puts what is left of the named policies, in one commit, with [client.change]. Templates,
+// the schema and policies without a name stay as they are. It needs read and write on the policy store.
 func (a *app) deletePolicies(ctx context.Context, target *target, names []string, yes bool) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -307,6 +333,7 @@ func (a *app) deletePolicies(ctx context.Context, target *target, names []string
 		return err
 	}
 	result, err := c.change(ctx, policyStore, func(stored api.Contents) (api.PutContentsRequest, error) {
+		// Looked for again: what was there when the question was asked may be gone.
 		left, err := without(stored.Policies, names)
 		nothing := &localContents{}
 		return api.PutContentsRequest{Policies: nothing.merge(left)}, err
@@ -321,8 +348,10 @@ func (a *app) deletePolicies(ctx context.Context, target *target, names []string
 	return nil
 }
 
-// without is the policies less those of the names given, each of which must exist.
+// without is the policies less those of the names given, each of which must exist. Ids do as well, if the
+// policy has a name: PUT contents knows policies by name, and leaves those without one alone.
 func without(policies []api.Policy, names []string) ([]api.Policy, error) {
+	// By index: a policy may be named twice, by name and by id.
 	gone := map[int]bool{}
 	for _, name := range names {
 		i, err := findPolicy(policies, name)
@@ -343,7 +372,8 @@ func without(policies []api.Policy, names []string) ([]api.Policy, error) {
 	return left, nil
 }
 
-// textOf is a policy's text; of a link, which has none, a comment that says what it is.
+// textOf is a policy's text; of a link, which has none, a comment that says what it is, so that a file of it
+// is Cedar still.
 func textOf(p *api.Policy) string {
 	if p.Link != nil {
 		return "// " + linkText(p.Link)
@@ -351,6 +381,7 @@ func textOf(p *api.Policy) string {
 	return strings.TrimRight(p.Statement, "\n")
 }
 
+// linkText is what a link says, in one line for people. A template without a name is called by its id.
 func linkText(link *api.Link) string {
 	text := "link of template " + cmp.Or(link.Template, link.TemplateID)
 	if e := link.Principal; e != nil {

@@ -4,7 +4,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// checkResult is what `policy check --output json` prints, for editors and CI.
+// checkResult is what `policy check --output json` prints, for editors and CI. Findings is a list also where
+// there is nothing in it. Where files could not be read as policies the numbers are 0.
 type checkResult struct {
 	Policies  int       `json:"policies"` // links among them
 	Templates int       `json:"templates"`
@@ -12,6 +13,7 @@ type checkResult struct {
 	Warnings  []finding `json:"warnings,omitempty"`
 }
 
+// policyCheck asks no server and needs no key.
 func (a *app) policyCheck() *cobra.Command {
 	var schemaFile, format string
 	cmd := &cobra.Command{
@@ -38,12 +40,17 @@ that can never be satisfied, characters that change the direction of writing, st
 	return cmd
 }
 
+// check reads and validates files, and shows all that is found. What keeps the files from being read as
+// policies is a finding like any other when it has a place in a file; otherwise it is the error. Findings
+// end it with code 1, warnings do not.
 func (a *app) check(schemaFile, format string, paths []string) error {
+	// local is nil when reading failed, and there is nothing to count.
 	local, err := a.readContents(schemaFile, format, paths)
 	var findings, warnings []finding
 	switch bad := asFailure(err); {
 	case err == nil:
 		findings, warnings = local.checkLocally()
+	// Files were read, and what is in them is wrong.
 	case bad != nil && len(bad.findings) > 0:
 		findings = bad.findings
 	default:
@@ -54,6 +61,7 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 		result.Policies, result.Templates = len(local.policies), len(local.templates)
 	}
 	if a.output == "json" {
+		// An editor reads a list, also where there is nothing in it.
 		if result.Findings == nil {
 			result.Findings = []finding{}
 		}
@@ -62,11 +70,13 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 		}
 	}
 	if a.output != "json" {
+		// Warnings are no part of the error, which has the findings.
 		for _, w := range warnings {
 			w.render(a.stderr)
 		}
 	}
 	if len(findings) > 0 {
+		// As JSON they are on standard output already, and are not said twice.
 		failed := &failure{code: exitError, message: "policy check: " + count(len(findings), "finding")}
 		if a.output != "json" {
 			failed.findings = findings
@@ -83,6 +93,7 @@ func (a *app) check(schemaFile, format string, paths []string) error {
 	return nil
 }
 
+// counted is what was looked at, in words.
 func (r *checkResult) counted() string {
 	if r.Templates == 0 {
 		return policiesCount(r.Policies)
@@ -90,6 +101,7 @@ func (r *checkResult) counted() string {
 	return policiesCount(r.Policies) + " and " + count(r.Templates, "template")
 }
 
+// policiesCount is [count] for a word that does not take a plain s.
 func policiesCount(n int) string {
 	if n == 1 {
 		return "1 policy"

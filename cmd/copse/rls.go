@@ -11,6 +11,8 @@ import (
 	"github.com/copse-authz/copse/rls"
 )
 
+// rlsCommand speaks to no copse at all: its SQL is made here, and check connects to the database of the
+// services.
 func (a *app) rlsCommand() *cobra.Command {
 	return group("rls", "Have PostgreSQL refuse the rows of other tenants",
 		`Row-level security is the last link of the chain: it holds when a query has forgotten its WHERE
@@ -25,6 +27,7 @@ It does not stop injected SQL, which can set another tenant.`,
 		a.rlsInit(), a.rlsAdd(), a.rlsCheck())
 }
 
+// rlsInit needs no database. Names that no SQL can be made of are wrong usage.
 func (a *app) rlsInit() *cobra.Command {
 	var role string
 	var schemas []string
@@ -53,6 +56,7 @@ Names are taken byte for byte and quoted: App is not app.`,
 	return cmd
 }
 
+// rlsAdd prints one migration for all tables named, or nothing when one of the names is wrong.
 func (a *app) rlsAdd() *cobra.Command {
 	var table rls.Table
 	cmd := &cobra.Command{
@@ -68,9 +72,11 @@ NOT NULL, and its default the transaction's tenant.`,
   copse rls add sales.orders --role app --column org_id --type uuid`,
 		Args: args(1, -1, "tables"),
 		RunE: func(_ *cobra.Command, names []string) error {
+			// Printed at the end: half a migration would look like a whole one.
 			var all strings.Builder
 			for _, name := range names {
 				var err error
+				// table keeps role, column and type from one name to the next.
 				if table.Schema, table.Name, err = rls.ParseTable(name); err != nil {
 					return rlsFailure(err)
 				}
@@ -89,6 +95,8 @@ NOT NULL, and its default the transaction's tenant.`,
 	return cmd
 }
 
+// rlsRoleFlag adds --role, which has to be given, and takes the command's PreRunE for that. There is no
+// default: SQL for the wrong role would keep nobody out.
 func rlsRoleFlag(cmd *cobra.Command, role *string) {
 	cmd.Flags().StringVar(role, "role", "", "role that the service connects as")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -99,6 +107,7 @@ func rlsRoleFlag(cmd *cobra.Command, role *string) {
 	}
 }
 
+// showSQL prints SQL as it is, to be redirected into a file, or in a member of an object.
 func (a *app) showSQL(sql string) error {
 	if a.output == "json" {
 		return a.show(map[string]string{"sql": sql}, nil)
@@ -107,12 +116,15 @@ func (a *app) showSQL(sql string) error {
 	return err
 }
 
-// rlsCheckResult is what `rls check --output json` prints.
+// rlsCheckResult is what `rls check --output json` prints. Both are lists, also where there is nothing in
+// them; what was accepted does not change the exit code.
 type rlsCheckResult struct {
 	Findings []rls.Finding `json:"findings"`
 	Accepted []rls.Finding `json:"accepted"`
 }
 
+// rlsCheck is the one of them that connects to a database, with the rights of whoever runs it. Findings are
+// printed as SQL, and the code is 1 when there is one that was not accepted.
 func (a *app) rlsCheck() *cobra.Command {
 	var audit rls.Audit
 	var database string
@@ -161,6 +173,7 @@ It looks for:
 	return cmd
 }
 
+// rlsCheckList is the list of checks for the help, from the checks themselves.
 func rlsCheckList() string {
 	var b strings.Builder
 	for _, c := range rls.Checks() {
@@ -169,6 +182,7 @@ func rlsCheckList() string {
 	return b.String()
 }
 
+// checkAccepts refuses the name of a check that there is none of: it would accept nothing, in silence.
 func checkAccepts(accept []string) error {
 	checks := rls.Checks()
 	for _, entry := range accept {
@@ -180,15 +194,19 @@ func checkAccepts(accept []string) error {
 	return nil
 }
 
+// showRLSFindings shows what was found and not accepted; in JSON both. An entry of --accept that met no
+// finding is told, since it would hide a new one of the same name later.
 func (a *app) showRLSFindings(findings []rls.Finding, accept []string) error {
 	result := rlsCheckResult{Findings: []rls.Finding{}, Accepted: []rls.Finding{}}
 	used := map[string]bool{}
 	for _, f := range findings {
+		// By the check alone for all objects, or with the object's name as the finding has it.
 		i := slices.IndexFunc(accept, func(entry string) bool { return entry == f.Check || entry == f.Check+":"+f.Object })
 		if i < 0 {
 			result.Findings = append(result.Findings, f)
 			continue
 		}
+		// The first entry that fits counts, so that a second one for the same is told as well.
 		used[accept[i]] = true
 		result.Accepted = append(result.Accepted, f)
 	}
@@ -203,6 +221,8 @@ func (a *app) showRLSFindings(findings []rls.Finding, accept []string) error {
 		}
 	} else {
 		for _, f := range result.Findings {
+			// Object and detail are names in the database, of anybody who may make tables there: they stay
+			// within the comment.
 			fmt.Fprintf(a.stdout, "-- %s: %s\n-- %s\n%s\n\n", f.Check, oneLine(f.Object), oneLine(f.Detail), shownFix(f.Fix))
 		}
 	}
@@ -225,7 +245,8 @@ func shownFix(fix string) string {
 	return fix
 }
 
-// rlsFailure is an error of package rls, as a fault of the command line where it is one.
+// rlsFailure is an error of package rls, as a fault of the command line where it is one. Names, connection
+// strings and types that are none are such faults: package rls has the kind Invalid for them.
 func rlsFailure(err error) error {
 	if copse.KindOf(err) == copse.Invalid {
 		return usagef("%v", err)

@@ -26,6 +26,8 @@ const rootExample = `  # a server to try things on; it prints the two variables 
   copse authorize --token "$(copse dev token --tenant acme --user alice)" \
       --action view --resource 'Invoice::"42"'`
 
+// rootCommand builds the whole tree of commands anew, on a's arguments and streams. Every command prints its
+// errors through [report] and none by itself, which is why cobra's own printing is off.
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "copse",
@@ -41,6 +43,8 @@ func (a *app) rootCommand() *cobra.Command {
 			}
 			return cmd.Help()
 		},
+		// Runs before every command: none of them sets a PersistentPreRunE of its own, which would replace
+		// this.
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if !slices.Contains(outputs(), a.output) {
 				return usagef("--output is table or json, not %q", a.output)
@@ -48,8 +52,11 @@ func (a *app) rootCommand() *cobra.Command {
 			return nil
 		},
 	}
+	// There is a completion command of our own, in the group of the others.
 	root.CompletionOptions.DisableDefaultCmd = true
+	// cobra's own message names neither the command nor what to do.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// Go's durations end at hours, and people write days.
 		hint := ""
 		if strings.Contains(err.Error(), `unknown unit "d"`) || strings.Contains(err.Error(), `unknown unit "w"`) {
 			hint = "; the largest unit is the hour: 30 days are 720h"
@@ -63,6 +70,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.clientCert, "client-cert", "", "PEM file of a certificate to show to the server (COPSE_CLIENT_CERT)")
 	flags.StringVar(&a.clientKey, "client-key", "", "PEM file of its key (COPSE_CLIENT_KEY)")
 	flags.StringVarP(&a.output, "output", "o", "table", "table or json")
+	// The error would be a flag that is not there, or is registered twice.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs(), cobra.ShellCompDirectiveNoFileComp))
 
 	root.AddGroup(
@@ -70,7 +78,9 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
 		&cobra.Group{ID: groupAbout, Title: "About copse:"},
 	)
+	// cobra's help command is listed under a heading as well.
 	root.SetHelpCommandGroupID(groupAbout)
+	// A command without a heading would stand apart from all in the help.
 	add := func(id string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = id
@@ -91,6 +101,7 @@ const (
 	groupAbout  = "about"
 )
 
+// outputs are the values of --output. table is for people, json for programs.
 func outputs() []string { return []string{"table", "json"} }
 
 // exitCodesTopic has no Run, which makes it a help topic: `copse help exit-codes`.

@@ -9,6 +9,8 @@ import (
 	"github.com/copse-authz/copse/internal/authorizer"
 )
 
+// routesCommand needs no server and no key. What is wrong with a table is told by the code that a server
+// reads it with.
 func (a *app) routesCommand() *cobra.Command {
 	return group("routes", "Check the route table of gateways, without a server",
 		`The route table (serve --routes-file) says what a request at a gateway asks: which action on which
@@ -18,6 +20,8 @@ resource. What no route matches is denied. docs/gateway.md describes the file.`,
 		a.routesCheck(), a.routesTest())
 }
 
+// readRoutes reads a route table by the server's own code, so that what passes here is taken there.
+// The error has the line where there is one.
 func readRoutes(file string) (*authorizer.RouteTable, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -26,6 +30,7 @@ func readRoutes(file string) (*authorizer.RouteTable, error) {
 	return authorizer.ParseRoutes(file, text)
 }
 
+// routesCheck says how many routes there are, which shows that it was the right file.
 func (a *app) routesCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:     "check FILE",
@@ -44,7 +49,8 @@ func (a *app) routesCheck() *cobra.Command {
 	}
 }
 
-// routeMatch is what `routes test --output json` prints.
+// routeMatch is what `routes test --output json` prints. Path is the one that was matched, Context is JSON
+// and Service the audience of the signed context.
 type routeMatch struct {
 	Route    string `json:"route"`
 	Line     int    `json:"line"`
@@ -55,6 +61,7 @@ type routeMatch struct {
 	Service  string `json:"service,omitempty"`
 }
 
+// routesTest sends no request and knows no headers: what a route takes from one is as if it were not there.
 func (a *app) routesTest() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test FILE METHOD PATH",
@@ -72,8 +79,11 @@ can be read in more than one way, is told so, and the exit code is 1.`,
 			}
 			m, err := routes.Match(&authorizer.Asked{Method: args[1], Target: args[2]})
 			if err != nil {
+				// A request that no route takes is the answer to the question, but a script must see that it
+				// is no match.
 				return failf("denied without a decision: %w", err)
 			}
+			// What the request asks, with its parameters filled in.
 			found := routeMatch{
 				Route: m.Route.Pattern, Line: m.Route.Line, Path: m.Path,
 				Action: m.Route.Action.String(), Resource: m.Resource.String(),

@@ -12,6 +12,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// schemaCommand is about the schema alone; `copse policy put --schema` changes schema and policies in one
+// commit.
 func (a *app) schemaCommand() *cobra.Command {
 	return group("schema", "Put and get the schema of a policy store",
 		`A schema says which entity types, attributes and actions a tenant's policies may speak of. In a
@@ -22,6 +24,7 @@ STRICT policy store no policy gets in that disagrees with it. Schemas are writte
 		a.schemaPut(), a.schemaGet(), a.schemaCheck())
 }
 
+// schemaPut does not check the schema by itself: the server's findings are shown in the file.
 func (a *app) schemaPut() *cobra.Command {
 	var target target
 	var format string
@@ -48,6 +51,9 @@ and policies together and have them checked against each other, use "copse polic
 	return cmd
 }
 
+// putSchema puts the schema, and then asks what it breaks, which is told and is no error. The two are two
+// calls: what is written in between may be in what is told. It needs write on the policy store, and read to
+// tell what the schema breaks.
 func (a *app) putSchema(ctx context.Context, target *target, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -76,6 +82,7 @@ func (a *app) putSchema(ctx context.Context, target *target, local *localContent
 	return nil
 }
 
+// schemaCheck changes nothing, so a key that may read is enough.
 func (a *app) schemaCheck() *cobra.Command {
 	var target target
 	var format string
@@ -91,6 +98,7 @@ something would be refused.`,
 			local := &localContents{}
 			if len(args) == 1 {
 				var err error
+				// No policies: those are the policy store's.
 				if local, err = a.readContents(args[0], format, nil); err != nil {
 					return err
 				}
@@ -103,13 +111,18 @@ something would be refused.`,
 	return cmd
 }
 
+// checkSchema asks about the schema of a file, or without one about the stored one, and shows what that
+// breaks. It is an error when something is broken, and also when not all could be checked: only a whole
+// check is a yes.
 func (a *app) checkSchema(ctx context.Context, target *target, local *localContents) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}
 	var check api.SchemaCheck
+	// GET is about the stored schema, POST about one that comes along.
 	r := request{method: http.MethodGet, path: policyStorePath(policyStore) + "/schema:check", out: &check}
+	// The same question in another form: a schema that is not stored has to be sent along.
 	if local.schema != nil {
 		r.method, r.in = http.MethodPost, local.schemaText()
 	}
@@ -123,9 +136,11 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	} else {
 		a.sayBroken(&check)
 	}
+	// First, since what is broken among the rest is not known either.
 	if check.Unchecked > 0 {
 		return failf("%d of %d policies and templates were not checked, because checking all takes too long; name actions and types in their heads", check.Unchecked, check.Checked)
 	}
+	// More is how many were found and not listed.
 	if n := len(check.Broken) + check.More; n > 0 {
 		return failf("the schema breaks %d of %d policies and templates", n, check.Checked)
 	}
@@ -135,7 +150,8 @@ func (a *app) checkSchema(ctx context.Context, target *target, local *localConte
 	return nil
 }
 
-// sayBroken lists what a schema breaks, with the place in its text.
+// sayBroken lists what a schema breaks, with the place in its text. It goes to standard error, a line for
+// each finding, under the policy's name or else its id.
 func (a *app) sayBroken(check *api.SchemaCheck) {
 	for _, b := range check.Broken {
 		for _, f := range b.Findings {
@@ -151,6 +167,7 @@ func (a *app) sayBroken(check *api.SchemaCheck) {
 	}
 }
 
+// schemaGet prints text that `schema put` takes again.
 func (a *app) schemaGet() *cobra.Command {
 	var target target
 	var format string
@@ -174,6 +191,8 @@ syntax when it was put in that. --format json prints the JSON syntax of either.`
 	return cmd
 }
 
+// getSchema prints the schema in the syntax asked for. The server makes JSON of Cedar syntax, not the other
+// way round. It needs read on the policy store.
 func (a *app) getSchema(ctx context.Context, target *target, format string) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
@@ -186,6 +205,7 @@ func (a *app) getSchema(ctx context.Context, target *target, format string) erro
 	if a.output == "json" {
 		return a.show(out, nil)
 	}
+	// Without --format it is the text that was put: with comments, if it was Cedar's.
 	text := out.JSON
 	switch {
 	case format == "cedar" && out.Cedar == "":

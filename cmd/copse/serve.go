@@ -45,6 +45,8 @@ const serveExample = `  copse serve --data /var/lib/copse
   # in a container, behind a proxy that speaks TLS
   COPSE_DATA=/data COPSE_LISTEN=:8420 copse serve --behind-tls-proxy`
 
+// serveCommand reads file, environment and flags in this order, later ones winning, and refuses all that is
+// wrong with them before the data directory is touched.
 func (a *app) serveCommand() *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
@@ -98,6 +100,7 @@ func settingFlags(flags *pflag.FlagSet) {
 		if s.NoFlag {
 			continue
 		}
+		// The default is shown in the help only: a flag that was not given is not applied.
 		f := flags.VarPF(&settingFlag{setting: s, value: s.Default()}, s.Key, "", s.Usage)
 		if s.Bool {
 			f.NoOptDefVal = "true"
@@ -105,7 +108,9 @@ func settingFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// settingFlag is a pflag.Value that keeps the text; what it means is the server's to say.
+// settingFlag is a pflag.Value that keeps the text; what it means is the server's to say. There is one for
+// each setting but those that are secrets, made from the server's own list: a setting that is added there
+// has its flag at once.
 type settingFlag struct {
 	setting server.Setting
 	value   string
@@ -113,6 +118,8 @@ type settingFlag struct {
 
 func (f *settingFlag) String() string { return f.value }
 
+// Set tries the value on a configuration of its own, so that what is no value of the setting is told with
+// the flag.
 func (f *settingFlag) Set(value string) error {
 	scratch := server.DefaultConfig()
 	f.value = value
@@ -127,8 +134,10 @@ func (f *settingFlag) Type() string {
 	return "value"
 }
 
+// applySettings takes over the flags that were given, and no defaults: those would undo file and environment.
 func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
 	var err error
+	// Visit has the flags that were given. --config is one too, and no setting.
 	flags.Visit(func(f *pflag.Flag) {
 		if _, ok := f.Value.(*settingFlag); ok && err == nil {
 			err = cfg.Set(f.Name, f.Value.String())
@@ -140,7 +149,8 @@ func applySettings(flags *pflag.FlagSet, cfg *server.Config) error {
 	return nil
 }
 
-// rootKeyMade shows the first key to a person, and to nothing that may be a log.
+// rootKeyMade shows the first key to a person, and to nothing that may be a log. The server calls it once,
+// before it serves, and only when it has made the key.
 func (a *app) rootKeyMade(file string, credential access.Secret) {
 	if isTerminal(a.stderr) {
 		fmt.Fprintf(a.stderr, "the root key, shown this once and kept in %s:\n\n  export COPSE_KEY=%s\n\n", file, string(credential))
@@ -149,7 +159,10 @@ func (a *app) rootKeyMade(file string, credential access.Secret) {
 	a.say("the root key is in %s", file)
 }
 
+// serve runs the server until ctx ends. Where it listens is printed once it does, for whoever waits for
+// that. Errors have the exit code of their cause.
 func (a *app) serve(ctx context.Context, cfg server.Config) error {
+	// For the decision log's export, if it is to go there.
 	cfg.Stdout = a.stdout
 	s, err := server.Open(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
@@ -158,10 +171,12 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	if err != nil {
 		return startFailure(err)
 	}
+	// Serve closes everything itself; this is for the ways out before it, and does nothing a second time.
 	defer func() { _ = s.Close() }()
 	if err := s.Listen(); err != nil {
 		return startFailure(err)
 	}
+	// On standard output, where a script that started it on port 0 finds the address.
 	fmt.Fprintf(a.stdout, "copse serves %s from %s\n", s.URL(), cfg.DataDir)
 	if s.OpsURL() != "" {
 		fmt.Fprintf(a.stdout, "health and metrics at %s\n", s.OpsURL())
@@ -172,9 +187,11 @@ func (a *app) serve(ctx context.Context, cfg server.Config) error {
 	return nil
 }
 
-// startFailure finds the exit code that tells a service manager whether starting again can help.
+// startFailure finds the exit code that tells a service manager whether starting again can help. It is for
+// all commands that open a data directory, too. A cause it knows wins over the error's kind.
 func startFailure(err error) error {
 	f := &failure{code: exitError, message: detailOf(err), err: err}
+	// Wrong in the configuration, or in files it names: starting again does not help.
 	if copse.KindOf(err) == copse.Invalid {
 		f.code = exitUsage
 	}
@@ -183,6 +200,7 @@ func startFailure(err error) error {
 		f.code = exitInUse
 	case errors.Is(err, sqlite.ErrNewer):
 		f.code = exitNewer
+	// Whatever keeps the directory from being written to: a service manager should not try again for that.
 	case errors.Is(err, sqlite.ErrNotWritable), errors.Is(err, sqlite.ErrFull), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOTDIR):
 		f.code = exitStorage
@@ -192,7 +210,8 @@ func startFailure(err error) error {
 	return f
 }
 
-// detailOf is what went wrong in full: on this machine, the operator is the one to be told.
+// detailOf is what went wrong in full: on this machine, the operator is the one to be told. Over HTTP an
+// internal error's cause stays inside.
 func detailOf(err error) string {
 	if e, ok := errors.AsType[*copse.Error](err); ok && e.Kind == copse.Internal && e.Err != nil && !strings.Contains(e.Detail, e.Err.Error()) {
 		return strings.TrimPrefix(e.Detail+": "+e.Err.Error(), ": ")

@@ -10,6 +10,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// storeCommand is about one policy store's settings; `copse tenant` makes policy stores and deletes them.
 func (a *app) storeCommand() *cobra.Command {
 	return group("store", "Look at a policy store's settings, and change them",
 		`A policy store has settings that change its answers, a protection from deletion, and a plan: the
@@ -19,6 +20,7 @@ quotas it has. All of them can be changed at any time, and are in force when the
 		a.storeGet(), a.storeUpdate())
 }
 
+// showStore shows all settings, also those at their defaults: what is in force is what is looked for.
 func (a *app) showStore(ps api.PolicyStore) error {
 	return a.show(ps, func(t *table) {
 		t.pairs("policy store", ps.PolicyStoreID, "tenant", ps.Tenant, "description", ps.Description,
@@ -32,6 +34,7 @@ func (a *app) showStore(ps api.PolicyStore) error {
 	})
 }
 
+// storeGet needs a key that may read the policy store.
 func (a *app) storeGet() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -61,6 +64,8 @@ func (a *app) storeGet() *cobra.Command {
 	return cmd
 }
 
+// storeUpdate sends what was given and nothing else. A flag that is not given is not the same as its
+// default: the request has pointers for that, nil where a setting is to stay.
 func (a *app) storeUpdate() *cobra.Command {
 	var target target
 	var validation, description, plan string
@@ -93,10 +98,13 @@ that matches wins. A list of rules replaces the former one; '' clears it.`,
 			given(changed("check-requests"), &in.CheckRequests, &checkRequests)
 			given(changed("forbid-errors-deny"), &in.ForbidErrorsDeny, &forbidErrorsDeny)
 			given(changed("deletion-protection"), &in.DeletionProtection, &protection)
+			// nil leaves the rules as they are.
 			in.DecisionLog = log.update(changed)
+			// Only pointers are in it, so that equal means none was set.
 			if in == (api.UpdatePolicyStoreRequest{}) {
 				return usagef("nothing to change: give a flag, such as --plan")
 			}
+			// It needs a key with admin everywhere, whoever's policy store it is: quotas are the operator's.
 			c, err := a.newClient()
 			if err != nil {
 				return err
@@ -124,12 +132,13 @@ that matches wins. A list of rules replaces the former one; '' clears it.`,
 	return cmd
 }
 
-// logFlags are those of how decisions are logged.
+// logFlags are those of how decisions are logged. A list that is given replaces the stored one, whole.
 type logFlags struct {
 	full                      string
 	keep, hash, drop, hashIDs []string
 }
 
+// flags adds them to a command.
 func (l *logFlags) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&l.full, "decision-log-full", "", "drop or wait: whether a decision that can't be logged is given, or refused")
 	flags.StringArrayVar(&l.keep, "decision-log-keep", nil, "a path of context, principal or resource whose value is logged; repeat it")
@@ -138,7 +147,8 @@ func (l *logFlags) flags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&l.hashIDs, "decision-log-hash-ids", nil, "principal,resource: whose ids are logged as hashes")
 }
 
-// update is nil when no flag was given.
+// update is what the flags change, nil when none was given: then the rules stay as they are. changed says
+// whether the flag of a name was given.
 func (l *logFlags) update(changed func(string) bool) *api.UpdateDecisionLog {
 	out := &api.UpdateDecisionLog{}
 	given(changed("decision-log-full"), &out.Full, &l.full)
@@ -146,6 +156,7 @@ func (l *logFlags) update(changed func(string) bool) *api.UpdateDecisionLog {
 		to   **[]string
 		from *[]string
 	}{"keep": {&out.Keep, &l.keep}, "hash": {&out.Hash, &l.hash}, "drop": {&out.Drop, &l.drop}, "hash-ids": {&out.HashIDs, &l.hashIDs}} {
+		// '' is how a shell says that there is to be no rule; pflag makes one empty string of it, or no string.
 		if len(*list.from) == 0 || len(*list.from) == 1 && (*list.from)[0] == "" {
 			*list.from = []string{} // clears it
 		}
@@ -157,7 +168,8 @@ func (l *logFlags) update(changed func(string) bool) *api.UpdateDecisionLog {
 	return out
 }
 
-// given points to a flag's value when the flag was given.
+// given points to a flag's value when the flag was given, and leaves *to alone otherwise. It tells a flag
+// that was set to its default from one that was not set.
 func given[T any](was bool, to **T, value *T) {
 	if was {
 		*to = value

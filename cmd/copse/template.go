@@ -14,6 +14,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// templateCommand makes links but does not list or delete them: they are policies, and `copse policy` does.
 func (a *app) templateCommand() *cobra.Command {
 	return group("template", "Put, look at, link and delete policy templates",
 		`A policy template has slots, ?principal or ?resource, in its scope. A link of it is a policy that says
@@ -26,6 +27,7 @@ template changes all its links in one moment:
 		a.templateList(), a.templateGet(), a.templatePut(), a.templateDelete(), a.templateLink())
 }
 
+// templateList counts the links by what the policies say, in the same answer: the two are of one revision.
 func (a *app) templateList() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -53,7 +55,7 @@ func (a *app) templateList() *cobra.Command {
 	return cmd
 }
 
-// linksOf counts the links of each template, by its id.
+// linksOf counts the links of each template, by its id. A template without links is not in it.
 func linksOf(policies []api.Policy) map[string]int {
 	links := map[string]int{}
 	for _, p := range policies {
@@ -64,8 +66,9 @@ func linksOf(policies []api.Policy) map[string]int {
 	return links
 }
 
-// findTemplate takes a name or an id, as findPolicy.
+// findTemplate takes a name or an id, as findPolicy. What it returns points into templates.
 func findTemplate(templates []api.Template, nameOrID string) (*api.Template, error) {
+	// All names before any id, so that a name wins.
 	for _, by := range []func(*api.Template) string{
 		func(t *api.Template) string { return t.Name },
 		func(t *api.Template) string { return t.TemplateID },
@@ -77,6 +80,7 @@ func findTemplate(templates []api.Template, nameOrID string) (*api.Template, err
 	return nil, failf("no policy template has the name or id %q; `copse template list` shows them", nameOrID)
 }
 
+// templateGet prints text that `template put` takes again.
 func (a *app) templateGet() *cobra.Command {
 	var target target
 	cmd := &cobra.Command{
@@ -105,6 +109,8 @@ func (a *app) templateGet() *cobra.Command {
 	return cmd
 }
 
+// templatePut sends the text as it is; whether it is one template, and fits its links, is the server's to
+// say, whose findings are shown in the file.
 func (a *app) templatePut() *cobra.Command {
 	var target target
 	var name, description string
@@ -126,9 +132,12 @@ unless --name gives another; "-" is standard input.`,
 			if name == "" {
 				name = strings.TrimSuffix(filepath.Base(args[0]), ".cedar")
 			}
+			// The name is the only thing that ties a file to a template: nothing is read out of the text.
 			put := api.TemplateText{Name: name, Statement: string(text), Description: description}
 			return a.editTemplates(cmd.Context(), &target, func(stored api.Contents) (templateEdit, error) {
 				e := editOf(stored)
+				// In the place of the one of that name, or at the end: the index is how the server's
+				// findings name it.
 				i := slices.IndexFunc(e.templates, func(t api.TemplateText) bool { return t.Name == name })
 				if i < 0 {
 					i, e.templates = len(e.templates), append(e.templates, api.TemplateText{})
@@ -147,6 +156,8 @@ unless --name gives another; "-" is standard input.`,
 	return cmd
 }
 
+// templateDelete uses the template's own route, which is not bound to what one commit takes: see decision 10.
+// It needs write on the policy store, and read to find the template.
 func (a *app) templateDelete() *cobra.Command {
 	var target target
 	var yes bool
@@ -161,6 +172,7 @@ link of a forbid kept out.`,
 			if err != nil {
 				return err
 			}
+			// What is to go is known, and is there, before anybody is asked.
 			t, err := findTemplate(contents.Templates, args[0])
 			if err != nil {
 				return err
@@ -185,6 +197,8 @@ link of a forbid kept out.`,
 	return cmd
 }
 
+// templateLink makes a link, or puts one in the place of the policy of that name. Whether the slots that are
+// filled are those that the template has, the server says.
 func (a *app) templateLink() *cobra.Command {
 	var target target
 	var name, principal, resource string
@@ -204,6 +218,7 @@ deletes it.`,
 				flag, value string
 				into        **api.EntityUID
 			}{{"principal", principal, &link.Principal}, {"resource", resource, &link.Resource}} {
+				// Which slots there are is not known here.
 				if slot.value == "" {
 					continue
 				}
@@ -218,7 +233,9 @@ deletes it.`,
 				if err != nil {
 					return templateEdit{}, err
 				}
+				// Both, so that a template without a name can be linked too.
 				link.Template, link.TemplateID = t.Name, t.TemplateID
+				// It replaces the policy of its name, whatever that was: two of one name would be refused.
 				stored.Policies = slices.DeleteFunc(stored.Policies, func(p api.Policy) bool { return p.Name == name })
 				e := editOf(stored)
 				e.policies = append(e.policies, api.PolicyText{Name: name, Link: link})
@@ -233,28 +250,33 @@ deletes it.`,
 	return cmd
 }
 
-// templateEdit is what becomes of a policy store's named templates and policies.
+// templateEdit is what becomes of a policy store's named templates and policies: all of them, since what PUT
+// contents is not given is deleted. Policies and templates without a name are not in it, and stay.
 type templateEdit struct {
 	templates []api.TemplateText
 	policies  []api.PolicyText
 	explain   map[string]source // findings at a path are shown in a file
 }
 
+// source is where a text of the request came from.
 type source struct {
 	file string
 	text []byte
 }
 
-// editOf starts with everything as it is.
+// editOf starts with everything as it is: sent like this, it would change nothing.
 func editOf(stored api.Contents) templateEdit {
 	return templateEdit{templates: namedTemplates(stored.Templates), policies: (&localContents{}).merge(stored.Policies)}
 }
 
+// editTemplates reads a policy store, has edit change it, and puts it, by [client.change]. The schema stays.
+// It needs read and write on the policy store.
 func (a *app) editTemplates(ctx context.Context, target *target, edit func(api.Contents) (templateEdit, error)) error {
 	c, policyStore, err := a.reach(ctx, target)
 	if err != nil {
 		return err
 	}
+	// The last attempt's, which the answer is about.
 	var sent templateEdit
 	result, err := c.change(ctx, policyStore, func(stored api.Contents) (api.PutContentsRequest, error) {
 		var err error

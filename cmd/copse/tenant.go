@@ -10,6 +10,7 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// tenantCommand is the operator's: but for get and list, these commands need a key with admin everywhere.
 func (a *app) tenantCommand() *cobra.Command {
 	return group("tenant", "Take tenants in and out, and look at them",
 		`A tenant is a customer of yours. Taking one in makes a policy store of its own and a directory
@@ -21,6 +22,8 @@ A tenant's id is what the tenant claim of its users' tokens says, byte for byte.
 		a.tenantCreate(), a.tenantGet(), a.tenantList(), a.tenantState("suspend"), a.tenantState("resume"), a.tenantDelete())
 }
 
+// tenantCreate reads and parses all files first, then makes everything in one call. With --policy-store
+// there are no files: it is taken as it is. It needs a key with admin everywhere.
 func (a *app) tenantCreate() *cobra.Command {
 	var in api.CreateTenantRequest
 	var schemaFile, format, validation string
@@ -46,25 +49,30 @@ becomes this tenant's, with all that is in it.`,
   copse policy put policies/ --tenant globex`,
 		Args: args(1, 1, "the tenant's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Before the files are read: the id is what is wrong then, and not they.
 			if _, err := tenantPath(args[0]); err != nil {
 				return err
 			}
 			in.Tenant = args[0]
 			if in.PolicyStoreID != "" {
+				// Flags that would change what is in it are refused and not left out.
 				for _, other := range []string{"schema", "format", "policies", "description", "validation", "check-requests", "forbid-errors-deny"} {
 					if cmd.Flags().Changed(other) {
 						return copse.Errorf(copse.Invalid, "--policy-store takes a policy store as it is: leave out --%s", other)
 					}
 				}
 			}
+			// Names, syntax and duplicates are judged here, with places in the files; the rest is the server's.
 			local, err := a.readContents(schemaFile, format, policyPaths)
 			if err != nil {
 				return err
 			}
+			// All that is given is new: there is nothing to merge with.
 			in.Schema, in.Policies = local.schemaText(), local.policyTexts()
 			if templates := local.mergeTemplates(nil); templates != nil {
 				in.Templates = *templates
 			}
+			// nil leaves the choice to the server.
 			in.Settings = newSettings(cmd, in.Schema != nil, validation, checkRequests, forbidErrorsDeny)
 			return a.createTenant(cmd.Context(), in, local)
 		},
@@ -81,17 +89,20 @@ becomes this tenant's, with all that is in it.`,
 	return cmd
 }
 
-// newSettings leaves the choice to the server unless a flag makes it. The settings travel whole, so a
-// flag that was not given gets here what the server would choose.
+// newSettings leaves the choice to the server unless a flag makes it. The settings travel whole, so a flag
+// that was not given gets here what the server would choose. nil when no flag was given. schema says whether
+// the tenant gets one.
 func newSettings(cmd *cobra.Command, schema bool, validation string, checkRequests, forbidErrorsDeny bool) *api.Settings {
 	changed := cmd.Flags().Changed
 	if !changed("validation") && !changed("check-requests") && !changed("forbid-errors-deny") {
 		return nil
 	}
+	// As the server chooses: with a schema STRICT, and requests are checked.
 	s := api.Settings{Validation: string(copse.ValidationOff), CheckRequests: schema, ForbidErrorsDeny: forbidErrorsDeny}
 	if schema {
 		s.Validation = string(copse.ValidationStrict)
 	}
+	// What it may be is the server's to say.
 	if changed("validation") {
 		s.Validation = validation
 	}
@@ -101,6 +112,8 @@ func newSettings(cmd *cobra.Command, schema bool, validation string, checkReques
 	return &s
 }
 
+// createTenant sends the request. What the server finds in schema or policies is shown in the files they
+// came from.
 func (a *app) createTenant(ctx context.Context, in api.CreateTenantRequest, local *localContents) error {
 	c, err := a.newClient()
 	if err != nil {
@@ -113,6 +126,7 @@ func (a *app) createTenant(ctx context.Context, in api.CreateTenantRequest, loca
 	return a.showTenant(out)
 }
 
+// showTenant shows a row of the directory.
 func (a *app) showTenant(tenant api.Tenant) error {
 	return a.show(tenant, func(t *table) {
 		t.pairs("tenant", tenant.Tenant, "state", tenant.State, "policy store", tenant.PolicyStoreID,
@@ -120,6 +134,7 @@ func (a *app) showTenant(tenant api.Tenant) error {
 	})
 }
 
+// tenantGet is the way from a tenant to its policy store, for programs too.
 func (a *app) tenantGet() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get TENANT",
@@ -145,6 +160,7 @@ A key that covers only this tenant's policy store and may read it can do this to
 	}
 }
 
+// tenantList reads all pages before it shows the first.
 func (a *app) tenantList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -174,7 +190,8 @@ func (a *app) tenantList() *cobra.Command {
 	}
 }
 
-// tenantState makes suspend and resume, which differ in words only.
+// tenantState makes suspend and resume, which differ in words only; verb is one of the two. Doing it again
+// is no error. It needs a key with admin everywhere, so that nobody who is suspended can resume.
 func (a *app) tenantState(verb string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspend TENANT",
@@ -192,6 +209,7 @@ same way as for a tenant that does not exist. Its schema and policies stay and c
 		cmd.Example = `  copse tenant resume acme`
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		// An id that can't be one is told without asking a server.
 		path, err := tenantPath(args[0])
 		if err != nil {
 			return err
@@ -209,6 +227,8 @@ same way as for a tenant that does not exist. Its schema and policies stay and c
 	return cmd
 }
 
+// tenantDelete asks with the id alone: what will be gone is everything. When it has returned, no decision is
+// made for the tenant. It needs a key with admin everywhere.
 func (a *app) tenantDelete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
@@ -222,6 +242,7 @@ speak for it. This can't be undone. A tenant made later under the same id starts
 		Args:              args(1, 1, "the tenant's id"),
 		ValidArgsFunction: a.completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// An id that can't be one is told before anybody is asked.
 			path, err := tenantPath(args[0])
 			if err != nil {
 				return err
@@ -244,6 +265,7 @@ speak for it. This can't be undone. A tenant made later under the same id starts
 	return cmd
 }
 
+// yesFlag adds --yes, for what [app.confirm] would ask.
 func yesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVarP(yes, "yes", "y", false, "don't ask")
 }

@@ -6,9 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// parseUID reads an entity as Cedar writes it: Type::"id". what names the flag in errors.
+// parseUID reads an entity as Cedar writes it: Type::"id". what names the flag in errors, which are all
+// wrong usage. Whether the type is a name is for the server to say.
 func parseUID(what, s string) (entityType, id string, err error) {
+	// From the left: the id may hold the same three characters, a type can't.
 	cut := strings.Index(s, `::"`)
+	// An empty id still has two quotes, and a type has at least one character.
 	if cut < 1 || len(s) < cut+4 || !strings.HasSuffix(s, `"`) {
 		return "", "", usagef(`%s %q is not an entity; write Type::"id", in single quotes for the shell: --%s 'Invoice::"42"'`, what, s, what)
 	}
@@ -20,7 +23,8 @@ func parseUID(what, s string) (entityType, id string, err error) {
 	return entityType, id, nil
 }
 
-// parseAction takes a bare id for the type Action, the one nearly every schema uses.
+// parseAction takes a bare id for the type Action, the one nearly every schema uses. A bare id is taken as
+// it is, with nothing escaped in it.
 func parseAction(s string) (actionType, id string, err error) {
 	if !strings.Contains(s, `::"`) {
 		return "Action", s, nil
@@ -28,7 +32,8 @@ func parseAction(s string) (actionType, id string, err error) {
 	return parseUID("action", s)
 }
 
-// unescape reads the inside of a Cedar string literal.
+// unescape reads the inside of a Cedar string literal; false for a quote or an escape that none can hold,
+// and for bytes that are no UTF-8.
 func unescape(s string) (string, bool) {
 	var b strings.Builder
 	for s != "" {
@@ -36,6 +41,7 @@ func unescape(s string) (string, bool) {
 			return "", false
 		}
 		if s[0] != '\\' {
+			// The replacement character itself may stand in an id; a byte that decodes to it may not.
 			r, n := utf8.DecodeRuneInString(s)
 			if r == utf8.RuneError && n == 1 {
 				return "", false
@@ -54,7 +60,8 @@ func unescape(s string) (string, bool) {
 	return b.String(), true
 }
 
-// unescapeOne reads the escape that s starts with; 0 bytes when there is none such in Cedar.
+// unescapeOne reads the escape that s starts with; 0 bytes when there is none such in Cedar. They are
+// Rust's: \x goes up to 7f, and \u{...} has one to six digits.
 func unescapeOne(s string) (rune, int) {
 	if len(s) < 2 {
 		return 0, 0
@@ -79,6 +86,7 @@ func unescapeOne(s string) (rune, int) {
 			return 0, 0
 		}
 		return rune(v), 4
+	// Surrogates and what is above 10ffff are no characters.
 	case 'u':
 		end := strings.IndexByte(s, '}')
 		if len(s) < 4 || s[2] != '{' || end < 4 || end > 9 {

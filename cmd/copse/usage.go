@@ -10,6 +10,8 @@ import (
 	"github.com/copse-authz/copse/internal/api"
 )
 
+// usageCommand shows counts of one server's memory: they begin anew when it starts, and another server
+// behind the same address has its own.
 func (a *app) usageCommand() *cobra.Command {
 	var by string
 	var top int
@@ -27,6 +29,7 @@ a policy store, with read, its own only.`,
 			if err != nil {
 				return err
 			}
+			// What is no order, and a number that is too large, are the server's to refuse.
 			query := url.Values{"by": {by}, "top": {strconv.Itoa(top)}}
 			var out api.UsageList
 			if err := c.do(cmd.Context(), request{method: http.MethodGet, path: "/v1/usage", query: query, out: &out}); err != nil {
@@ -35,6 +38,7 @@ a policy store, with read, its own only.`,
 			return a.show(out, func(t *table) {
 				t.row("TENANT", "POLICY STORE", "DECISIONS", "REFUSALS", "COMPILED BYTES")
 				for _, u := range out.PolicyStores {
+					// A policy store without a tenant has a dash.
 					t.row(u.Tenant, u.PolicyStoreID, strconv.FormatInt(u.Decisions, 10), strconv.FormatInt(u.Refusals, 10), strconv.FormatInt(u.CompiledBytes, 10))
 				}
 			})

@@ -9,6 +9,7 @@ import (
 // Case is a request of the tour with the answer it must give. Policies are told by name: ids are drawn
 // anew with every data directory.
 type Case struct {
+	// Name tells cases apart in errors and in the tour's JSON; Asked is for people.
 	Name        string
 	Asked       string
 	Token       TokenRequest
@@ -21,6 +22,7 @@ type Case struct {
 // Cases are the questions every release must answer the same way: for each tenant one that is allowed,
 // one that a forbid denies and one that no policy permits; then every way across the border.
 func Cases() []Case {
+	// Amounts are in cents, as in the samples' policies.
 	const (
 		day     = 24 * time.Hour
 		invoice = `{"action":{"id":"pay"},"resource":{"type":"Invoice","id":"17"},"entities":{"cedarJson":[{"uid":{"type":"Invoice","id":"17"},"attrs":{"amount":90000,"frozen":false},"parents":[]}]}}`
@@ -32,13 +34,16 @@ func Cases() []Case {
 		own     = `{"action":{"actionType":"Action","actionId":"approve"},"resource":{"entityType":"Payment","entityId":"17"},"entities":{"entityList":[{"identifier":{"entityType":"Payment","entityId":"17"},"attributes":{"region":{"string":"eu"},"creator":{"entityIdentifier":{"entityType":"User","entityId":"alice"}}}}]}}`
 		foreign = `{"action":{"actionType":"Action","actionId":"view"},"resource":{"entityType":"Payment","entityId":"17"},"entities":{"entityList":[{"identifier":{"entityType":"Payment","entityId":"17"},"attributes":{"region":{"string":"us"},"creator":{"entityIdentifier":{"entityType":"User","entityId":"bob"}}}}]}}`
 
+		// Tags of an entity, which of the three schemas only initech's has.
 		ledger = `{"action":{"id":"post"},"resource":{"type":"Ledger","id":"17"},"entities":{"cedarJson":[{"uid":{"type":"Ledger","id":"17"},"attrs":{"owner":{"__entity":{"type":"User","id":"alice"}}},"parents":[],"tags":{"period":"open"}}]}}`
 		closed = `{"action":{"id":"post"},"resource":{"type":"Ledger","id":"17"},"entities":{"cedarJson":[{"uid":{"type":"Ledger","id":"17"},"attrs":{"owner":{"__entity":{"type":"User","id":"alice"}}},"parents":[],"tags":{"period":"closed"}}]}}`
 		peek   = `{"action":{"id":"view"},"resource":{"type":"Ledger","id":"17"},"entities":{"cedarJson":[{"uid":{"type":"Ledger","id":"17"},"attrs":{"owner":{"__entity":{"type":"User","id":"alice"}}},"parents":[]}]}}`
 
+		// What no body may say, beside a token that is good: who asks, and which roles they have.
 		promotion = `{"action":{"id":"pay"},"resource":{"type":"Invoice","id":"17"},"entities":{"cedarJson":[{"uid":{"type":"User","id":"bob"},"attrs":{},"parents":[{"type":"Role","id":"manager"}]},{"uid":{"type":"Invoice","id":"17"},"attrs":{"amount":90000,"frozen":false},"parents":[]}]}}`
 		principal = `{"principal":{"type":"User","id":"alice"},"action":{"id":"pay"},"resource":{"type":"Invoice","id":"17"}}`
 	)
+	// alice is in all three tenants, and her tokens say what that tenant decides by.
 	clerk := func(issuer string) TokenRequest {
 		return TokenRequest{Issuer: issuer, Tenant: "acme", User: "alice", Groups: []string{"clerk"}, Expires: day}
 	}

@@ -26,7 +26,8 @@ type Config struct {
 	NoSamples bool
 }
 
-// Dev is a running development server.
+// Dev is a running development server. Its methods are safe for concurrent use. It must be closed, also when
+// it has ended by itself.
 type Dev struct {
 	Server *server.Server
 
@@ -47,6 +48,7 @@ func Start(ctx context.Context, cfg Config) (*Dev, error) {
 	dataDir := cfg.Server.DataDir
 	if dataDir == "" {
 		var err error
+		// Close removes it, also where Start fails further on.
 		if d.tempDir, err = os.MkdirTemp("", "copse-dev-"); err != nil {
 			return nil, err
 		}
@@ -57,6 +59,7 @@ func Start(ctx context.Context, cfg Config) (*Dev, error) {
 			return nil, errors.Join(err, os.RemoveAll(d.tempDir))
 		}
 	}
+	// The keys of development tokens are fetched from this same server, which is usually at http://127.0.0.1.
 	cfg.Server.AllowPrivateIssuers, cfg.Server.AllowHTTPIssuers = true, true
 	cfg.Server.DrainDelay = 0 // no load balancer has to notice
 	if err := d.start(ctx, cfg, dataDir); err != nil {
@@ -65,9 +68,13 @@ func Start(ctx context.Context, cfg Config) (*Dev, error) {
 	return d, nil
 }
 
+// start does what can fail halfway. keepIn is where the issuers' keys are kept, empty where nothing is. On an
+// error the caller closes d, which may hold anything between nothing and a server that serves.
 func (d *Dev) start(ctx context.Context, cfg Config, keepIn string) error {
 	var formerURL string
 	var issuersErr error
+	// The issuers' URLs hold the port, which is known only when the server listens: so they are opened there.
+	// The function has no error to return, and leaves it for after Listen.
 	cfg.Server.ExtraRoutes = func(baseURL string) []server.Route {
 		d.issuers, formerURL, issuersErr = openIssuers(keepIn, baseURL)
 		if issuersErr != nil {
@@ -85,11 +92,14 @@ func (d *Dev) start(ctx context.Context, cfg Config, keepIn string) error {
 	if issuersErr != nil {
 		return issuersErr
 	}
+	// Close takes d.cancel as the sign that there is a goroutine to wait for.
 	ctx, d.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(d.done)
 		d.err = d.Server.Serve(ctx)
 	}()
+	// The issuers move before a sample is looked for, so that the samples' own are found where they are
+	// reached, and not registered beside those at the former address.
 	if err := moveIssuers(ctx, d.Server, d.issuers, formerURL); err != nil {
 		return err
 	}
@@ -115,7 +125,8 @@ func (d *Dev) Wait() error {
 	return d.err
 }
 
-// Close ends the server, waits for it, and removes a temporary data directory.
+// Close ends the server, waits for it, and removes a temporary data directory. What is done the first time is
+// the answer of every call.
 func (d *Dev) Close() error {
 	d.closeOnce.Do(func() {
 		switch {

@@ -47,6 +47,7 @@ type tokenAnswer struct {
 	ExpiresIn   int64  `json:"expires_in"`
 }
 
+// errorAnswer has the form of the control API's errors.
 type errorAnswer struct {
 	Error struct {
 		Kind    string `json:"kind"`
@@ -54,6 +55,7 @@ type errorAnswer struct {
 	} `json:"error"`
 }
 
+// maxTokenForm bounds the body of a request for a token, in bytes.
 const maxTokenForm = 64 << 10
 
 // routes are what a development server adds to the route table. They ask for no credential: that is
@@ -61,6 +63,7 @@ const maxTokenForm = 64 << 10
 func (i *issuers) routes() []server.Route {
 	return []server.Route{
 		{Pattern: "GET /issuers/{name}/.well-known/openid-configuration", Open: true, Handler: i.handle(func(name string, _ *http.Request) (any, error) {
+			// Discovery makes no key, so it asks for itself whether the name can be an issuer's.
 			if err := copse.TenantID(name).Validate(); err != nil {
 				return nil, err
 			}
@@ -73,6 +76,8 @@ func (i *issuers) routes() []server.Route {
 	}
 }
 
+// handle makes a handler of what gives an answer for an issuer's name. Every error is a 400, with its kind and
+// text in the body: nothing of a development server is a secret to whoever reaches it.
 func (i *issuers) handle(f func(name string, r *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := http.StatusOK
@@ -93,6 +98,8 @@ func (i *issuers) handle(f func(name string, r *http.Request) (any, error)) http
 	})
 }
 
+// token answers a request for a token. It takes the word of whoever asks for everything, the tenant included:
+// an issuer that is trusted for one tenant and claims another is one of the attacks to try.
 func (i *issuers) token(name string, r *http.Request) (any, error) {
 	form, err := readTokenForm(r)
 	if err != nil {
@@ -108,6 +115,7 @@ func (i *issuers) token(name string, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What [issuers.claims] does with 0.
 	expires := in.Expires
 	if expires == 0 {
 		expires = time.Hour
@@ -115,6 +123,8 @@ func (i *issuers) token(name string, r *http.Request) (any, error) {
 	return tokenAnswer{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(expires / time.Second)}, nil
 }
 
+// readTokenForm reads either form of the body. A member that it does not know is an error, so that a
+// misspelt one is not a token without that claim. Claims of a form are all strings.
 func readTokenForm(r *http.Request) (tokenForm, error) {
 	var form tokenForm
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxTokenForm+1))
@@ -158,7 +168,9 @@ func readTokenForm(r *http.Request) (tokenForm, error) {
 	return form, nil
 }
 
-// Mint asks the development server at baseURL for a token. Client nil: http.DefaultClient.
+// Mint asks the development server at baseURL for a token. Client nil: http.DefaultClient. Errors: Unavailable
+// when nobody answers, NotFound when the server there has no development issuers, Invalid when the issuer
+// refuses.
 func Mint(ctx context.Context, client *http.Client, baseURL string, in TokenRequest) (string, error) {
 	if client == nil {
 		client = http.DefaultClient
@@ -195,6 +207,7 @@ func Mint(ctx context.Context, client *http.Client, baseURL string, in TokenRequ
 		var answer tokenAnswer
 		err := json.Unmarshal(text, &answer)
 		return answer.AccessToken, err
+	// A refusal by an issuer is a 400, see [issuers.handle]. A server without issuers has no such route.
 	case http.StatusNotFound:
 		return "", copse.Errorf(copse.NotFound, "the server at %s has no development issuers: they are a part of `copse dev` only", baseURL)
 	}

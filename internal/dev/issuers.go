@@ -28,7 +28,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// Shared is the name of the issuer that speaks for every tenant.
+// Shared is the name of the issuer that speaks for every tenant. A tenant of that name would have no issuer
+// of its own.
 const Shared = "shared"
 
 // Audience is whom development tokens are for.
@@ -52,18 +53,19 @@ type issuers struct {
 	file    string // where keys are kept; empty: nowhere
 	baseURL string
 
+	// mu guards keys, and the file. A key is made under it, so that two requests never make two for one name.
 	mu   sync.Mutex
 	keys map[string]crypto.Signer
 }
 
-// stored is the form of the file.
+// stored is the form of the file. It holds private keys, and only its owner may read it.
 type stored struct {
 	BaseURL string            `json:"baseURL"`
 	Keys    map[string][]byte `json:"keys"` // PKCS #8
 }
 
-// openIssuers reads the keys of a data directory. formerURL is where the issuers were reached at
-// before, empty the first time.
+// openIssuers reads the keys of a data directory; dir empty keeps none. formerURL is where the issuers were
+// reached at before, empty the first time.
 func openIssuers(dir, baseURL string) (i *issuers, formerURL string, err error) {
 	i = &issuers{baseURL: baseURL, keys: map[string]crypto.Signer{}}
 	if dir == "" {
@@ -78,6 +80,8 @@ func openIssuers(dir, baseURL string) (i *issuers, formerURL string, err error) 
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
+	// One key that can't be read is an error for all: a new one in its place would end the tokens signed
+	// with it, and nobody would be told why.
 	for name, der := range s.Keys {
 		key, parseErr := x509.ParsePKCS8PrivateKey(der)
 		signer, ok := key.(crypto.Signer)
@@ -105,7 +109,8 @@ func (i *issuers) Algorithm(name string) string {
 	return "ES256"
 }
 
-// key returns an issuer's key, making it when there is none.
+// key returns an issuer's key, making it when there is none: Invalid for a name that no tenant could have,
+// QuotaExceeded when there are [maxIssuers]. With a file, a key it returns is in it.
 func (i *issuers) key(name string) (crypto.Signer, error) {
 	if err := copse.TenantID(name).Validate(); err != nil {
 		return nil, err
@@ -129,6 +134,7 @@ func (i *issuers) key(name string) (crypto.Signer, error) {
 		return nil, err
 	}
 	i.keys[name] = key
+	// What could not be kept is not used either: its tokens would not verify after a restart.
 	if err := i.save(); err != nil {
 		delete(i.keys, name)
 		return nil, err
@@ -153,6 +159,7 @@ func (i *issuers) save() error {
 	if err != nil {
 		return err
 	}
+	// Written beside and renamed: who is stopped in between has the former file, whole.
 	next := i.file + ".next"
 	if err := os.WriteFile(next, text, 0o600); err != nil {
 		return err
@@ -160,12 +167,14 @@ func (i *issuers) save() error {
 	return os.Rename(next, i.file)
 }
 
-// claims are what a token says; minted at the time now.
+// claims are what a token says; minted at the time now. in.Claims come last and replace any of them, also
+// iss and exp, so that every kind of wrong token can be made.
 func (i *issuers) claims(issuer string, in *TokenRequest, now time.Time) jwt.MapClaims {
 	claims := jwt.MapClaims{
 		"iss": i.URL(issuer), "sub": in.User, "aud": Audience, "token_use": "access",
 		"iat": now.Unix(), "exp": now.Add(cmp.Or(in.Expires, time.Hour)).Unix(), "jti": copse.NewID(),
 	}
+	// An expired token is one that was good for an hour, and not one that ended before it began.
 	if in.Expires < 0 {
 		claims["iat"] = now.Add(in.Expires - time.Hour).Unix()
 	}
@@ -186,6 +195,7 @@ func (i *issuers) mint(issuer string, in *TokenRequest) (string, error) {
 		return "", err
 	}
 	t := jwt.NewWithClaims(jwt.GetSigningMethod(i.Algorithm(issuer)), i.claims(issuer, in, time.Now()))
+	// RFC 9068 has at+jwt for access tokens in the form of a JWT.
 	t.Header["kid"] = keyID(key.Public())
 	t.Header["typ"] = "at+jwt"
 	return t.SignedString(key)
@@ -202,6 +212,7 @@ func keyID(public crypto.PublicKey) string {
 }
 
 // jwk is a public key as RFC 7517 writes it.
+// Members of the other key type stay empty.
 type jwk struct {
 	KeyType   string `json:"kty"`
 	Use       string `json:"use"`
@@ -218,7 +229,8 @@ type jwks struct {
 	Keys []jwk `json:"keys"`
 }
 
-// keySet is an issuer's key set document.
+// keySet is an issuer's key set document. Asking for it makes the key, as asking for a token does: a
+// verifier may come first.
 func (i *issuers) keySet(name string) (jwks, error) {
 	key, err := i.key(name)
 	if err != nil {
@@ -253,6 +265,7 @@ type discovery struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
+// discovery is an issuer's discovery document. It takes any name: whoever calls it has looked whether it is one.
 func (i *issuers) discovery(name string) discovery {
 	url := i.URL(name)
 	return discovery{
@@ -262,7 +275,8 @@ func (i *issuers) discovery(name string) discovery {
 	}
 }
 
-// warm makes the keys of the samples and keeps them, and the base URL, on disk.
+// warm makes the keys of the samples and keeps them, and the base URL, on disk. It comes after
+// [moveIssuers], which needs the former base URL until it is done, and after a start that failed.
 func (i *issuers) warm(ctx context.Context, tenants []copse.TenantID) error {
 	for _, id := range tenants {
 		if err := ctx.Err(); err != nil {

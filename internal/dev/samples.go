@@ -19,6 +19,7 @@ func Samples() []copse.TenantID { return []copse.TenantID{"acme", "globex", "ini
 // onboard makes the samples' tenants and issuers as far as they are absent. What is there stays as the
 // user of a kept data directory left it.
 func onboard(ctx context.Context, s *server.Server, i *issuers, tenants []copse.TenantID) error {
+	// Tenants before issuers: an issuer can't be bound to a tenant that does not exist.
 	made := map[copse.TenantID]bool{}
 	for _, id := range tenants {
 		isNew, err := onboardTenant(ctx, s, id)
@@ -31,7 +32,8 @@ func onboard(ctx context.Context, s *server.Server, i *issuers, tenants []copse.
 		registered, err := s.Tenants.Issuer(ctx, in.URL)
 		switch {
 		case err == nil && len(in.Tenants) == 1 && made[in.Tenants[0]]:
-			// The tenant was deleted and is here again. Its issuer forgot it meanwhile.
+			// The tenant was deleted and is here again. Its deletion took it out of the registration, which
+			// stayed.
 			in.ID = registered.ID
 			_, err = s.Tenants.UpdateIssuer(ctx, access.System(), in)
 		case copse.KindOf(err) == copse.NotFound:
@@ -44,6 +46,8 @@ func onboard(ctx context.Context, s *server.Server, i *issuers, tenants []copse.
 	return nil
 }
 
+// onboardTenant makes one tenant from its directory of the samples. isNew is false for a tenant that was there,
+// whatever has become of its policies.
 func onboardTenant(ctx context.Context, s *server.Server, id copse.TenantID) (isNew bool, err error) {
 	_, err = s.Tenants.Get(ctx, access.System(), id)
 	if copse.KindOf(err) != copse.NotFound {
@@ -85,13 +89,15 @@ func Registration(baseURL, name string) copse.Issuer {
 	}
 }
 
-// moveIssuers registers what was registered below the former base URL again below the present one: a
-// kept data directory may be served on another port each time, and the port is part of every iss claim.
+// moveIssuers registers what was registered below the former base URL again below the present one, each for
+// the tenants it spoke for: a kept data directory may be served on another port each time, and the port is
+// part of every iss claim.
 func moveIssuers(ctx context.Context, s *server.Server, i *issuers, formerURL string) error {
 	if formerURL == "" || formerURL == i.baseURL {
 		return nil
 	}
 	var moved []copse.Issuer
+	// All pages are read before anything is changed.
 	for after, more := "", true; more; {
 		page, rest, err := s.Tenants.ListIssuers(ctx, access.System(), after, 100)
 		if err != nil {
@@ -107,10 +113,14 @@ func moveIssuers(ctx context.Context, s *server.Server, i *issuers, formerURL st
 		more = rest && len(page) > 0
 	}
 	for _, in := range moved {
+		// Removed first: while the former registration is there, a second one for the same tenant is
+		// refused, unless it says that it means the same people.
 		if err := s.Tenants.RemoveIssuer(ctx, access.System(), in.ID); err != nil {
 			return err
 		}
+		// The id is made of the URL.
 		in.ID, in.Revision = "", 0
+		// Conflict: it is registered at this address already, from an earlier start there.
 		if _, err := s.Tenants.AddIssuer(ctx, access.System(), in); err != nil && copse.KindOf(err) != copse.Conflict {
 			return err
 		}

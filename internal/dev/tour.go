@@ -26,6 +26,7 @@ type Row struct {
 	OK          bool
 }
 
+// expected is a case's answer as people read it; what is compared is the case itself.
 func expected(c Case) string {
 	switch {
 	case c.Status != http.StatusOK:
@@ -36,8 +37,9 @@ func expected(c Case) string {
 	return fmt.Sprintf("%d %s, no policy", c.Status, c.Decision)
 }
 
-// Tour asks every case over HTTP and returns all rows. The error is not nil when a row is not OK.
-// Client nil: http.DefaultClient.
+// Tour asks every case over HTTP, twice, and returns all rows of the second time. The error is not nil when
+// a row is not OK, or when a case can't be asked: then the rows before it are returned. Client nil:
+// http.DefaultClient.
 func (d *Dev) Tour(ctx context.Context, client *http.Client) ([]Row, error) {
 	if client == nil {
 		client = http.DefaultClient
@@ -81,6 +83,8 @@ type answer struct {
 	} `json:"determiningPolicies"`
 }
 
+// ask mints a case's token, asks, and compares. The error is of what prevented an answer; an answer that is not
+// the expected one is a row that is not OK.
 func (d *Dev) ask(ctx context.Context, client *http.Client, c Case) (Row, error) {
 	row := Row{Name: c.Name, Asked: c.Asked, Expected: expected(c)}
 	token, err := Mint(ctx, client, d.URL(), c.Token)
@@ -92,7 +96,9 @@ func (d *Dev) ask(ctx context.Context, client *http.Client, c Case) (Row, error)
 		return row, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
+	// Only with a key that may decide does an answer name the determining policies.
 	req.Header.Set("X-Copse-Key", string(d.Credential()))
+	// What is timed is the decision's round trip, without the token's.
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -113,6 +119,8 @@ func (d *Dev) ask(ctx context.Context, client *http.Client, c Case) (Row, error)
 	for _, p := range a.Determining {
 		row.Determining = append(row.Determining, p.Name)
 	}
+	// Answers are in order of policy ids, which are drawn anew with every policy store: names have an order of
+	// their own.
 	slices.Sort(row.Determining)
 	row.OK = resp.StatusCode == c.Status && a.Decision == c.Decision && slices.Equal(row.Determining, c.Determining)
 	row.Got = strings.TrimSpace(fmt.Sprint(resp.StatusCode) + " " + a.Decision)
@@ -145,6 +153,7 @@ Each line below can be pasted once COPSE_KEY is exported. Tokens are good for a 
 			return err
 		}
 		fmt.Fprintf(&b, "\n# %s: %s\n", c.Asked, expected(c))
+		// No body of a case has a single quote, so that it can stand between two in a shell.
 		fmt.Fprintf(&b, "curl -s %s/v1/authorize -H 'Authorization: Bearer %s' -H \"X-Copse-Key: $COPSE_KEY\" -d '%s'\n", d.URL(), token, c.Body)
 	}
 	_, err := io.WriteString(w, b.String())

@@ -21,15 +21,17 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "stay up after the attacks, to look around, until Ctrl-C")
 	flag.Parse()
+	// A signal ends the context, and by it the script; the world is then stopped as after a good end.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	report, err := run(ctx, os.Stdout, *keep)
+	// A crossing ends no attack, so that all are counted: it is an error here.
 	if err == nil && report.Crossings > 0 {
 		err = fmt.Errorf("%d rows of another tenant were seen", report.Crossings)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chain:", err)
-		stop()
+		stop() // os.Exit runs no deferred call
 		os.Exit(1)
 	}
 }
@@ -46,9 +48,13 @@ type Report struct {
 	Control int
 }
 
+// run does everything and writes what happens to out. The world is stopped before it returns, whatever came
+// of it; what went wrong there is joined to the error. With keep it waits for ctx to end first, which is no
+// error.
 func run(ctx context.Context, out io.Writer, keep bool) (report Report, err error) {
 	say := narrator{out}
 	w, err := startWorld(ctx, say)
+	// A world that did not start up to its end has processes and files as well.
 	if w != nil {
 		defer func() { err = errors.Join(err, w.stop()) }()
 	}
@@ -74,6 +80,7 @@ func run(ctx context.Context, out io.Writer, keep bool) (report Report, err erro
 // narrator tells what happens.
 type narrator struct{ out io.Writer }
 
+// head begins a section, line is a line of it. That out takes no more is nothing to end the attacks for.
 func (n narrator) head(format string, args ...any) {
 	_, _ = fmt.Fprintf(n.out, "\n== "+format+"\n", args...)
 }

@@ -20,13 +20,15 @@ import (
 // startTimeout bounds what takes a second or two on a quiet machine.
 const startTimeout = time.Minute
 
-// processes are the programs of the chain. They end, last started first, with the context they were
-// started under or by [processes.stop].
+// processes are the programs of the chain. They end by [processes.stop] alone, last started first: ctx bounds
+// the commands that run to their end, and waiting. It is not for use by several goroutines.
 type processes struct {
 	ctx     context.Context
 	running []*process
 }
 
+// process is a program that runs, with what it wrote to standard output and standard error. done is closed
+// when it has ended, by itself or not.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
@@ -60,11 +62,13 @@ func (ps *processes) start(name string, cmd *exec.Cmd, ready func(context.Contex
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	// From here on it is stopped with the others, also if it never becomes ready.
 	ps.running = append(ps.running, p)
 	go func() {
 		_ = cmd.Wait() // the output says more than the code
 		close(p.done)
 	}()
+	// From here on only waiting is bounded: the program runs on when start has returned.
 	ctx, cancel := context.WithTimeout(ps.ctx, startTimeout)
 	defer cancel()
 	for {
@@ -82,16 +86,20 @@ func (ps *processes) start(name string, cmd *exec.Cmd, ready func(context.Contex
 	}
 }
 
+// stop asks a program to end, and kills it when it takes longer than ten seconds. It returns when it has ended.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
+		// SIGKILL can't be put off, so this wait ends.
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }
 
+// stop stops all programs and returns when they have ended. What was started last may need what was started
+// before it, so it goes first.
 func (ps *processes) stop() {
 	for _, p := range slices.Backward(ps.running) {
 		p.stop()
@@ -99,7 +107,8 @@ func (ps *processes) stop() {
 	ps.running = nil
 }
 
-// run runs a command to its end and returns what it wrote to standard output.
+// run runs a command to its end and returns what it wrote to standard output, without the space around it.
+// The error of one that fails has what it wrote to standard error.
 func (ps *processes) run(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -124,7 +133,8 @@ func answering(url string) func(context.Context) error {
 	}
 }
 
-// freeAddress is a loopback address that nobody listens on at the moment.
+// freeAddress is a loopback address that nobody listens on at the moment. Another program may take it before
+// ours does; ours then ends, and the start with it.
 func freeAddress() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,6 +148,7 @@ func find(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
+	// initdb and postgres are in a directory for each version.
 	candidates, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if err != nil {
 		return "", err

@@ -17,7 +17,8 @@ type reply struct {
 	body   string
 }
 
-// send sends a request as it is; headers are "Name: value".
+// send sends a request as it is; headers are "Name: value". A URL with ?raw= sends what follows as the
+// request's path, as it is written. Every status is a reply; an error is of the connection.
 func (w *world) send(ctx context.Context, method, to, token string, headers ...string) (reply, error) {
 	r, err := http.NewRequestWithContext(ctx, method, to, nil)
 	if err != nil {
@@ -33,6 +34,7 @@ func (w *world) send(ctx context.Context, method, to, token string, headers ...s
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Add(name, value)
 	}
+	// Redirects are followed as a browser would: what comes back at the end is what counts.
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return reply{}, err
@@ -42,6 +44,7 @@ func (w *world) send(ctx context.Context, method, to, token string, headers ...s
 	if err != nil {
 		return reply{}, err
 	}
+	// What is no JSON has no rows: an error's text, or the gateway's page.
 	out := reply{status: resp.StatusCode, rows: map[string]int{}, body: strings.TrimSpace(string(text))}
 	var any any
 	if json.Unmarshal(text, &any) == nil {
@@ -67,11 +70,14 @@ func countRows(v any, rows map[string]int) {
 	}
 }
 
+// signIn signs a user in at the identity provider, and returns the access token. extra is what a client
+// sends along.
 func (w *world) signIn(ctx context.Context, user string, extra url.Values) (string, error) {
 	return (&browser{issuer: w.issuer, clientID: "web", redirect: "http://127.0.0.1/signed-in", extra: extra}).signIn(ctx, user)
 }
 
-// tour asks what honest users ask, and compares the answers.
+// tour asks what honest users ask, and compares the answers. It ends at the first that is otherwise: attacks
+// on a chain that does not serve its own users would prove nothing.
 func (w *world) tour(ctx context.Context, say narrator) (asked int, err error) {
 	say.head("The tour: what honest users see")
 	for _, c := range []struct {
@@ -104,12 +110,14 @@ func (w *world) tour(ctx context.Context, say narrator) (asked int, err error) {
 		if err != nil {
 			return asked, err
 		}
+		// As many rows as there must be and, where there are any, none of another tenant's.
 		if got.status != c.status || got.rows[c.tenant] != c.rows || c.rows > 0 && len(got.rows) != 1 {
 			return asked, fmt.Errorf("%s %s %s: %d %s, want %d and %d rows", c.user, c.method, c.path, got.status, got.body, c.status, c.rows)
 		}
 		asked++
 		say.line("%-6s %-4s %-18s %d  %s", c.user, c.method, c.path, got.status, c.why)
 	}
+	// The user "nobody" has an account at the provider and is no member at copse: so there is no token.
 	if _, err := w.signIn(ctx, "nobody", nil); err == nil {
 		return asked, fmt.Errorf("somebody who is no member got a token")
 	}

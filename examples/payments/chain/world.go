@@ -18,7 +18,8 @@ import (
 	"github.com/copse-authz/copse/rls"
 )
 
-// world is everything that runs.
+// world is everything that runs. It is started and stopped by one goroutine; what attacks start in it stays
+// until it is stopped.
 type world struct {
 	*processes
 	dir, root string // temporary files; the repository
@@ -34,7 +35,8 @@ type world struct {
 	unchecked         string   // gateway that asks nobody
 }
 
-// The users of the identity provider, and what copse is told of them.
+// The users of the identity provider, and what copse is told of them: tenant, then the rest of `copse member
+// add`. eve is a member without a role. The provider has one more, nobody, whom copse is not told of.
 var members = [][]string{
 	{"acme", "--subject", "alice", "--role", "clerk"},
 	{"acme", "--subject", "mona", "--role", "manager"},
@@ -51,6 +53,8 @@ func startWorld(ctx context.Context, say narrator) (*world, error) {
 	}
 	w := &world{processes: &processes{ctx: ctx}, dir: dir}
 	say.head("Starting the chain")
+	// Copse's command line comes out of the first step, its URL and key out of the second; the provider asks
+	// copse, the services ask it, and the gateway knows where they are.
 	for _, step := range []struct {
 		what  string
 		start func(context.Context) error
@@ -70,8 +74,11 @@ func startWorld(ctx context.Context, say narrator) (*world, error) {
 	return w, nil
 }
 
+// stop ends what runs in this process, then the programs, and removes the files, as far as there are any. It
+// goes on over errors and returns all of them.
 func (w *world) stop() error {
 	var errs []error
+	// Last opened first, as with the programs after them: what asks copse ends before copse does.
 	for i := len(w.closers) - 1; i >= 0; i-- {
 		errs = append(errs, w.closers[i]())
 	}
@@ -89,6 +96,8 @@ func (w *world) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// startDatabase builds copse, because its command line writes the SQL and judges the result, and starts
+// PostgreSQL with the product's table under row-level security. The services' role owns nothing.
 func (w *world) startDatabase(ctx context.Context) error {
 	root, err := w.run(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/copse-authz/copse"))
 	if err != nil {
@@ -103,6 +112,7 @@ func (w *world) startDatabase(ctx context.Context) error {
 	if w.pg, err = w.startPostgres(); err != nil {
 		return err
 	}
+	// The table and its rows, then the role and the policies. Neither command needs a server of copse.
 	sql := saas.Schema
 	for _, args := range [][]string{{"rls", "init", "--role", appRole}, {"rls", "add", "invoices", "--role", appRole}} {
 		text, err := w.run(w.command(args...))
@@ -114,11 +124,13 @@ func (w *world) startDatabase(ctx context.Context) error {
 	if err := w.pg.exec(sql); err != nil {
 		return err
 	}
+	// The database is not used before copse's own audit of it has found nothing.
 	check := w.command("rls", "check", "--role", appRole)
 	check.Env = append(check.Env, "COPSE_DATABASE_URL="+w.pg.url(ownerRole))
 	if _, err := w.run(check); err != nil {
 		return err
 	}
+	// Open asks the database itself whether it keeps tenants apart, as the services' role.
 	w.db, err = rls.Open(ctx, w.pg.url(appRole))
 	if err == nil {
 		w.closers = append(w.closers, func() error { w.db.Close(); return nil })
@@ -126,6 +138,8 @@ func (w *world) startDatabase(ctx context.Context) error {
 	return err
 }
 
+// startCopse starts the server as `copse serve`, with a data directory of its own, and makes the tenants.
+// Issuers on loopback over http are allowed: the identity provider is one.
 func (w *world) startCopse(ctx context.Context) error {
 	address, err := freeAddress()
 	if err != nil {
@@ -139,6 +153,7 @@ func (w *world) startCopse(ctx context.Context) error {
 	if _, err := w.start("copse", serve, answering(w.copse+"/openapi.json")); err != nil {
 		return err
 	}
+	// The server was given no root key, and has made one by the time it answers.
 	key, err := os.ReadFile(filepath.Join(data, "root.key"))
 	if err != nil {
 		return err
@@ -153,6 +168,8 @@ func (w *world) startCopse(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// startProvider registers the issuer and its members with copse, and starts the provider. Its libraries are
+// installed the first time, without their scripts.
 func (w *world) startProvider(ctx context.Context) error {
 	dir := filepath.Join(w.root, "examples/payments/idp")
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", "oidc-provider")); err != nil {
@@ -166,7 +183,9 @@ func (w *world) startProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The registration goes first: the address is known before anybody listens there.
 	w.issuer = "http://" + address
+	// One issuer for both tenants, as a product has that signs all its customers in at one place.
 	if _, err := w.run(w.command("issuer", "add", w.issuer, "--tenant", "acme", "--tenant", "globex", "--tenant-claim", "tenant_id",
 		"--audience", "https://api.payments.example", "--group-type", "Role", "--group-claim", "roles")); err != nil {
 		return err
@@ -177,6 +196,8 @@ func (w *world) startProvider(ctx context.Context) error {
 		}
 	}
 	_, port, _ := net.SplitHostPort(address)
+	// The root key has decide everywhere, which the token hook needs; a product would give the provider a
+	// key of its own.
 	node := exec.Command("node", "idp.mjs", port, w.copse)
 	node.Dir, node.Env = dir, append(os.Environ(), "COPSE_HOOK_KEY="+w.key, "NODE_ENV=production")
 	_, err = w.start("oidc-provider", node, answering(w.issuer+"/.well-known/openid-configuration"))
@@ -190,6 +211,7 @@ type service struct {
 	contexts chan string
 }
 
+// startServices runs both services in this process, with copse as their PDP.
 func (w *world) startServices(context.Context) error {
 	var err error
 	w.pdp, err = remote.NewPDP(remote.PDPOptions{URL: w.copse, Key: w.key})
@@ -213,6 +235,7 @@ func (w *world) serve(pdp pep.PDP, name string, contexts bool, queries saas.Quer
 			Issuer: w.copse, Audience: name, KeysURL: w.copse + "/.well-known/copse-context-keys", Required: true,
 		}
 	}
+	// A guard for each service: what is signed for one is not good at the other.
 	guard, err := pep.New(cfg)
 	if err != nil {
 		return nil, err
@@ -221,6 +244,8 @@ func (w *world) serve(pdp pep.PDP, name string, contexts bool, queries saas.Quer
 	return w.listen(handler(saas.Config{DB: w.db, Guard: guard, Queries: queries}))
 }
 
+// listen serves a handler on a free port of loopback until the world is stopped. It keeps one signed
+// context, of the first request since somebody took one out.
 func (w *world) listen(h http.Handler) (*service, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,6 +253,7 @@ func (w *world) listen(h http.Handler) (*service, error) {
 	}
 	s := &service{url: "http://" + ln.Addr().String(), contexts: make(chan string, 1)}
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		// A service does not wait for somebody who reads its traffic.
 		select {
 		case s.contexts <- r.Header.Get("X-Copse-Context"):
 		default:
@@ -242,6 +268,7 @@ func (w *world) listen(h http.Handler) (*service, error) {
 // startGateway runs nginx twice over: once as it should be, and once without asking anybody.
 func (w *world) startGateway(context.Context) error {
 	var err error
+	// Both stand before the same services.
 	if w.gateway, err = w.nginx("gateway", w.invoices, w.reports, true); err != nil {
 		return err
 	}
@@ -249,7 +276,8 @@ func (w *world) startGateway(context.Context) error {
 	return err
 }
 
-// nginx's configuration is that of docs/gateway.md, for two services.
+// nginx's configuration is that of docs/gateway.md, for two services. With ask false it asks nobody, and
+// passes on what the client sent, its identity headers too. It returns when nginx answers.
 func (w *world) nginx(name string, invoices, reports *service, ask bool) (url string, err error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -259,6 +287,8 @@ func (w *world) nginx(name string, invoices, reports *service, ask bool) (url st
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
+	// With auth_request nginx asks before it passes a request on, and sets copse's headers in place of the
+	// client's. The paths go on as they came: proxy_pass has none of its own.
 	locations := ""
 	for _, s := range []struct{ path, url string }{{"/invoices", invoices.url}, {"/reports", reports.url}} {
 		check := ""
@@ -276,6 +306,7 @@ func (w *world) nginx(name string, invoices, reports *service, ask bool) (url st
 		}
 		locations += fmt.Sprintf("\tlocation %s {%s\n\t\tproxy_pass %s;\n\t}\n", s.path, check, s.url)
 	}
+	// In the foreground and as one process, so that the process that was started is the one to stop.
 	text := fmt.Sprintf(`daemon off;
 master_process off;
 pid %[1]s/pid;

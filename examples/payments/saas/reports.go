@@ -8,7 +8,7 @@ import (
 	"github.com/copse-authz/copse/pep"
 )
 
-// Total is what a customer's invoices come to.
+// Total is what a customer's invoices come to, in cents.
 type Total struct {
 	Tenant string `json:"tenant"`
 	Count  int64  `json:"count"`
@@ -26,6 +26,7 @@ func Reports(c Config) http.Handler {
 	return mux
 }
 
+// total answers the sums as the query groups them: by tenant, of which the database shows one.
 func (c *Config) total(w http.ResponseWriter, r *http.Request) {
 	args, err := arguments(r)
 	if err != nil {

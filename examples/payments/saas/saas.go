@@ -24,7 +24,8 @@ import (
 //go:embed schema.sql
 var Schema string
 
-// Invoice is a row. Tenant is in it so that whoever reads an answer can tell whose row it was.
+// Invoice is a row; Amount is in cents. Tenant is in it so that whoever reads an answer can tell whose row it
+// was.
 type Invoice struct {
 	Tenant   string `json:"tenant" db:"tenant_id"`
 	ID       int    `json:"id"`
@@ -48,7 +49,8 @@ func DefaultQueries() Queries {
 	}
 }
 
-// Config is what either service is made of.
+// Config is what either service is made of. Both may share a DB; signed contexts are for one service, so each
+// has a Guard of its own.
 type Config struct {
 	DB      *rls.DB
 	Guard   *pep.PEP
@@ -68,6 +70,8 @@ func arguments(r *http.Request) (pgx.NamedArgs, error) {
 	return args, nil
 }
 
+// invoices runs a query that gives rows of the table, bound to the tenant in the request's context. Without a
+// tenant there, which is to say without the guard, DB runs nothing.
 func (c *Config) invoices(r *http.Request, query string) ([]Invoice, error) {
 	args, err := arguments(r)
 	if err != nil {
@@ -80,6 +84,8 @@ func (c *Config) invoices(r *http.Request, query string) ([]Invoice, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByName[Invoice])
 }
 
+// invoice reads the invoice of the path: NotFound when the user's tenant has none of that number, also where
+// another tenant has one.
 func (c *Config) invoice(r *http.Request) (Invoice, error) {
 	found, err := c.invoices(r, c.Queries.Get)
 	if err != nil {
