@@ -10,7 +10,8 @@ import (
 )
 
 // metrics count what is decided. None has a label that names a tenant or policy store: there may be a
-// million, and who may read metrics may not read tenants.
+// million, and who may read metrics may not read tenants. All values of the labels exist from the start, so
+// that what never happened is 0 and not missing.
 type metrics struct {
 	decisions    [2]prometheus.Counter // by copse.Decision
 	errors       []prometheus.Counter  // by copse.Kind
@@ -21,6 +22,8 @@ type metrics struct {
 	quotas       map[copse.ResourceType]prometheus.Counter // by what there was too much of
 }
 
+// newMetrics makes the counters and registers them, and snapshots' collectors, unless r is nil. An error is
+// that of a registration; what was registered before it stays registered.
 func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -90,12 +93,15 @@ func (m *metrics) refused(err error) error {
 }
 
 // failed leaves out what nobody waits for any more: clients that go away are no reason to wake somebody.
+// It is for decisions alone, and counts what gave no verdict; a DENY is a verdict. err is not nil.
 func (m *metrics) failed(err error) {
 	if !errors.Is(err, context.Canceled) {
 		m.errors[copse.KindOf(err)].Inc()
 	}
 }
 
+// decided counts a verdict, and the policies that failed in it. Cedar skips a policy that fails, so of one that
+// forbids that is the number to watch. e tells which policies forbid, at the revision that decided.
 func (m *metrics) decided(e *compiled, out *copse.Response) {
 	m.decisions[out.Decision].Inc()
 	if out.OverBudget {
