@@ -15,6 +15,8 @@ import (
 
 // Create makes a policy store: partition first, directory row last. Needs Admin everywhere. Conflict
 // when one of Bind's rows is not as it expects.
+// After an error there is nothing that anybody could reach. It wraps storage.ErrConflict when
+// one of Bind's rows was the reason, so that whoever gave them can tell it from a conflict over a client token.
 func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore) (PolicyStore, error) {
 	if !c.MayEverywhere(access.Admin) {
 		return PolicyStore{}, denied("create policy stores")
@@ -31,6 +33,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	}
 	out.Plan = cmp.Or(in.Plan, s.defaultPlan)
 	directory := storage.Directory()
+	// Asked before the work: the answer to a repeated call must not depend on what would be made of it today.
 	var former PolicyStore
 	if done, err := s.recall(ctx, directory, o, &former); done || err != nil {
 		return former, fromStorage(err, "")
@@ -51,6 +54,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 // create writes the policy store's partition first and the directory's row, by which it exists, second: a crash in between
 // leaves data without a row, which nobody can reach and the sweep erases.
 func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore, out *PolicyStore, o *once) error {
+	// The service's default was looked at when it was made; if it went since, plan has another for it.
 	if in.Plan != "" {
 		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {
 			return err
@@ -64,6 +68,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	if err != nil {
 		return err
 	}
+	// Before the partition is written: what is wrong with the rows leaves nothing to take away.
 	rows, err := s.newRows(ctx, *out, in.Bind, o)
 	if err != nil {
 		return err
@@ -76,6 +81,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 		Writes: writes, Actor: c.Actor(), Operation: "CreatePolicyStore",
 	})
 	if err != nil {
+		// Also here: that the commit was refused is not certain after every error.
 		s.undo(ctx, *out, err)
 		return fromStorage(err, out.ID)
 	}
@@ -89,11 +95,13 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	return nil
 }
 
+// denied is for what needs Admin or Read everywhere. It names no policy store, so it tells a caller nothing.
 func denied(what string) error {
 	return &copse.Error{Kind: copse.Denied, Detail: "this key may not " + what + ": that needs admin, everywhere"}
 }
 
 // firstContents validates what the policy store starts with, and turns it into the first commit.
+// Without a schema STRICT refuses every policy, as in a policy store that is there.
 func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) ([]storage.Write, error) {
 	if err := validateSettings(in.Settings); err != nil {
 		return nil, err
@@ -125,6 +133,7 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) (
 		}
 	}
 	m := newMerge(&contents{ledger: ledger{settings: settings, quotas: q}}, contentsIn, drafts, schema)
+	// One time for all that is made in this commit.
 	m.at = out.CreatedAt
 	if err := m.write(settingsKey, &settings, storage.Absent()); err != nil {
 		return nil, err
@@ -141,11 +150,13 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) (
 }
 
 // newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
+// What is out of date among the client tokens of all goes in the same commit.
 func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
 	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, Plan: p.Plan, Protected: p.Protected, ClientToken: o.key.ID})
 	if err != nil {
 		return nil, err
 	}
+	// The zero expectation is absence: a row of this id would be another policy store.
 	rows := []storage.Write{{Key: rowKey(p.ID), Body: encoded}}
 	if bind != nil {
 		rows = append(rows, bind(p)...)
@@ -217,6 +228,7 @@ const cleanUpTime = 10 * time.Second
 // undo takes the partition away after a failed commit. It reports true if the directory row is there
 // after all: a failure nobody foresaw says nothing about the commit. If even that can't be found out,
 // the partition is left for Resume, which will know.
+// The partition is fenced before it is erased, so that a commit that is still under way brings nothing back.
 func (s *Service) undo(ctx context.Context, p PolicyStore, cause error) (exists bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
