@@ -32,6 +32,7 @@ type dirty struct {
 	ids map[string]bool
 }
 
+// mark is called by the feed, before a change is acknowledged; it takes no other lock.
 func (d *dirty) mark(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -47,6 +48,7 @@ func (d *dirty) markAll() {
 	d.all = true
 }
 
+// take hands over what was marked. What is marked from then on is for the next time.
 func (d *dirty) take() (ids map[string]bool, all bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,6 +68,7 @@ type claims struct {
 	domains       []string
 }
 
+// claims shares r's slices.
 func (r *registration) claims() claims {
 	return claims{
 		tenants: r.Tenants, all: r.AllTenants, principalType: r.PrincipalType, groupType: r.GroupType,
@@ -76,6 +79,7 @@ func (r *registration) claims() claims {
 // meeting says in which roles two issuers could name the same entity; zero: in none.
 type meeting uint8
 
+// Principal and group are c's and o's, in this order.
 const (
 	principalAsPrincipal meeting = 1 << iota
 	principalAsGroup
@@ -107,6 +111,7 @@ func (c claims) meets(o claims) (m meeting) {
 }
 
 // registry brings what is kept up to date. The caller holds issuerRules.
+// After an error the next use reads everything: what was taken from the dirty set is not lost.
 func (s *Service) registry(ctx context.Context) (*registry, error) {
 	r := &s.known
 	// Marker first: a change after this read is not in what follows, and fails the commit.
@@ -141,6 +146,8 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 	return r, nil
 }
 
+// loadRegistry reads all issuers. They are not of one revision; that a change in between is not missed is the
+// marker's part.
 func (s *Service) loadRegistry(ctx context.Context, r *registry) error {
 	r.claims, r.tenants = make(map[string]claims), make(map[copse.TenantID]map[string]bool)
 	r.all, r.domains = make(map[string]bool), make(map[string]string)
@@ -163,6 +170,7 @@ func (s *Service) loadRegistry(ctx context.Context, r *registry) error {
 	}
 }
 
+// put takes what an issuer may say now in place of what it could before.
 func (r *registry) put(id string, c claims) {
 	r.remove(id)
 	r.claims[id] = c
@@ -180,6 +188,7 @@ func (r *registry) put(id string, c claims) {
 	}
 }
 
+// A domain may be another's by now, and stays so.
 func (r *registry) remove(id string) {
 	c := r.claims[id]
 	delete(r.claims, id)
@@ -203,6 +212,7 @@ func (r *registry) forget() { r.loaded = false }
 func (r *registry) expect() storage.Expectation { return storage.Version(r.version) }
 
 // sharing yields the issuers that may speak for a tenant that c speaks for.
+// With itself, where it is among those that are kept. The map is the caller's.
 func (r *registry) sharing(c claims) map[string]bool {
 	out := make(map[string]bool)
 	if c.all {
@@ -229,6 +239,7 @@ func (r *registry) sharing(c claims) map[string]bool {
 
 // room holds the limits that let a tenant be deleted in one commit, which rewrites all issuers that list
 // it and removes its keys.
+// QuotaExceeded when the registration is too large, or too many issuers list one of its tenants.
 func (r *registry) room(next *registration, body []byte) error {
 	if len(body) > copse.MaxIssuerBytes {
 		return &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceIssuer, ID: next.ID, Detail: fmt.Sprintf(
@@ -245,6 +256,7 @@ func (r *registry) room(next *registration, body []byte) error {
 }
 
 // check holds a registration against all others. former is what it replaces.
+// nil for a new one. Invalid lists what it breaks, up to a bound.
 func (r *registry) check(next, former *registration) error {
 	c := next.claims()
 	var fields []copse.Field
