@@ -32,6 +32,7 @@ const (
 )
 
 // eraser erases what deleted tenants and former members left.
+// It does one note after the other; what it does not finish is in storage, for Resume of the next process.
 type eraser struct {
 	s    *Service
 	ctx  context.Context
@@ -40,6 +41,7 @@ type eraser struct {
 	wg   sync.WaitGroup
 }
 
+// newEraser starts the background goroutine, which waits for Resume; close ends it.
 func newEraser(s *Service) *eraser {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &eraser{s: s, ctx: ctx, stop: stop, wake: make(chan struct{}, 1)}
@@ -52,6 +54,7 @@ func (e *eraser) close() {
 	e.wg.Wait()
 }
 
+// run does all notes there are each time it is woken. After a failure it tries again later.
 func (e *eraser) run() {
 	for {
 		select {
@@ -89,6 +92,7 @@ func (s *Service) Left(ctx context.Context, tenant copse.TenantID, incarnation c
 }
 
 // Resume has the background erase what notes speak of, those of a former process included.
+// It returns at once.
 func (s *Service) Resume() {
 	select {
 	case s.eraser.wake <- struct{}{}:
@@ -97,6 +101,7 @@ func (s *Service) Resume() {
 }
 
 // eraseNotes does what one note says; done when there is none.
+// Notes of former members are small, and come first.
 func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindFormer, "", 1)
 	if err != nil {
@@ -161,6 +166,8 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 			return err
 		}
 		var writes []storage.Write
+		// The tenant's row goes with what it stands for. One of a successor stays, and may have been written
+		// over one of this life.
 		if index.Incarnation == incarnation {
 			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
 		}
@@ -180,6 +187,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 		if !errors.Is(err, storage.ErrConflict) {
 			return err
 		}
+		// Somebody changed one of the two rows: both are looked at again.
 		if item, err = s.backend.Get(ctx, storage.Directory(), item.Key); err != nil {
 			if errors.Is(err, storage.ErrNotFound) {
 				return s.forget(ctx, key, storage.Key{Kind: kindMembership, ID: string(tenant) + "/" + id})
@@ -192,6 +200,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 
 // withoutLife is the write that takes an incarnation out of a member or an invitation away; nil where it is
 // not in it.
+// key is that of the member or invitation in any case, for its history.
 func (s *Service) withoutLife(ctx context.Context, index *membershipBody, tenant copse.TenantID, incarnation copse.Incarnation, id string) (*storage.Write, storage.Key, error) {
 	if index.Invite {
 		key := inviteKey(id, tenant)
@@ -221,6 +230,7 @@ func (s *Service) withoutLife(ctx context.Context, index *membershipBody, tenant
 }
 
 // finishErasing takes the count away, if it is that of this life, and then the note.
+// The count may be a successor's by now, and then stays; its history goes either way.
 func (s *Service) finishErasing(ctx context.Context, tenant copse.TenantID, incarnation copse.Incarnation) error {
 	writes := []storage.Write{{Key: leavingKey(tenant, incarnation), Expect: storage.Any()}}
 	var count countBody
@@ -268,6 +278,7 @@ func (s *Service) forgetFormer(ctx context.Context, note storage.Key, body forme
 	}
 }
 
+// The note goes last: a crash has everything done once more, which does no harm.
 func (s *Service) forgetNoted(ctx context.Context, note storage.Key, body formerBody) error {
 	keys := []storage.Key{note}
 	for _, k := range body.Keys {
