@@ -38,6 +38,7 @@ func (u *unverified) checkClaims(r *rules, now time.Time) (expires time.Time, er
 	return expires, r.meant(u)
 }
 
+// checkTimes wants an exp, and takes nbf and iat where they are.
 func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
 	expires, present, ok := u.claims.instant("exp")
 	switch {
@@ -83,6 +84,7 @@ func (u *unverified) checkType(r *rules) error {
 	if u.claims.has("events") {
 		return wrong
 	}
+	// These belong to an ID token (OpenID Connect Core, sections 2 and 3).
 	if access && (u.claims.has("nonce") || u.claims.has("at_hash") || u.claims.has("c_hash")) {
 		return wrong
 	}
@@ -90,6 +92,7 @@ func (u *unverified) checkType(r *rules) error {
 }
 
 // checkAudience: a token that was made for another service must not work here, although the same issuer signed it.
+// It needs the registration to name an audience or a client, which checkRegistration has seen to.
 func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) error {
 	accepted := iss.Audiences
 	if kind == copse.TokenID {
@@ -116,6 +119,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) erro
 	return u.checkAud(accepted)
 }
 
+// meet reports whether the two lists have something in common. The empty string is nobody.
 func meet(said, accepted []string) bool {
 	for _, s := range said {
 		if s != "" && slices.Contains(accepted, s) {
@@ -127,6 +131,7 @@ func meet(said, accepted []string) bool {
 
 // checkEmail refuses an address of a domain that the issuer may not vouch for. Leaving the claim out
 // instead could switch off a forbid that reads it.
+// A claim that is not a string, or no address, is refused as well. Without domains there is no rule.
 func (u *unverified) checkEmail(iss *copse.Issuer) error {
 	if len(iss.EmailDomains) == 0 || !u.claims.has("email") {
 		return nil
@@ -151,6 +156,7 @@ func lowerASCII(s string) string {
 }
 
 // tenant reads the one tenant that the token is for, and checks that the issuer may speak for it.
+// Denied for every way in which there is none, with one answer; the cause is for the log.
 func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
 	tenant := iss.FixedTenant
 	if iss.TenantClaim != "" {
@@ -209,6 +215,7 @@ func claimPath(claim string) []string {
 }
 
 // subject is whose token it is and which client's, as far as it says so.
+// They name a member: the principal is made by the rules and not of these.
 func (o object) subject(kind copse.TokenType) (subject, client string) {
 	subject, _ = o.text("sub")
 	for _, name := range []string{"client_id", "azp", "cid"} {

@@ -41,6 +41,7 @@ type keySet struct {
 // find returns the keys that a token with this header may have been signed with. known is true when
 // the key id is one of the set's, even if that key is not for this algorithm. Without a key id there
 // must be one key only, so that nothing is left to guess.
+// Several keys may have one id: issuers do that with keys of different kinds, and each that fits is tried.
 func (s *keySet) find(kid string, hasKid bool, alg string) (found []crypto.PublicKey, known bool) {
 	if !hasKid {
 		if len(s.keys) != 1 {
@@ -61,6 +62,7 @@ func (s *keySet) find(kid string, hasKid bool, alg string) (found []crypto.Publi
 }
 
 // jwk has the members of a JSON Web Key that public signature keys need.
+// Members of private and symmetric keys are not read.
 type jwk struct {
 	Kty    string   `json:"kty"`
 	Use    string   `json:"use"`
@@ -77,6 +79,8 @@ type jwk struct {
 // parseKeySet keeps the keys that can verify signatures and leaves out the others: encryption keys,
 // symmetric ones, weak ones, kinds not known here. A set of none is a valid answer of an issuer that
 // withdrew its keys.
+// An error is for what is no key set, or has more than maxKeys. The fingerprint is of the keys that are kept, in
+// their order.
 func parseKeySet(body []byte) (*keySet, error) {
 	var doc struct {
 		Keys []jsontext.Value `json:"keys"`
@@ -93,6 +97,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 	set := &keySet{}
 	hash := sha256.New()
 	for _, raw := range doc.Keys {
+		// One that can't be read is left out like one of an unknown kind: it may be of a standard to come.
 		var j jwk
 		if json.Unmarshal(raw, &j) != nil || !j.signs() {
 			continue
@@ -138,6 +143,7 @@ func (j *jwk) public() crypto.PublicKey {
 	return nil
 }
 
+// rsaKey bounds both ends: short keys are weak, and long ones cost whoever verifies.
 func (j *jwk) rsaKey() crypto.PublicKey {
 	n, e := new(big.Int).SetBytes(decode(j.N)), new(big.Int).SetBytes(decode(j.E))
 	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
@@ -149,6 +155,7 @@ func (j *jwk) rsaKey() crypto.PublicKey {
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}
 }
 
+// ecKey wants coordinates of exactly the curve's length (RFC 7518, section 6.2.1.2), and a point on the curve.
 func (j *jwk) ecKey() crypto.PublicKey {
 	var curve elliptic.Curve
 	switch j.Crv {
@@ -173,6 +180,7 @@ func (j *jwk) ecKey() crypto.PublicKey {
 	return public
 }
 
+// decode is nil for what is not base64url without padding.
 func decode(text string) []byte {
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {

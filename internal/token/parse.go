@@ -35,6 +35,7 @@ type unverified struct {
 func parse(token string) (*unverified, error) { return parseAs(token, (*unverified).userType) }
 
 // parseAs takes a signed JWT apart whose header's typ readType accepts.
+// It verifies nothing. What it refuses is Unauthenticated, but for readType's own errors, which it returns.
 func parseAs(token string, readType func(u *unverified, header object) error) (*unverified, error) {
 	if len(token) > copse.MaxTokenBytes {
 		return nil, refuse(ReasonTooLarge, "the token has %d bytes; at most %d are read", len(token), copse.MaxTokenBytes)
@@ -80,6 +81,7 @@ func decodePart(what, text string) ([]byte, error) {
 	return nil, refuse(ReasonMalformed, "the token's %s is not base64url", what)
 }
 
+// parseObject decodes a part. Members that are there twice, at any depth, are refused by the JSON library.
 func parseObject(what, text string) (object, error) {
 	raw, err := decodePart(what, text)
 	if err != nil {
@@ -95,6 +97,7 @@ func parseObject(what, text string) (object, error) {
 // text returns a string member; ok is false when it is absent or not a string.
 func (o object) text(name string) (string, bool) { return textOf(o[name]) }
 
+// textOf is false for what is absent, too.
 func textOf(v jsontext.Value) (string, bool) {
 	if v.Kind() != '"' {
 		return "", false
@@ -133,6 +136,7 @@ func objectOf(v jsontext.Value) object {
 	return o
 }
 
+// has is true for a null as well: that a claim is there at all can be what counts.
 func (o object) has(name string) bool {
 	_, ok := o[name]
 	return ok
@@ -142,6 +146,7 @@ func (o object) has(name string) bool {
 const latest = 253402300799
 
 // instant reads a NumericDate. present is false when there is none; ok is false when it is no time.
+// Parts of a second count (RFC 7519, section 2).
 func (o object) instant(name string) (at time.Time, present, ok bool) {
 	v, present := o[name]
 	if !present {
@@ -156,6 +161,7 @@ func (o object) instant(name string) (at time.Time, present, ok bool) {
 }
 
 // readHeader takes what it needs and refuses what would let the token direct its own verification.
+// Whether the algorithm is the issuer's is for later; here it is one that can be verified at all.
 func (u *unverified) readHeader(h object) error {
 	for _, name := range []string{"crit", "jku", "x5u", "jwk", "zip", "b64", "enc"} {
 		if h.has(name) {

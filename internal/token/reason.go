@@ -64,6 +64,7 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.err }
 
+// refuse is Unauthenticated. Its text is for whoever sent the token.
 func refuse(reason Reason, format string, args ...any) error {
 	e := copse.Errorf(copse.Unauthenticated, format, args...)
 	e.Err = &refusal{reason: reason, err: e.Err}
@@ -77,6 +78,7 @@ func denied(cause string) error {
 		Err: &refusal{reason: ReasonTenant, err: errors.New(cause)}}
 }
 
+// unavailable is for what can't be known now: no word about the token.
 func unavailable(reason Reason, detail string, err error) error {
 	return &copse.Error{Kind: copse.Unavailable, Detail: detail, Err: &refusal{reason: reason, err: err}}
 }
@@ -88,6 +90,7 @@ type metrics struct {
 	fetches      *prometheus.CounterVec
 }
 
+// newMetrics has every value of the labels from the start, so that what never happened is 0 and not missing.
 func newMetrics(r prometheus.Registerer, kept *remembered) (*metrics, error) {
 	m := &metrics{
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -126,6 +129,7 @@ const (
 	fetchFailed = "failed"
 )
 
+// count leaves out errors that are no refusal of a token.
 func (m *metrics) count(err error) {
 	if reason := ReasonOf(err); reason != "" {
 		m.failures.WithLabelValues(string(reason)).Inc()

@@ -95,6 +95,7 @@ func (r *remembered) get(d *digest) *entry {
 	return s.entries[*d]
 }
 
+// What was there under d is replaced.
 func (r *remembered) put(d *digest, e *entry, now time.Time) {
 	e.bytes = entryOverhead + len(e.verified.Entities.Bytes) + len(e.verified.Context.Bytes)
 	s := r.shard(d)

@@ -47,6 +47,7 @@ func isRSA(k crypto.PublicKey) bool {
 	return ok
 }
 
+// isEC names the curve as well: each of the ES algorithms is for one (RFC 7518, section 3.4).
 func isEC(curve elliptic.Curve) func(crypto.PublicKey) bool {
 	return func(k crypto.PublicKey) bool {
 		ec, ok := k.(*ecdsa.PublicKey)
@@ -60,6 +61,7 @@ func isEd25519(k crypto.PublicKey) bool {
 }
 
 // verifiedBy reports whether one of the keys made the signature. The keys fit the algorithm.
+// There may be none, and then it is false.
 func (u *unverified) verifiedBy(keys []crypto.PublicKey) bool {
 	m := methods[u.alg]
 	for _, key := range keys {
