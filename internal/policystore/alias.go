@@ -153,6 +153,7 @@ func (s *Service) CreateAlias(ctx context.Context, c access.Caller, name string,
 		if err != nil {
 			return nil, err
 		}
+		// Names that are free again don't count against the plan any more.
 		if body.Aliases, err = s.keptAliases(ctx, id, body, at); err != nil {
 			return nil, err
 		}
@@ -247,6 +248,7 @@ func (s *Service) DeleteAlias(ctx context.Context, c access.Caller, name string,
 		if a.PolicyStore != owner {
 			return nil, nil // the name was freed, and taken by another, since it was looked up
 		}
+		// An alias is how others reach the policy store: without it they are as cut off as by its deletion.
 		if body.Protected {
 			return nil, protected(a.PolicyStore)
 		}

@@ -82,6 +82,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 			return change{}, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicyStore, ID: string(id),
 				Detail: fmt.Sprintf("the policy store is at revision %d, not %d; read it again and retry", stored.revision, *in.IfRevision)}
 		}
+		// Validated against the schema of afterwards: that which comes along, or else the stored one.
 		against := schema
 		if in.Schema == nil {
 			if against, err = stored.schema(); err != nil && stored.settings.Validation == copse.ValidationStrict {
@@ -99,6 +100,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 		if err := m.check(s); err != nil {
 			return change{}, err
 		}
+		// Without settle: the next change finds anew what is used of each limit.
 		return change{base: &stored.ledger, writes: m.writes}, nil
 	})
 	if err != nil {

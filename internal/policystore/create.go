@@ -26,6 +26,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 		return PolicyStore{}, err
 	}
 	at := now()
+	// What is answered, and remembered for the same call again; id and incarnation are drawn here, once.
 	out := PolicyStore{
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
 		Settings: in.Settings, Logging: s.newLogging(), Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies),
@@ -60,6 +61,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 			return err
 		}
 	}
+	// The quotas are of the plan that the row will name.
 	plan, err := s.plan(ctx, row{plan: out.Plan})
 	if err != nil {
 		return fromStorage(err, out.ID)
@@ -89,6 +91,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 		Partition: storage.Directory(), Incarnation: s.directory,
 		Writes: rows, Actor: c.Actor(), Operation: "CreatePolicyStore",
 	})
+	// By the row it exists, whatever the error says.
 	if err != nil && !s.undo(ctx, *out, err) {
 		return fromStorage(err, out.ID)
 	}
@@ -132,6 +135,7 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) (
 			return nil, err
 		}
 	}
+	// Like new contents of a policy store in which there is nothing yet, under the settings it begins with.
 	m := newMerge(&contents{ledger: ledger{settings: settings, quotas: q}}, contentsIn, drafts, schema)
 	// One time for all that is made in this commit.
 	m.at = out.CreatedAt
@@ -158,6 +162,7 @@ func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicySt
 	}
 	// The zero expectation is absence: a row of this id would be another policy store.
 	rows := []storage.Write{{Key: rowKey(p.ID), Body: encoded}}
+	// The caller's rows go with the policy store's own: all of them are there, or none.
 	if bind != nil {
 		rows = append(rows, bind(p)...)
 	}
@@ -175,6 +180,7 @@ func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicySt
 // Bind gives a policy store of the operator's own to a tenant: its row changes together with what bind
 // adds, or nothing does. Conflict when it belongs to a tenant already; the error wraps
 // storage.ErrConflict when one of bind's rows is not as it expects. Needs Admin everywhere.
+// NotFound when it is absent. bind may be called again, with the row as it is then; its error ends the call.
 func (s *Service) Bind(ctx context.Context, c access.Caller, id copse.PolicyStoreID, tenant copse.TenantID,
 	bind func(PolicyStore) ([]storage.Write, error),
 ) error {
@@ -234,6 +240,7 @@ func (s *Service) undo(ctx context.Context, p PolicyStore, cause error) (exists 
 	defer cancel()
 	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(p.ID))
 	switch {
+	// The commit was taken after all.
 	case err == nil && item.Version > 0:
 		return true
 	case !errors.Is(err, storage.ErrNotFound):
@@ -241,6 +248,7 @@ func (s *Service) undo(ctx context.Context, p PolicyStore, cause error) (exists 
 			"policy_store", p.ID, "err", err, "cause", cause)
 		return false
 	}
+	// Without a row id: no restart needs a note, since the sweep finds the partition.
 	e := &erasure{s: s, policyStore: p.ID, incarnation: p.Incarnation}
 	if err := s.fence(ctx, e, storage.ActorSystem); err != nil {
 		s.log.ErrorContext(ctx, "a policy store was half made; it is swept at the next start",

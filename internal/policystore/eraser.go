@@ -143,6 +143,7 @@ func (r *eraser) run(ctx context.Context) {
 		if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
 			return
 		}
+		// Also after an error with done: what was left undone is in the last step.
 		if !done || err != nil {
 			r.add(e)
 		}
@@ -174,6 +175,7 @@ func (r *eraser) next() job {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch all := r.elsewhere; {
+	// A long queue must not keep the lines of those who left on disk forever.
 	case len(all) > 0 && (len(r.queue) == 0 || len(all) >= manyElsewhere):
 		r.elsewhere, r.current = nil, elsewhere(all)
 	case len(r.queue) == 0:

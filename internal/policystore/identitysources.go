@@ -102,12 +102,15 @@ type NewIdentitySource struct {
 }
 
 // madeIdentitySource is what a client token remembers of CreateIdentitySource.
+// The rest of the answer is what the repeated call asks for, which must be the same.
 type madeIdentitySource struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"createdAt"`
 }
 
 // CreateIdentitySource adds one: QuotaExceeded when the policy store has one. Needs Write.
+// Invalid as in checkIdentitySource, Conflict for a client token that was used otherwise. From its answer on
+// the policy store's tokens are read by it.
 func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewIdentitySource) (copse.IdentitySource, error) {
 	r, err := s.admit(ctx, c, access.Write, "CreateIdentitySource", id)
 	if err != nil {
@@ -140,6 +143,7 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 		if err != nil {
 			return change{}, err
 		}
+		// The plan may allow none. Asked at the revision of the commit, so two at once can't both be the first.
 		if most := min(l.quotas.IdentitySources, maxIdentitySources); len(stored) >= most {
 			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, most)
 			err.ID = string(id)
@@ -177,6 +181,7 @@ func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id 
 	}
 	var next copse.IdentitySource
 	_, err = s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.Actor(), id, r}, in.ID, func(l *ledger, former *copse.IdentitySource) (change, error) {
+		// All of it is replaced, but for what the policy store itself keeps of it.
 		next = in
 		next.PolicyStoreID, next.CreatedAt, next.UpdatedAt = id, former.CreatedAt, now()
 		if next.PrincipalType == "" {
@@ -228,6 +233,7 @@ func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id 
 }
 
 // GetIdentitySource needs Read.
+// NotFound when there is none of this id. It reads past the snapshots, and what it returns is the caller's own.
 func (s *Service) GetIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) (copse.IdentitySource, error) {
 	if _, err := s.admit(ctx, c, access.Read, "GetIdentitySource", id); err != nil {
 		return copse.IdentitySource{}, err
@@ -291,12 +297,14 @@ func (s *Service) checkIdentitySource(src *copse.IdentitySource) error {
 		}
 	}
 	bad("principalEntityType", copse.ValidateEntityType(src.PrincipalType))
+	// The issuer of a user pool follows from its ARN, and must be one that keys may be fetched from.
 	if pool := src.CognitoUserPool; pool != nil {
 		if pool.GroupType != "" {
 			bad("configuration.cognitoUserPoolConfiguration.groupConfiguration.groupEntityType", copse.ValidateEntityType(pool.GroupType))
 		}
 		bad("configuration.cognitoUserPoolConfiguration.userPoolArn", s.checkIssuerURL(pool.Issuer()))
 	}
+	// An OpenID Connect provider: groups have a claim and a type, an access token says for whom it is.
 	if oidc := src.OpenIDConnect; oidc != nil {
 		const at = "configuration.openIdConnectConfiguration"
 		if (oidc.GroupType == "") != (oidc.GroupClaim == "") {

@@ -245,6 +245,7 @@ func (d *desks) enter(ctx context.Context, id copse.PolicyStoreID) (*desk, error
 		k.turn <- struct{}{}
 		d.open[id] = k
 	} else if k.users == 0 {
+		// Its ledger is in use again, and does not count as idle.
 		d.idle -= k.ledger.entries()
 	}
 	k.users++
@@ -316,6 +317,7 @@ func (s *Service) current(ctx context.Context, k *desk, id copse.PolicyStoreID, 
 		if err != nil {
 			return nil, err
 		}
+		// A head costs one small read; only where others moved on the whole policy store is read again.
 		if head.State == storage.Active && head.Incarnation == incarnation && head.Revision == k.ledger.revision {
 			k.ledger.quotas, err = s.quotas(ctx, id)
 			return k.ledger, err
@@ -384,6 +386,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 	defer s.desks.leave(id, k)
 	for range maxAttempts {
 		c, err := prepare(ctx, k)
+		// Somebody committed while prepare was reading: begin anew.
 		if errors.Is(err, errStale) {
 			k.ledger = nil
 			continue
@@ -395,6 +398,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 		if len(c.writes) == 0 {
 			return l.revision, nil
 		}
+		// Taken only at the revision that everything above was computed from.
 		revision, err := s.backend.Commit(ctx, storage.Commit{
 			Partition: storage.PolicyStore(id), Incarnation: op.row.incarnation,
 			Expect: storage.Revision{Set: true, Value: l.revision}, Require: l.requirements(c.writes),
@@ -406,6 +410,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 			return revision, nil
 		}
 		k.ledger = nil
+		// Committed without a settled ledger, or failed in a way that trying again does not help.
 		if err == nil || !errors.Is(err, storage.ErrConflict) {
 			return revision, fromStorage(err, id)
 		}

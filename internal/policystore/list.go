@@ -104,6 +104,7 @@ func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.Po
 				out = append(out, p.policy())
 			}
 		}
+		// That was the last of them.
 		if len(items) < piece {
 			return out, "", nil
 		}

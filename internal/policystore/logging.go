@@ -174,6 +174,7 @@ func (l *logging) hashID(uid types.EntityUID) types.EntityUID {
 // compileRules makes a tree of the rules, and adds what is wrong with them to the findings.
 // Rules for one path, in whatever lists, are a mistake: which of them holds would be up to their order.
 func compileRules(r *LogRules, f *findings) (out engine.Pickings) {
+	// Before anything is read of them: what follows is as long as there are rules.
 	if n := len(r.Keep) + len(r.Hash) + len(r.Drop) + len(r.HashIDs); n > MaxLogRules {
 		f.add(copse.Field{Path: "decisionLog", Message: fmt.Sprintf("%d rules, at most %d are allowed", n, MaxLogRules)})
 		return out

@@ -195,6 +195,7 @@ func (s *Service) ListPlans(ctx context.Context, c access.Caller) ([]Plan, error
 	if err != nil {
 		return nil, fromStorage(err, "")
 	}
+	// The built-in ones are there whether or not they were put; what was put stands in their place.
 	all := map[string]Plan{}
 	for _, name := range []string{PlanDefault, PlanAVP, PlanUnmetered} {
 		all[name] = *builtIn(name)
@@ -304,6 +305,7 @@ func (p *Plan) check() error {
 			f.add(copse.Field{Path: "quotas." + x.name, Message: fmt.Sprintf("%d is not between %d and %d", x.have, x.low, x.high)})
 		}
 	}
+	// Operations that AVP has a rate for.
 	known := avpRates()
 	for _, op := range slices.Sorted(maps.Keys(q.Operations)) {
 		path := "quotas.operations." + op

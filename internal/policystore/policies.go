@@ -170,6 +170,7 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 		return change{}, err
 	}
 	scope := newScopeKey(p.body.Resource.uid())
+	// The bytes of all that name this resource, or no single one, as they will be.
 	size := l.scopes[scope] + p.body.size()
 	if p.former != nil {
 		size -= p.former.body.size() // an update keeps the resource, and so the scope
@@ -216,6 +217,7 @@ func (s *Service) chargeOne(ctx context.Context, id copse.PolicyStoreID, l *ledg
 	if err != nil || l.weight+one <= s.maxWeight {
 		return l.weight + one, err
 	}
+	// Near the limit: what is there, compiled together with this one in place of what it was before.
 	all := l.load()
 	all.text += p.body.size()
 	if p.template != nil {
@@ -287,6 +289,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 		if err != nil {
 			return change{}, err
 		}
+		// A copy of the stored body, so that what is not changed goes back as it was.
 		p := posting{id: former.id, former: &former, body: former.body, policy: parsed}
 		p.body.UpdatedAt = now()
 		if former.body.Link != nil && (parsed != nil || u.Description != nil) {
@@ -390,6 +393,7 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 		if err != nil {
 			return change{}, err
 		}
+		// The policy and its name in one commit, so that the name is free when it is gone.
 		writes := append([]storage.Write{{Key: policyKey(former.id), Expect: storage.Version(former.version)}}, former.unname()...)
 		// The weight stays what it was: it is an upper bound, and is found anew near the limit.
 		return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) {

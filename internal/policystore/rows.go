@@ -130,6 +130,7 @@ type summary struct {
 // loadSummary counts what is there, without decoding policies: links whose template is being deleted make it do so, since they
 // are not there any more for anybody.
 func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summary, error) {
+	// One read of everything, since the counts must be of one revision.
 	snapshot, err := s.backend.Load(ctx, storage.PolicyStore(id))
 	if errors.Is(err, storage.ErrNotFound) {
 		return summary{}, notFound(id)
@@ -197,6 +198,7 @@ func pageSize(limit int) int { return min(max(limit, 1), maxPage) }
 
 // List returns up to limit policy stores with ids after a given one that the caller may Read, and
 // whether there are more.
+// In order of id. What is deleted while the page is read is left out.
 func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyStoreID, limit int) ([]PolicyStore, bool, error) {
 	if !c.Scope.All {
 		return s.listOwn(ctx, c, after)
@@ -206,6 +208,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyS
 		return nil, false, nil
 	}
 	limit = pageSize(limit)
+	// One more than is shown, to tell whether there are more.
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindPolicyStore, string(after), limit+1)
 	if err != nil {
 		return nil, false, fromStorage(err, "")
@@ -235,6 +238,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyS
 // the directory: that is as long as there are tenants.
 func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.PolicyStoreID) ([]PolicyStore, bool, error) {
 	id, err := s.ownPolicyStore(ctx, c)
+	// The one that there is was on a page before.
 	if err != nil || id == "" || id <= after {
 		return nil, false, err
 	}

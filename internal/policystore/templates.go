@@ -130,6 +130,7 @@ func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *l
 	}
 	writes := append([]storage.Write{{Key: templateKey(p.id), Body: encoded, Expect: expect}}, p.names...)
 	return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) {
+		// The zero mark of a template that is new becomes its own.
 		mark := l.templates[p.id]
 		mark.size = len(p.body.Statement)
 		l.templates[p.id], l.weight = mark, weight
@@ -145,6 +146,7 @@ func (s *Service) chargeTemplate(ctx context.Context, id copse.PolicyStoreID, l 
 		return l.weight + int64(len(p.body.Statement)), nil
 	}
 	all.text += len(p.body.Statement) - mark.size
+	// For every link as much more as the text grew.
 	all.linked += (len(p.body.Statement) - mark.size) * mark.links
 	weight, err := s.weigh(schema, l.settings.settings(), all, func() ([]policySource, error) {
 		stored, err := s.readAt(ctx, id, l)
@@ -172,6 +174,7 @@ func (s *Service) GetTemplate(ctx context.Context, c access.Caller, id copse.Pol
 		return Template{}, err
 	}
 	// As in GetPolicy: between the two reads the name can become another's.
+	// As in GetPolicy, for a name.
 	for range maxAttempts {
 		t, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
@@ -214,6 +217,7 @@ func (s *Service) UpdateTemplate(ctx context.Context, c access.Caller, id copse.
 		if err != nil {
 			return change{}, err
 		}
+		// Links repeat effect and scope in their rows, of which there may be more than a commit takes.
 		if err := checkTemplateTarget(&former, parsed); err != nil {
 			return change{}, err
 		}

@@ -44,9 +44,11 @@ func (s *Service) Update(ctx context.Context, c access.Caller, id copse.PolicySt
 			return PolicyStore{}, err
 		}
 	}
+	// Everything that can be found wrong beforehand is, because two commits follow.
 	if err := s.checkUpdate(ctx, &u); err != nil {
 		return PolicyStore{}, err
 	}
+	// Settings first: they are held against the policy store's weight, which can refuse them.
 	if err := s.updateSettings(ctx, c, id, r, &u); err != nil {
 		return PolicyStore{}, err
 	}
@@ -62,6 +64,7 @@ func (s *Service) Update(ctx context.Context, c access.Caller, id copse.PolicySt
 	if err != nil {
 		return PolicyStore{}, err
 	}
+	// Read again, as the answer is of what is in force now.
 	if r, err = s.find(ctx, c, access.Admin, id); err != nil {
 		return PolicyStore{}, err
 	}
@@ -108,6 +111,7 @@ func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.
 				return change{}, err
 			}
 		}
+		// Before the commit: what would be too heavy to decide by must not be stored.
 		weight, err := s.weighUnder(ctx, id, l, body.settings())
 		if err != nil {
 			return change{}, err
@@ -224,6 +228,7 @@ func (s *Service) changeTags(ctx context.Context, c access.Caller, name string, 
 		if body.Tags == nil {
 			body.Tags = make(map[string]string)
 		}
+		// No change is no commit: the revision, by which snapshots are known, stays.
 		if err := compute(body.Tags); err != nil || maps.Equal(former, body.Tags) {
 			return change{base: l}, err
 		}
@@ -247,6 +252,7 @@ func tooManyTags(id copse.PolicyStoreID, n int) error {
 }
 
 // checkTags holds tags against AVP's lengths, in characters.
+// Invalid lists what is wrong, without the keys. The number is tooManyTags' to check.
 func checkTags(path string, tags map[string]string) error {
 	f := findings{}
 	for key, value := range tags {

@@ -84,6 +84,7 @@ func (t *tallies) of(id copse.PolicyStoreID) *tally {
 		return found
 	}
 	made := &tally{}
+	// At most once a minute: it walks over all of them, and everybody who wants a tally waits.
 	if now := time.Now(); len(t.byID) >= maxTallies && now.After(t.sweepAt) {
 		t.sweep(now)
 		t.sweepAt = now.Add(time.Minute)

@@ -30,6 +30,7 @@ func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStore
 		for _, head := range heads {
 			after = head.Partition.String()
 			id, _ := head.Partition.PolicyStoreID()
+			// No damage: this is what being made, or erased, looks like.
 			if _, err := b.Get(ctx, storage.Directory(), rowKey(id)); errors.Is(err, storage.ErrNotFound) {
 				unlisted(id)
 			} else if err != nil {
@@ -79,6 +80,7 @@ func verifyOne(ctx context.Context, b storage.Backend, id copse.PolicyStoreID, i
 		return errors.New("the directory has it, and its data is not there")
 	case err != nil:
 		return err
+	// Nobody would be served from it: every read of the policy store compares the two.
 	case loaded.Head.Incarnation != r.incarnation:
 		return fmt.Errorf("the directory has incarnation %v, its data %v", r.incarnation, loaded.Head.Incarnation)
 	}
