@@ -49,6 +49,7 @@ func newEraser(s *Service) *eraser {
 	return e
 }
 
+// close waits for the step that is under way.
 func (e *eraser) close() {
 	e.stop()
 	e.wg.Wait()
@@ -118,11 +119,13 @@ func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
 	if err != nil || len(items) == 0 {
 		return err == nil, err
 	}
+	// Tenant ids have no slash, so the first one ends it.
 	tenant, text, _ := strings.Cut(items[0].ID, "/")
 	var incarnation copse.Incarnation
 	if err := incarnation.UnmarshalText([]byte(text)); err != nil {
 		return false, err
 	}
+	// The note goes at its end; done is for the next look, which finds no more notes.
 	_, err = s.eraseLife(ctx, copse.TenantID(tenant), incarnation, math.MaxInt)
 	return false, err
 }
@@ -139,6 +142,7 @@ func (s *Service) eraseLife(ctx context.Context, tenant copse.TenantID, incarnat
 			return false, err
 		}
 		for _, item := range items {
+			// Past the tenant's rows: the next ones are of another.
 			id, ok := strings.CutPrefix(item.ID, prefix)
 			if !ok {
 				return true, s.finishErasing(ctx, tenant, incarnation)
@@ -178,6 +182,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 		if row != nil {
 			writes = append(writes, *row)
 		}
+		// With nothing to write the history goes all the same: a former attempt may have ended before that.
 		if len(writes) > 0 {
 			err = s.commit(ctx, storage.ActorSystem, "EraseMember", nil, writes)
 		}
@@ -271,6 +276,7 @@ func former(tenant copse.TenantID, id string, row storage.Key) (storage.Write, f
 }
 
 // forgetFormer does what a note says, here or, where that fails, in the background.
+// It returns nothing: the membership has ended in any case.
 func (s *Service) forgetFormer(ctx context.Context, note storage.Key, body formerBody) {
 	if err := s.forgetNoted(context.WithoutCancel(ctx), note, body); err != nil {
 		s.log.Warn("erasing what history has of a former member goes on in the background", "error", err)

@@ -78,6 +78,7 @@ func (s *Service) resolve(ctx context.Context, p *Presented) (Resolved, error) {
 	if err != nil {
 		return Resolved{}, unavailable(err)
 	}
+	// The id is a hash, so the issuer is compared by itself too.
 	if body == nil || body.Issuer != p.Issuer {
 		return Resolved{}, refuse(ReasonUnknown, "%s is no member of any tenant", who.kind())
 	}
@@ -144,6 +145,7 @@ func (s *Service) redeem(ctx context.Context, iss *copse.Issuer, p *Presented, w
 		return unavailable(err)
 	}
 	for i := range invited {
+		// The cache's own: it is read here, and read anew from storage before anything is written.
 		in := &invited[i]
 		if !iss.MaySpeakFor(in.Tenant) || in.Own && !speaksForAlone(iss, in.Tenant) || in.Email != address {
 			continue
@@ -173,6 +175,7 @@ func (s *Service) redeemOne(ctx context.Context, in *inviteBody, inviteID string
 // ErrConflict, unwrapped, when a row was changed since it was read here.
 func (s *Service) tryRedeem(ctx context.Context, in *inviteBody, inviteID string, who *Who) error {
 	key := inviteKey(inviteID, in.Tenant)
+	// Somebody may have redeemed or withdrawn it since it was cached.
 	var still inviteBody
 	expect, found, err := s.read(ctx, key, &still)
 	if err != nil || !found {
@@ -281,6 +284,7 @@ func (s *Service) SetActive(ctx context.Context, actor string, who Who, client s
 		if lookupErr != nil && copse.KindOf(lookupErr) != copse.NotFound {
 			return lookupErr
 		}
+		// One answer for a tenant that is not there and for one that they are not in.
 		if !found || lookupErr != nil || body.in(tenant, entry.Incarnation) == nil {
 			return notFound
 		}

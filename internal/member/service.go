@@ -43,6 +43,7 @@ type Service struct {
 const maxCached = 100_000
 
 // New makes a Service. It follows the backend until Close.
+// Nothing is erased before Resume.
 func New(cfg Config) (*Service, error) {
 	s := &Service{backend: cfg.Backend, directory: cfg.Directory, issuer: cfg.Issuer, log: cfg.Log}
 	s.results = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -87,6 +88,7 @@ func (s *Service) follow(c storage.Change) {
 		switch k.Kind {
 		case kindMember:
 			s.members.Invalidate(k.ID)
+		// Kept by address, and the row's id begins with that.
 		case kindInvite:
 			s.invites.Invalidate(k.ID[:min(len(k.ID), idBytes)])
 		}
@@ -187,6 +189,7 @@ func (s *Service) Put(ctx context.Context, c access.Caller, memberships []Member
 	}
 	errs = make([]error, len(memberships))
 	for i := range memberships {
+		// One commit each: what is wrong with one is no reason to refuse the others.
 		errs[i] = s.putOne(ctx, c, &memberships[i])
 		if copse.KindOf(errs[i]) == copse.Unavailable && errs[i] != nil {
 			return nil, errs[i]
@@ -257,6 +260,7 @@ func speaksForAlone(iss *copse.Issuer, tenant copse.TenantID) bool {
 func (s *Service) join(ctx context.Context, c access.Caller, at place, m *Membership, in tenantOf) error {
 	id := m.id()
 	body := memberBody{V: bodyVersion, Issuer: m.Issuer, Subject: m.Subject, Client: m.ClientID}
+	// Where there is a row it is read over these, which it has the same.
 	expect, _, err := s.read(ctx, memberKey(id), &body)
 	if err != nil {
 		return err
@@ -338,6 +342,7 @@ func (s *Service) counted(ctx context.Context, entry copse.DirectoryEntry, by in
 	if err != nil {
 		return storage.Write{}, err
 	}
+	// The count of a former life: this one begins at nothing.
 	if body.Incarnation != entry.Incarnation {
 		body.Incarnation, body.Rows = entry.Incarnation, 0
 	}

@@ -238,6 +238,7 @@ func (s *Service) changeIssuer(ctx context.Context, c access.Caller, operation, 
 		if next == nil {
 			return copse.Issuer{}, nil
 		}
+		// The version of the row that was written, by which tokens are remembered from now on.
 		next.Revision = revision
 		return next.Issuer, nil
 	}

@@ -126,6 +126,7 @@ func encode(body any) ([]byte, error) {
 }
 
 // decode reads a stored body. Unknown members are refused: writing the body back would drop them.
+// Internal, also for a body of another version: the row can't be used by this copse at all.
 func decode(item storage.Item, into any) error {
 	err := json.Unmarshal(item.Body, into, json.RejectUnknownMembers(true))
 	version := 0

@@ -47,6 +47,7 @@ func (s *Service) IssuersFor(ctx context.Context, c access.Caller, after string,
 		if err != nil {
 			return nil, "", err
 		}
+		// Those that may not speak for it are left out: whose they are is not the key's to know.
 		if i := r.Issuer; only == "" || narrow(&i, only) {
 			page = append(page, i)
 		}

@@ -13,6 +13,7 @@ import (
 // registry is what the rules between issuers need to know of all of them. It is read when issuers are
 // changed, never for a decision, and then kept: the first change after a start reads every issuer, the
 // next ones only those that changed.
+// Its maps are indexes of claims, changed by put and remove alone.
 type registry struct {
 	version uint64 // of the marker, 0: there is none yet
 	loaded  bool
@@ -58,6 +59,7 @@ func (d *dirty) take() (ids map[string]bool, all bool) {
 }
 
 // claims is what one issuer may say: for whom, and which principals.
+// The slices are a registration's and must not be changed.
 type claims struct {
 	tenants       []copse.TenantID
 	all           bool
@@ -123,6 +125,7 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 		return nil, fromStorage(err, copse.ResourceIssuer, "")
 	}
 	changed, all := r.dirty.take()
+	// The marker moved without this process knowing how, or it isn't known what changed.
 	if all || !r.loaded || r.version != version {
 		r.loaded = false
 		if err := s.loadRegistry(ctx, r); err != nil {
@@ -131,6 +134,7 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 		r.loaded, r.version = true, version
 		return r, nil
 	}
+	// The usual case: what the feed said has changed, and nothing else, is read again.
 	for id := range changed {
 		reg, err := s.readIssuer(ctx, id)
 		switch {
@@ -215,6 +219,7 @@ func (r *registry) expect() storage.Expectation { return storage.Version(r.versi
 // With itself, where it is among those that are kept. The map is the caller's.
 func (r *registry) sharing(c claims) map[string]bool {
 	out := make(map[string]bool)
+	// It meets everybody who speaks for somebody.
 	if c.all {
 		for id, o := range r.claims {
 			if o.all || len(o.tenants) > 0 {
@@ -223,6 +228,7 @@ func (r *registry) sharing(c claims) map[string]bool {
 		}
 		return out
 	}
+	// It speaks for nobody, and so meets nobody.
 	if len(c.tenants) == 0 {
 		return out
 	}
@@ -260,6 +266,7 @@ func (r *registry) room(next *registration, body []byte) error {
 func (r *registry) check(next, former *registration) error {
 	c := next.claims()
 	var fields []copse.Field
+	// Two issuers that vouch for one domain could each claim the other's users by their addresses.
 	for n, d := range c.domains {
 		if other, taken := r.domains[d]; taken && other != next.ID {
 			fields = append(fields, field("emailDomains", n, "issuer %s vouches for %q already", other, d))

@@ -250,6 +250,7 @@ func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.Tenant
 		return Tenant{}, &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceTenant, ID: string(id),
 			Detail: fmt.Sprintf("%q is not a state of a tenant: use %s or %s", state, copse.TenantActive, copse.TenantSuspended)}
 	}
+	// The audit log tells the two apart by their names.
 	operation := "ResumeTenant"
 	if state == copse.TenantSuspended {
 		operation = "SuspendTenant"
@@ -334,6 +335,7 @@ func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policys
 		if err != nil {
 			return policystore.Unbind{}, err
 		}
+		// The issuer as it was read is expected: an update that comes in between is not overwritten.
 		write := storage.Write{Key: issuerKey(reg.ID), Expect: storage.Version(reg.Revision)}
 		if reg.FixedTenant != id {
 			if write.Body, err = encode(reg.without(id)); err != nil {

@@ -159,6 +159,7 @@ func lowerASCII(s string) string {
 // Denied for every way in which there is none, with one answer; the cause is for the log.
 func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
 	tenant := iss.FixedTenant
+	// A claim that contradicts a fixed tenant is refused and not ignored: somebody meant another tenant.
 	if iss.TenantClaim != "" {
 		value, present, ok := u.claims.at(iss.TenantClaim)
 		said, isText := textOf(value)

@@ -102,6 +102,7 @@ func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	if loopback && !p.AllowPrivate {
 		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: loopback needs --allow-private-issuers", url)
 	}
+	// An address is refused as early as it can be, for whoever registers the issuer to see.
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
 		if err := p.checkAddr(addr, false); err != nil {
 			return nil, copse.Errorf(copse.Invalid, "issuer URL %q: %w", url, err)
@@ -164,6 +165,7 @@ func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
 	case onlyLoopback && !addr.IsLoopback():
 		return fmt.Errorf("address %s is not loopback, and http is for loopback only", addr)
 	}
+	// Also where private addresses are allowed: what answers there gives the machine's own credentials away.
 	for _, m := range metadata {
 		if addr == m {
 			return fmt.Errorf("address %s is not allowed", addr)
@@ -329,6 +331,7 @@ func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
 	}
+	// One byte more than is allowed tells a document that is too long from one that just fits.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {
 		return nil, err

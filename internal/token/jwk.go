@@ -88,6 +88,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
+	// No list is another document; an empty list says that there is no key any more.
 	if doc.Keys == nil {
 		return nil, errors.New("key set: it has no keys member")
 	}
@@ -112,6 +113,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 		}
 		set.keys = append(set.keys, key{id: j.Kid, alg: j.Alg, public: public})
 		for _, part := range [][]byte{[]byte(j.Kid), []byte(j.Alg), der} {
+			// With lengths, so that no two lists of keys are hashed alike.
 			hash.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 			hash.Write(part)
 		}
@@ -122,6 +124,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 
 // signs reports whether the key says it is for signatures, of an algorithm we know, if it says so.
 func (j *jwk) signs() bool {
+	// What a key does not say of itself, it does not restrict.
 	return (j.Use == "" || j.Use == "sig") &&
 		(j.KeyOps == nil || slices.Contains(j.KeyOps, "verify")) &&
 		(j.Alg == "" || methods[j.Alg] != nil) &&
@@ -146,6 +149,7 @@ func (j *jwk) public() crypto.PublicKey {
 // rsaKey bounds both ends: short keys are weak, and long ones cost whoever verifies.
 func (j *jwk) rsaKey() crypto.PublicKey {
 	n, e := new(big.Int).SetBytes(decode(j.N)), new(big.Int).SetBytes(decode(j.E))
+	// An even modulus has the factor 2.
 	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
 		return nil
 	}

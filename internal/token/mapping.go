@@ -63,6 +63,7 @@ func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 		return nil, nil
 	}
 	names, ok := textsOf(value)
+	// Several providers write lists as one string, as scope is written.
 	if text, isText := textOf(value); isText {
 		names, ok = strings.Fields(text), true
 	}
@@ -186,6 +187,7 @@ func (u *unverified) claimsRecord(r *rules) ([]byte, error) {
 	if !r.nests {
 		return append(b, '}'), nil
 	}
+	// The second form, after all plain names; a record that would be empty is not there.
 	for _, prefix := range nested {
 		record := []byte{'{'}
 		for _, name := range names {
@@ -219,6 +221,7 @@ func (u *unverified) appendMember(b []byte, r *rules, claim, name string, groups
 	}
 	start := len(b)
 	b = appendName(b, name)
+	// The scope of an access token is a list by its meaning (RFC 6749, section 3.3), so it becomes a set.
 	if scope, isText := u.claims.text(claim); isText && claim == "scope" && r.tokenType == copse.TokenAccess {
 		return appendStrings(b, strings.Fields(scope)), nil
 	}
@@ -275,6 +278,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int, leave []string) (ou
 	switch value.Kind() {
 	case '"', 't', 'f':
 		return append(b, value...), true, nil
+	// Only integers that fit: Cedar's Long has 64 bits, and a rounded number would be another one.
 	case '0':
 		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 			return strconv.AppendInt(b, n, 10), true, nil
@@ -327,6 +331,7 @@ func appendRecord(b []byte, dec *jsontext.Decoder, depth int, leave []string) ([
 			return b, false, err
 		}
 		said := name.String()
+		// Noted, and acted upon at the end: the decoder must be past the record first.
 		escapes = escapes || strings.HasPrefix(said, "__")
 		left, leads := below(leave, said)
 		if leads && len(left) == 0 {

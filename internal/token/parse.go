@@ -40,9 +40,11 @@ func parseAs(token string, readType func(u *unverified, header object) error) (*
 	if len(token) > copse.MaxTokenBytes {
 		return nil, refuse(ReasonTooLarge, "the token has %d bytes; at most %d are read", len(token), copse.MaxTokenBytes)
 	}
+	// Three parts are a signed token; an encrypted one has five, and nothing here decrypts.
 	if strings.Count(token, ".") != 2 {
 		return nil, refuse(ReasonMalformed, "the token is not a signed JWT: it must have three parts joined by dots")
 	}
+	// What was signed is header and payload as they came, not as they decode.
 	last := strings.LastIndexByte(token, '.')
 	u := &unverified{signed: token[:last]}
 	head, payload, _ := strings.Cut(u.signed, ".")
@@ -175,6 +177,7 @@ func (u *unverified) readHeader(h object) error {
 	if u.alg, ok = h.text("alg"); !ok || methods[u.alg] == nil {
 		return refuse(ReasonAlgorithm, "the token's algorithm is not supported: use one of %s", strings.Join(Algorithms(), ", "))
 	}
+	// Absent is allowed, for issuers with a single key; present it must be usable.
 	if h.has("kid") {
 		if u.kid, u.hasKid = h.text("kid"); !u.hasKid || u.kid == "" || len(u.kid) > maxKeyID {
 			return refuse(ReasonMalformed, "the token's key id is not a string of 1 to %d bytes", maxKeyID)

@@ -42,6 +42,7 @@ func Algorithms() []string {
 	return names
 }
 
+// isRSA, isEC and isEd25519 look at the key itself, not at what it says it is for.
 func isRSA(k crypto.PublicKey) bool {
 	_, ok := k.(*rsa.PublicKey)
 	return ok
