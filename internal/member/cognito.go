@@ -104,6 +104,7 @@ func (r *Resolved) cognitoAnswer(event []byte, in *cognitoEvent, machine bool) (
 		groups = &cognitoGroups{Groups: append([]string{}, r.Roles...),
 			IAMRoles: in.Request.GroupConfiguration.IAMRolesToOverride, PreferredRole: in.Request.GroupConfiguration.PreferredRole}
 	}
+	// What a user's attributes would put into the token beside ours.
 	suppress := r.lookalikes(slices.Collect(maps.Keys(in.Request.UserAttributes)))
 	var response any
 	switch {
@@ -170,6 +171,7 @@ func (r *Resolved) lookalikes(present []string) []string {
 	out := []string{}
 	claims := r.Claims()
 	for _, name := range present {
+		// As a service that reads claims carelessly would read it.
 		plain := strings.TrimPrefix(lowerASCII(name), "custom:")
 		if _, ours := claims[name]; ours {
 			continue // it is overridden

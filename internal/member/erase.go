@@ -175,6 +175,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 		if index.Incarnation == incarnation {
 			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
 		}
+		// In one commit with the tenant's row of it: the one without the other would lead nowhere.
 		row, key, rowErr := s.withoutLife(ctx, &index, tenant, incarnation, id)
 		if rowErr != nil {
 			return rowErr

@@ -414,6 +414,7 @@ func (s *Service) withoutTenant(ctx context.Context, entry copse.DirectoryEntry,
 	if err != nil {
 		return storage.Write{}, err
 	}
+	// Every life of it: what is of a former one has no business there either.
 	b.leave(func(t *tenantOf) bool { return t.Tenant == entry.Tenant })
 	if len(b.Tenants) == 0 {
 		return storage.Write{Key: key, Expect: expect}, nil

@@ -248,7 +248,7 @@ func (s *Service) DeleteAlias(ctx context.Context, c access.Caller, name string,
 		if a.PolicyStore != owner {
 			return nil, nil // the name was freed, and taken by another, since it was looked up
 		}
-		// An alias is how others reach the policy store: without it they are as cut off as by its deletion.
+		// Whoever comes by the alias would be cut off as by the policy store's deletion.
 		if body.Protected {
 			return nil, protected(a.PolicyStore)
 		}

@@ -15,8 +15,8 @@ import (
 
 // Create makes a policy store: partition first, directory row last. Needs Admin everywhere. Conflict
 // when one of Bind's rows is not as it expects.
-// After an error there is nothing that anybody could reach. It wraps storage.ErrConflict when
-// one of Bind's rows was the reason, so that whoever gave them can tell it from a conflict over a client token.
+// After an error there is nothing that anybody could reach, unless the outcome can't be found out. It wraps
+// storage.ErrConflict when one of Bind's rows was the reason.
 func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore) (PolicyStore, error) {
 	if !c.MayEverywhere(access.Admin) {
 		return PolicyStore{}, denied("create policy stores")
@@ -55,7 +55,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 // create writes the policy store's partition first and the directory's row, by which it exists, second: a crash in between
 // leaves data without a row, which nobody can reach and the sweep erases.
 func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore, out *PolicyStore, o *once) error {
-	// The service's default was looked at when it was made; if it went since, plan has another for it.
+	// The service's default was looked at when it was made; if it went since, [Service.plan] has another.
 	if in.Plan != "" {
 		if err := s.knownPlan(ctx, "plan", in.Plan); err != nil {
 			return err
@@ -98,7 +98,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	return nil
 }
 
-// denied is for what needs Admin or Read everywhere. It names no policy store, so it tells a caller nothing.
+// denied is for what needs Admin everywhere. It names no policy store, so it tells nothing of what there is.
 func denied(what string) error {
 	return &copse.Error{Kind: copse.Denied, Detail: "this key may not " + what + ": that needs admin, everywhere"}
 }

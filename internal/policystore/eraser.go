@@ -58,6 +58,7 @@ func (r *eraser) close() {
 }
 
 // expect announces a deletion whose directory commit is about to be tried.
+// Several may be on their way for one policy store, of which one will do it; drop and markFenced end it.
 func (r *eraser) expect(id copse.PolicyStoreID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -315,6 +316,7 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 		if err != nil || len(heads) == 0 {
 			return err
 		}
+		// Heads and rows are in the same order, so both are walked once, page by page.
 		after = heads[len(heads)-1].Partition.String()
 		last, _ := heads[len(heads)-1].Partition.PolicyStoreID()
 		known, err := s.rowsBetween(ctx, former, last)

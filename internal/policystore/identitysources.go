@@ -117,6 +117,7 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 		return copse.IdentitySource{}, err
 	}
 	src := in.IdentitySource
+	// As AVP does.
 	if src.PrincipalType == "" {
 		src.PrincipalType = copse.DefaultPrincipalType
 	}
@@ -160,6 +161,7 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
+	// Of a repeated call these are the first one's.
 	src.ID, src.PolicyStoreID, src.CreatedAt, src.UpdatedAt = made.ID, id, made.CreatedAt, made.CreatedAt
 	return src, nil
 }

@@ -46,6 +46,7 @@ func checkCommit(writes []storage.Write) error {
 		err.Detail += "; a new policy with a name takes two, an unchanged one none. A template with more links is deleted by itself first (`copse template delete`)"
 		return err
 	}
+	// Counted as storage counts.
 	size := 0
 	for _, w := range writes {
 		size += len(w.Key.Kind) + len(w.Key.ID) + len(w.Body)
@@ -56,8 +57,7 @@ func checkCommit(writes []storage.Write) error {
 	return nil
 }
 
-// checkWeight holds the limit on one policy store's memory where it is written, so that reading it never meets
-// one that is too large.
+// checkWeight holds the limit on one policy store's memory: when it is written, and not when it is read.
 func (s *Service) checkWeight(weight int64) error {
 	if weight > s.maxWeight {
 		return quota(copse.ResourcePolicyStore, "bytes of policies, their text and their compiled form in memory", int(weight), int(s.maxWeight))

@@ -204,8 +204,8 @@ func (m *merge) planTemplate(next *nextTemplate, text PolicyText, created bool) 
 	return m.write(templateKey(next.id), &next.body, storage.Version(next.version))
 }
 
-// removeTemplate writes the removal of a template and of its name. Its links are not looked at here: they stay
-// linked to nothing, and planOthers removes what does.
+// removeTemplate writes the removal of a template and of its name. Its links are not looked at here: they are
+// linked to nothing then, and planOthers removes them.
 func (m *merge) removeTemplate(t *storedTemplate) {
 	m.result.Deleted++
 	m.writes = append(m.writes, storage.Write{Key: templateKey(t.id), Expect: storage.Version(t.version)})
@@ -229,7 +229,7 @@ func (t *nextTemplate) parse() (*engine.Template, error) {
 
 // draftPolicies turns what was given into policies as they will be, links filled.
 // Names decide which stored policy one takes the place of; a policy without a name never takes any. One that
-// can't be read stays in the list without a policy, so that later findings have their place.
+// can't be read stays in the list, without a policy.
 func (m *merge) draftPolicies(f *findings) error {
 	former := make(map[string]*storedPolicy)
 	for i := range m.stored.policies {
@@ -413,8 +413,8 @@ func (m *merge) planOthers() error {
 }
 
 // refit writes down what a link that stays is now, when its template has another effect or scope.
-// The head is written beside every policy so that lists need no parser, and here it would be a lie. The stored
-// body is replaced in place, for check counts bytes by resource.
+// Rows repeat the head so that lists need no parser, and here it would not be true any more. The stored body is
+// replaced in place, for check counts bytes by resource.
 func (m *merge) refit(p *storedPolicy) error {
 	t := m.staysLinked(p)
 	if t == nil || !t.changed {

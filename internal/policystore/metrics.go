@@ -46,6 +46,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 		forbidErrors: counter("copse_forbid_errors_total", "Of these, policies that forbid: what they would have forbidden may have been allowed."),
 		overBudget:   counter("copse_over_budget_total", "Decisions that were cut short by their budget, and denied."),
 	}
+	// Made here, so that deciding takes no look-up by label.
 	for d := range m.decisions {
 		m.decisions[d] = decisions.WithLabelValues(copse.Decision(d).String())
 	}
@@ -58,6 +59,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 	for _, resource := range quotaResources {
 		m.quotas[resource] = quotas.WithLabelValues(string(resource))
 	}
+	// They count all the same, for nobody to read.
 	if r == nil {
 		return m, nil
 	}

@@ -24,6 +24,7 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 	}
 	var body *schemaBody
 	err = s.edit(ctx, operation{"PutSchema", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
+		// By the plan of now, which the ledger has read.
 		if err := checkSchema(text, schema, l.quotas); err != nil {
 			return change{}, err
 		}
@@ -32,6 +33,7 @@ func (s *Service) PutSchema(ctx context.Context, c access.Caller, id copse.Polic
 		if l.schemaBody != nil {
 			body.CreatedAt = l.schemaBody.CreatedAt
 		}
+		// With the policies there are: a schema that is small by itself may not fit beside them.
 		weight, err := s.weigh(schema, l.settings.settings(), l.load(), func() ([]policySource, error) {
 			return s.sourcesAt(ctx, id, l)
 		})

@@ -110,6 +110,7 @@ func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck
 	}
 	parse := c.parser()
 	for i := range c.policies {
+		// Nobody waits for the rest when the caller has gone.
 		if err := ctx.Err(); err != nil {
 			return SchemaCheck{}, err
 		}
@@ -126,6 +127,7 @@ func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck
 			return SchemaCheck{}, err
 		}
 	}
+	// Templates first: what is wrong with one is often wrong with its links.
 	slices.SortStableFunc(out.Broken, func(a, b Broken) int {
 		return cmp.Or(compareBool(b.Template, a.Template), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})

@@ -120,6 +120,7 @@ func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *l
 	if err := validateTemplates(l.settings.Validation, schema, []string{templatePath}, p.template); err != nil {
 		return change{}, err
 	}
+	// Last, since near the limit it compiles everything.
 	weight, err := s.chargeTemplate(ctx, id, l, schema, p)
 	if err != nil {
 		return change{}, err
@@ -213,6 +214,7 @@ func (s *Service) UpdateTemplate(ctx context.Context, c access.Caller, id copse.
 	}
 	var updated Template
 	err = s.edit(ctx, operation{"UpdatePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
+		// Read at the ledger's revision, or the commit is refused.
 		former, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
 			return change{}, err

@@ -172,6 +172,7 @@ func (s *Service) TopUsage(ctx context.Context, c access.Caller, order UsageOrde
 		}
 	}
 	s.tallies.mu.Unlock()
+	// Equal ones in order of id, so that the same question has the same answer.
 	slices.SortFunc(out, func(a, b Usage) int {
 		return cmp.Or(cmp.Compare(b.by(order), a.by(order)), cmp.Compare(a.PolicyStoreID, b.PolicyStoreID))
 	})

@@ -154,6 +154,7 @@ func (k *checker) tokens(in *copse.Issuer) {
 	if in.TokenType != copse.TokenAccess && in.TokenType != copse.TokenID {
 		k.bad("tokenType", "%q is neither %q nor %q", in.TokenType, copse.TokenAccess, copse.TokenID)
 	}
+	// Who signs for several services must say which one a token is for.
 	if len(in.Audiences)+len(in.ClientIDs) == 0 {
 		k.bad("audiences", "give at least one audience or client id: without, a token made for any other service would do")
 	}

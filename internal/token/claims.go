@@ -49,6 +49,7 @@ func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
 	case !now.Before(expires):
 		return expires, refuse(ReasonExpired, "the token has expired")
 	}
+	// A clock that is ahead of ours makes both come from the future; a little of that is no reason to refuse.
 	for _, name := range []string{"nbf", "iat"} {
 		at, present, ok := u.claims.instant(name)
 		switch {
@@ -106,6 +107,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) erro
 	}
 	if kind == copse.TokenAccess && !u.claims.has("aud") {
 		// Cognito's access tokens name the client that asked for them instead; others spell it cid.
+		// The first one that is there decides.
 		for _, name := range []string{"client_id", "cid"} {
 			if !u.claims.has(name) {
 				continue
@@ -137,6 +139,7 @@ func (u *unverified) checkEmail(iss *copse.Issuer) error {
 		return nil
 	}
 	address, _ := u.claims.text("email")
+	// The last one: what is before it may have one in quotes.
 	at := strings.LastIndexByte(address, '@')
 	if at < 1 || !slices.Contains(iss.EmailDomains, lowerASCII(address[at+1:])) {
 		return refuse(ReasonEmailDomain, "email: the issuer may not vouch for this address's domain")

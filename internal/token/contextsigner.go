@@ -51,6 +51,7 @@ const (
 )
 
 // ContextSigner signs tenant contexts, and publishes the keys to verify them with.
+// Sign and KeySet read keys without a lock; one goroutine replaces them.
 type ContextSigner struct {
 	issuer string
 	rotate time.Duration
@@ -124,6 +125,7 @@ func (s *ContextSigner) maintain(ctx context.Context) error {
 		if err := s.store.Add(ctx, made); err != nil && copse.KindOf(err) != copse.Conflict {
 			return err
 		}
+		// Read again, and not appended: with Conflict it was another node that made one.
 		if keys, err = s.load(ctx); err != nil {
 			return err
 		}
@@ -240,6 +242,7 @@ func (s *ContextSigner) Sign(c *Context) (string, error) {
 		"htm":       c.Method, "path": c.Path,
 		"iat": now.Unix(), "exp": now.Unix() + int64(maxContextLife/time.Second),
 	})
+	// The type keeps it from being taken for a user's token, and the other way round.
 	token.Header["typ"], token.Header["kid"] = ContextType, key.id
 	signed, err := token.SignedString(key.private)
 	if err != nil {

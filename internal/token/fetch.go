@@ -192,6 +192,7 @@ type guarded struct{ http, https *http.Transport }
 // another address by then (DNS rebinding), and redirects pass here as well.
 func newGuarded(p FetchPolicy, roots *x509.CertPool) *guarded {
 	transport := func(onlyLoopback bool) *http.Transport {
+		// ControlContext is called for each address of a name, with the socket made and nothing sent.
 		dialer := &net.Dialer{
 			Timeout: fetchTimeout,
 			ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
@@ -290,6 +291,7 @@ func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 	if err := f.policy.CheckURL(issuer); err != nil {
 		return nil, err
 	}
+	// The path is appended to the issuer's own (OpenID Connect Discovery, section 4.1).
 	body, err := get(ctx, f.client, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
 	if err != nil {
 		return nil, fmt.Errorf("discovery document: %w", err)

@@ -26,6 +26,7 @@ const (
 )
 
 // key is one usable key of an issuer.
+// id may be empty: a set of one key needs none.
 type key struct {
 	id     string
 	alg    string // the only algorithm it is for; empty: any that fits its type
@@ -111,6 +112,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 		if err != nil {
 			continue
 		}
+		// Its form is checked, and it is of a kind that some method takes.
 		set.keys = append(set.keys, key{id: j.Kid, alg: j.Alg, public: public})
 		for _, part := range [][]byte{[]byte(j.Kid), []byte(j.Alg), der} {
 			// With lengths, so that no two lists of keys are hashed alike.
@@ -138,6 +140,7 @@ func (j *jwk) public() crypto.PublicKey {
 		return j.rsaKey()
 	case "EC":
 		return j.ecKey()
+	// Ed25519 alone of that type (RFC 8037): the others are for key agreement, or not known here.
 	case "OKP":
 		if x := decode(j.X); j.Crv == "Ed25519" && len(x) == ed25519.PublicKeySize {
 			return ed25519.PublicKey(x)

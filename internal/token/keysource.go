@@ -66,6 +66,7 @@ func (s *keySource) current(ctx context.Context) (view, error) {
 		// Waiting for an issuer that has just failed would make every caller as slow as it is.
 		failing := s.err != nil && now.Sub(s.triedAt) < 2*(cooldown+fetchTimeout)
 		switch {
+		// Good as they are; stale ones only while asking fails, and not for long.
 		case s.set != nil && (age < freshFor || age < staleFor && (failing || attempts > 0)):
 			// In the background, so that nobody waits while the issuer answers.
 			if age >= refreshAfter {

@@ -72,6 +72,7 @@ func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
+	// Refused and not cut: which groups would be left out is nobody's to choose.
 	if len(names) > maxGroups {
 		return nil, refuse(ReasonGroups, "%s: the token has %d groups, more than %d", r.groupClaim, len(names), maxGroups)
 	}
@@ -117,6 +118,7 @@ func (u *unverified) mapClaims(r *rules, v *Verified) error {
 		v.Context = copse.Data{Format: copse.FormatCedarJSON, Bytes: slices.Concat([]byte(`{"token":`), claims, []byte("}"))}
 	}
 	v.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: principalJSON(v.Principal, v.attributes, v.groups)}
+	// A caller who could define entities of these types could give the principal attributes, or groups parents.
 	v.ReservedTypes = []types.EntityType{types.EntityType(r.principalType)}
 	if r.mapsGroups() && r.groupType != r.principalType {
 		v.ReservedTypes = append(v.ReservedTypes, types.EntityType(r.groupType))

@@ -165,6 +165,8 @@ func (o object) instant(name string) (at time.Time, present, ok bool) {
 // readHeader takes what it needs and refuses what would let the token direct its own verification.
 // Whether the algorithm is the issuer's is for later; here it is one that can be verified at all.
 func (u *unverified) readHeader(h object) error {
+	// crit is extensions that must be understood (RFC 7515, section 4.1.11), and none is; jku, x5u and jwk
+	// bring keys along; zip, b64 and enc change what the signature is over.
 	for _, name := range []string{"crit", "jku", "x5u", "jwk", "zip", "b64", "enc"} {
 		if h.has(name) {
 			return refuse(ReasonHeader, "the token's header has %q, which is not supported: keys and rules come from the issuer's registration", name)
@@ -190,6 +192,7 @@ func (u *unverified) readHeader(h object) error {
 func (u *unverified) userType(h object) error {
 	if h.has("typ") {
 		typ, _ := h.text("typ")
+		// at+jwt is an access token's (RFC 9068, section 2.1). Media types are compared without case.
 		switch strings.ToLower(typ) {
 		case "jwt":
 		case "at+jwt", "application/at+jwt":

@@ -55,6 +55,7 @@ type refusal struct {
 	err    error
 }
 
+// Its text is for the log: what was refused stands in the error around it.
 func (r *refusal) Error() string {
 	if r.err != nil {
 		return string(r.reason) + ": " + r.err.Error()
@@ -62,6 +63,7 @@ func (r *refusal) Error() string {
 	return string(r.reason)
 }
 
+// Unwrap leads to what the attempt failed by, if anything did.
 func (r *refusal) Unwrap() error { return r.err }
 
 // refuse is Unauthenticated. Its text is for whoever sent the token.

@@ -86,6 +86,7 @@ type shard struct {
 	bytes   int
 }
 
+// A digest's first byte is as good as random, so shards fill alike.
 func (r *remembered) shard(d *digest) *shard { return &r.shards[d[0]%shardCount] }
 
 func (r *remembered) get(d *digest) *entry {

@@ -13,6 +13,7 @@ import (
 
 // method is an algorithm with the keys it may be used with. Naming the key's type beside the
 // algorithm is what stops a public key from being taken for an HMAC secret.
+// verify computes over bytes: it is never shown a header, in which a token would choose.
 type method struct {
 	verify jwt.SigningMethod
 	fits   func(crypto.PublicKey) bool
@@ -65,6 +66,7 @@ func isEd25519(k crypto.PublicKey) bool {
 // There may be none, and then it is false.
 func (u *unverified) verifiedBy(keys []crypto.PublicKey) bool {
 	m := methods[u.alg]
+	// Mostly one: several only where an issuer gave several keys one id.
 	for _, key := range keys {
 		if m.verify.Verify(u.signed, u.signature, key) == nil {
 			return true

@@ -113,6 +113,7 @@ func (v *ContextVerifier) Verify(ctx context.Context, text string, to *Bound) (d
 	case !slices.Contains(contextAlgorithms, u.alg):
 		return "", notForThis("alg: it is signed with another algorithm than ES256 or EdDSA")
 	}
+	// The key set is copse's alone: an issuer's key of the same id is not in it.
 	keys, _, err := v.source.keysFor(ctx, u)
 	switch {
 	case copse.KindOf(err) == copse.Unavailable && err != nil:
@@ -160,6 +161,7 @@ func (u *unverified) boundTo(audience string, to *Bound) (decisionID string, err
 			return "", notForThis(claim.name + ": it is for another")
 		}
 	}
+	// Without an object there are no texts in it either.
 	principal := objectOf(u.claims["principal"])
 	entityType, hasType := principal.text("type")
 	id, hasID := principal.text("id")
@@ -181,6 +183,7 @@ func notForThis(cause string) error {
 // service compare it: escapes only where they must be, in upper case. A path that two programs could
 // read two ways is refused: empty or dotted segments, escaped slashes, backslashes, control characters.
 func CanonicalPath(target string) (string, error) {
+	// The query is not bound: services read it in too many ways to compare.
 	path, _, _ := strings.Cut(target, "?")
 	if !strings.HasPrefix(path, "/") {
 		return "", copse.Errorf(copse.Invalid, "the path does not begin with a slash")

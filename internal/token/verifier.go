@@ -129,6 +129,7 @@ func (v *Verifier) remember(ctx context.Context, d *digest, verify func() (*entr
 	if err != nil {
 		return nil, err
 	}
+	// A key set that is about to be asked for again, or a token about to expire, leaves nothing to remember.
 	if now := time.Now(); now.Before(e.until) {
 		v.remembered.put(d, e, now)
 	}
