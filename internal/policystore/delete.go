@@ -219,9 +219,9 @@ func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
 	return nil
 }
 
-// forgetKeys takes the directory's memory of the policy store. It comes before the partition's rows,
-// and goes no further than the deletion, because a tenant of the same name may be made as soon as the
-// call is answered, and its history is not to be forgotten with that of its predecessor.
+// forgetKeys takes the directory's memory of the policy store. In a call it comes before the partition's
+// rows, which are many. It goes no further than the deletion, because a tenant of the same name may be made
+// as soon as the call is answered, and its history is not to be forgotten with that of its predecessor.
 func (s *Service) forgetKeys(ctx context.Context, e *erasure) error {
 	if e.forgotten {
 		return nil
