@@ -31,6 +31,7 @@ type cognitoEvent struct {
 	} `json:"request"`
 }
 
+// triggerClientCredentials is the trigger of a token that a client asks for in its own name: there is no user.
 const triggerClientCredentials = "TokenGeneration_ClientCredentials"
 
 // cognitoOverrides is claimsOverrideDetails of version 1.
@@ -58,6 +59,7 @@ type cognitoTokens struct {
 //
 // clientMetadata, custom attributes and groups of the event are the client's or the user's to set, and have no
 // say in who somebody is; attributes that look like copse's claims are kept out of the token.
+// Invalid for what is no such event, else the errors of Resolve: with any of them there must be no token.
 func (s *Service) Cognito(ctx context.Context, event []byte, issuer string) ([]byte, error) {
 	var in cognitoEvent
 	if err := json.Unmarshal(event, &in); err != nil {
@@ -73,6 +75,7 @@ func (s *Service) Cognito(ctx context.Context, event []byte, issuer string) ([]b
 	if machine && in.Version != "3" {
 		return nil, copse.Errorf(copse.Invalid, "client credentials come with version 3 of the event, not %s", in.Version)
 	}
+	// As Cognito's tokens will have it in iss.
 	if issuer == "" {
 		issuer = "https://cognito-idp." + in.Region + ".amazonaws.com/" + in.UserPoolID
 	}
@@ -95,11 +98,13 @@ func (s *Service) Cognito(ctx context.Context, event []byte, issuer string) ([]b
 // user's own attributes are suppressed, in every token.
 func (r *Resolved) cognitoAnswer(event []byte, in *cognitoEvent, machine bool) ([]byte, error) {
 	claims := r.Claims()
+	// Roles become Cognito's groups where the registration reads those; IAM roles go back as they came.
 	groups := (*cognitoGroups)(nil)
 	if r.Issuer.GroupClaim == cognitoGroupsClaim {
 		groups = &cognitoGroups{Groups: append([]string{}, r.Roles...),
 			IAMRoles: in.Request.GroupConfiguration.IAMRolesToOverride, PreferredRole: in.Request.GroupConfiguration.PreferredRole}
 	}
+	// What a user's attributes would put into the token beside ours.
 	suppress := r.lookalikes(slices.Collect(maps.Keys(in.Request.UserAttributes)))
 	var response any
 	switch {
@@ -116,6 +121,7 @@ func (r *Resolved) cognitoAnswer(event []byte, in *cognitoEvent, machine bool) (
 		each := &cognitoOverrides{Add: claims, Suppress: suppress}
 		response = map[string]any{"claimsAndScopeOverrideDetails": cognitoTokens{ID: each, Access: each, Groups: groups}}
 	}
+	// All but the response goes back as it came, members that are not known here included.
 	var whole map[string]jsontext.Value
 	if err := json.Unmarshal(event, &whole); err != nil {
 		return nil, copse.Errorf(copse.Invalid, "the event is no object: %w", err)
@@ -136,6 +142,8 @@ const cognitoGroupsClaim = "cognito:groups"
 
 // Claims are what the token should say: the tenant, the roles where the issuer's registration names a claim
 // for them, and the attributes.
+// Values are strings and lists of strings; the map is the caller's own. The tenant is missing where the
+// registration names no claim for it.
 func (r *Resolved) Claims() map[string]any {
 	claims := map[string]any{}
 	for name, value := range r.Attributes {
@@ -154,6 +162,7 @@ func (r *Resolved) Claims() map[string]any {
 
 // Suppress names those of a token's present claims that must not be in it: what a client or user could have
 // set and a service could take for copse's.
+// Sorted, and never nil.
 func (r *Resolved) Suppress(present []string) []string { return r.lookalikes(present) }
 
 // lookalikes are names that mean the tenant or the roles in another spelling: of another case, or as a custom
@@ -162,6 +171,7 @@ func (r *Resolved) lookalikes(present []string) []string {
 	out := []string{}
 	claims := r.Claims()
 	for _, name := range present {
+		// As a service that reads claims carelessly would read it.
 		plain := strings.TrimPrefix(lowerASCII(name), "custom:")
 		if _, ours := claims[name]; ours {
 			continue // it is overridden

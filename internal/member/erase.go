@@ -32,6 +32,7 @@ const (
 )
 
 // eraser erases what deleted tenants and former members left.
+// It does one note after the other; what it does not finish is in storage, for Resume of the next process.
 type eraser struct {
 	s    *Service
 	ctx  context.Context
@@ -40,6 +41,7 @@ type eraser struct {
 	wg   sync.WaitGroup
 }
 
+// newEraser starts the background goroutine, which waits for Resume; close ends it.
 func newEraser(s *Service) *eraser {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &eraser{s: s, ctx: ctx, stop: stop, wake: make(chan struct{}, 1)}
@@ -47,11 +49,13 @@ func newEraser(s *Service) *eraser {
 	return e
 }
 
+// close waits for the step that is under way.
 func (e *eraser) close() {
 	e.stop()
 	e.wg.Wait()
 }
 
+// run does all notes there are each time it is woken. After a failure it tries again later.
 func (e *eraser) run() {
 	for {
 		select {
@@ -89,6 +93,7 @@ func (s *Service) Left(ctx context.Context, tenant copse.TenantID, incarnation c
 }
 
 // Resume has the background erase what notes speak of, those of a former process included.
+// It returns at once.
 func (s *Service) Resume() {
 	select {
 	case s.eraser.wake <- struct{}{}:
@@ -97,6 +102,7 @@ func (s *Service) Resume() {
 }
 
 // eraseNotes does what one note says; done when there is none.
+// Notes of former members are small, and come first.
 func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindFormer, "", 1)
 	if err != nil {
@@ -113,11 +119,13 @@ func (s *Service) eraseNotes(ctx context.Context) (done bool, err error) {
 	if err != nil || len(items) == 0 {
 		return err == nil, err
 	}
+	// Tenant ids have no slash, so the first one ends it.
 	tenant, text, _ := strings.Cut(items[0].ID, "/")
 	var incarnation copse.Incarnation
 	if err := incarnation.UnmarshalText([]byte(text)); err != nil {
 		return false, err
 	}
+	// The note goes at its end; done is for the next look, which finds no more notes.
 	_, err = s.eraseLife(ctx, copse.TenantID(tenant), incarnation, math.MaxInt)
 	return false, err
 }
@@ -134,6 +142,7 @@ func (s *Service) eraseLife(ctx context.Context, tenant copse.TenantID, incarnat
 			return false, err
 		}
 		for _, item := range items {
+			// Past the tenant's rows: the next ones are of another.
 			id, ok := strings.CutPrefix(item.ID, prefix)
 			if !ok {
 				return true, s.finishErasing(ctx, tenant, incarnation)
@@ -161,9 +170,12 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 			return err
 		}
 		var writes []storage.Write
+		// The tenant's row goes with what it stands for. One of a successor stays, and may have been written
+		// over one of this life.
 		if index.Incarnation == incarnation {
 			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
 		}
+		// In one commit with the tenant's row of it: the one without the other would lead nowhere.
 		row, key, rowErr := s.withoutLife(ctx, &index, tenant, incarnation, id)
 		if rowErr != nil {
 			return rowErr
@@ -171,6 +183,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 		if row != nil {
 			writes = append(writes, *row)
 		}
+		// With nothing to write the history goes all the same: a former attempt may have ended before that.
 		if len(writes) > 0 {
 			err = s.commit(ctx, storage.ActorSystem, "EraseMember", nil, writes)
 		}
@@ -180,6 +193,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 		if !errors.Is(err, storage.ErrConflict) {
 			return err
 		}
+		// Somebody changed one of the two rows: both are looked at again.
 		if item, err = s.backend.Get(ctx, storage.Directory(), item.Key); err != nil {
 			if errors.Is(err, storage.ErrNotFound) {
 				return s.forget(ctx, key, storage.Key{Kind: kindMembership, ID: string(tenant) + "/" + id})
@@ -192,6 +206,7 @@ func (s *Service) eraseRow(ctx context.Context, item storage.Item, tenant copse.
 
 // withoutLife is the write that takes an incarnation out of a member or an invitation away; nil where it is
 // not in it.
+// key is that of the member or invitation in any case, for its history.
 func (s *Service) withoutLife(ctx context.Context, index *membershipBody, tenant copse.TenantID, incarnation copse.Incarnation, id string) (*storage.Write, storage.Key, error) {
 	if index.Invite {
 		key := inviteKey(id, tenant)
@@ -221,6 +236,7 @@ func (s *Service) withoutLife(ctx context.Context, index *membershipBody, tenant
 }
 
 // finishErasing takes the count away, if it is that of this life, and then the note.
+// The count may be a successor's by now, and then stays; its history goes either way.
 func (s *Service) finishErasing(ctx context.Context, tenant copse.TenantID, incarnation copse.Incarnation) error {
 	writes := []storage.Write{{Key: leavingKey(tenant, incarnation), Expect: storage.Any()}}
 	var count countBody
@@ -261,6 +277,7 @@ func former(tenant copse.TenantID, id string, row storage.Key) (storage.Write, f
 }
 
 // forgetFormer does what a note says, here or, where that fails, in the background.
+// It returns nothing: the membership has ended in any case.
 func (s *Service) forgetFormer(ctx context.Context, note storage.Key, body formerBody) {
 	if err := s.forgetNoted(context.WithoutCancel(ctx), note, body); err != nil {
 		s.log.Warn("erasing what history has of a former member goes on in the background", "error", err)
@@ -268,6 +285,7 @@ func (s *Service) forgetFormer(ctx context.Context, note storage.Key, body forme
 	}
 }
 
+// The note goes last: a crash has everything done once more, which does no harm.
 func (s *Service) forgetNoted(ctx context.Context, note storage.Key, body formerBody) error {
 	keys := []storage.Key{note}
 	for _, k := range body.Keys {

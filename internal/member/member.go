@@ -32,6 +32,7 @@ type Who struct {
 }
 
 // Membership is what a tenant says of a member.
+// In Put nil roles and attributes are none, and Since is not read.
 type Membership struct {
 	Who
 	Tenant     copse.TenantID
@@ -65,6 +66,7 @@ func (w *Who) kind() string {
 }
 
 // id is a hash, so that whatever an issuer calls its subjects makes a key of one form.
+// An address has one id whoever its issuer is: an invitation is made before it is known who redeems it.
 func (w *Who) id() string {
 	if w.Email != "" {
 		return hashed("invite", canonicalEmail(w.Email))
@@ -72,6 +74,8 @@ func (w *Who) id() string {
 	return hashed(w.kind(), w.Issuer, w.Subject+w.ClientID)
 }
 
+// hashed is SHA-256 of all parts with their lengths, so that no two lists of parts read alike. Rows are
+// named by it, in idBytes characters: it can't be changed.
 func hashed(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -85,6 +89,7 @@ func hashed(parts ...string) string {
 // person typed, and no provider gives two people addresses that differ in case alone.
 func canonicalEmail(address string) string { return lowerASCII(address) }
 
+// lowerASCII leaves letters beyond ASCII alone: what folds to an ASCII letter there is another letter.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
@@ -95,6 +100,7 @@ func lowerASCII(s string) string {
 }
 
 // validate names what is wrong, with the member it is wrong in.
+// Invalid, with all that is wrong. Roles and attributes become claims, so they are held to what a claim can be.
 func (m *Membership) validate() error {
 	var fields []copse.Field
 	bad := func(path, format string, args ...any) {
@@ -133,6 +139,7 @@ func (m *Membership) validate() error {
 	return nil
 }
 
+// It finds out whether somebody is named, in one way, and not whether they exist.
 func (w *Who) validateWho(bad func(path, format string, args ...any)) {
 	given := 0
 	for _, name := range []string{w.Subject, w.ClientID, w.Email} {
@@ -158,6 +165,7 @@ func (w *Who) validateWho(bad func(path, format string, args ...any)) {
 	}
 }
 
+// plain reports whether s is 1 to most bytes of UTF-8 without control characters.
 func plain(s string, most int) bool {
 	if s == "" || len(s) > most || !utf8.ValidString(s) {
 		return false

@@ -11,6 +11,8 @@ import (
 type Reason string
 
 // All reasons.
+// The issuer is not registered; nobody is a member of that name; the tenant is suspended; the issuer may not
+// speak for the tenant.
 const (
 	ReasonIssuer    Reason = "issuer"
 	ReasonUnknown   Reason = "unknown"
@@ -30,6 +32,7 @@ func Reasons() []Reason {
 }
 
 // refusal is the cause inside a Denied.
+// Its text can name tenants, and so must not be shown to who asked.
 type refusal struct {
 	reason Reason
 	text   string

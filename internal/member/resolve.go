@@ -20,6 +20,7 @@ type Presented struct {
 	EmailVerified     bool
 }
 
+// A person who signs in at a client is named by the subject alone, wherever they sign in.
 func (p *Presented) who() Who {
 	if p.Subject == "" {
 		return Who{Issuer: p.Issuer, ClientID: p.ClientID}
@@ -28,6 +29,7 @@ func (p *Presented) who() Who {
 }
 
 // Resolved is what the token should say.
+// Roles and attributes are shared with a cache, and must not be changed.
 type Resolved struct {
 	Issuer     copse.Issuer // with the names of the claims
 	Tenant     copse.TenantID
@@ -41,6 +43,7 @@ type Resolved struct {
 //
 // Denied: there is no such tenant, or it is suspended, or the issuer may not speak for it; then there must be
 // no token. Unavailable: it can't be known now, and there must be none either.
+// A Denied has one text for whoever asks; [ReasonOf] tells the reason.
 func (s *Service) Resolve(ctx context.Context, p Presented) (Resolved, error) {
 	out, err := s.resolve(ctx, &p)
 	result := resultGiven
@@ -67,6 +70,7 @@ func (s *Service) resolve(ctx context.Context, p *Presented) (Resolved, error) {
 		return Resolved{}, refuse(ReasonUnknown, "there is neither a subject nor a client")
 	}
 	who := p.who()
+	// Before the member is read: an invitation may be what makes them one.
 	if err := s.redeem(ctx, &iss, p, &who); err != nil {
 		return Resolved{}, err
 	}
@@ -74,6 +78,7 @@ func (s *Service) resolve(ctx context.Context, p *Presented) (Resolved, error) {
 	if err != nil {
 		return Resolved{}, unavailable(err)
 	}
+	// The id is a hash, so the issuer is compared by itself too.
 	if body == nil || body.Issuer != p.Issuer {
 		return Resolved{}, refuse(ReasonUnknown, "%s is no member of any tenant", who.kind())
 	}
@@ -101,6 +106,7 @@ func (s *Service) choose(ctx context.Context, iss copse.Issuer, body *memberBody
 }
 
 // inOrder has the tenant that is active for a client first, then the others as they were joined.
+// A client without a choice of its own has the one that was made for all such clients.
 func (b *memberBody) inOrder(client string) []*tenantOf {
 	out := make([]*tenantOf, 0, len(b.Tenants))
 	active, chosen := b.Active[client]
@@ -123,6 +129,7 @@ func (b *memberBody) inOrder(client string) []*tenantOf {
 // redeem turns invitations to a verified address into memberships. An invitation is redeemed once: its row
 // goes in the commit that makes the membership. The address must be verified, and the issuer registered for
 // its domain, or a stranger's provider could claim it.
+// What it can't redeem for this issuer it leaves alone: somebody else may.
 func (s *Service) redeem(ctx context.Context, iss *copse.Issuer, p *Presented, who *Who) error {
 	if p.Subject == "" || !p.EmailVerified || p.Email == "" {
 		return nil
@@ -138,6 +145,7 @@ func (s *Service) redeem(ctx context.Context, iss *copse.Issuer, p *Presented, w
 		return unavailable(err)
 	}
 	for i := range invited {
+		// The cache's own: it is read here, and read anew from storage before anything is written.
 		in := &invited[i]
 		if !iss.MaySpeakFor(in.Tenant) || in.Own && !speaksForAlone(iss, in.Tenant) || in.Email != address {
 			continue
@@ -149,6 +157,7 @@ func (s *Service) redeem(ctx context.Context, iss *copse.Issuer, p *Presented, w
 	return nil
 }
 
+// redeemOne tries again when another change came in between: the same person may sign in twice at once.
 func (s *Service) redeemOne(ctx context.Context, in *inviteBody, inviteID string, who *Who) error {
 	var err error
 	for range maxAttempts {
@@ -163,13 +172,16 @@ func (s *Service) redeemOne(ctx context.Context, in *inviteBody, inviteID string
 }
 
 // tryRedeem does nothing when the invitation, or the tenant it was to, is gone.
+// ErrConflict, unwrapped, when a row was changed since it was read here.
 func (s *Service) tryRedeem(ctx context.Context, in *inviteBody, inviteID string, who *Who) error {
 	key := inviteKey(inviteID, in.Tenant)
+	// Somebody may have redeemed or withdrawn it since it was cached.
 	var still inviteBody
 	expect, found, err := s.read(ctx, key, &still)
 	if err != nil || !found {
 		return err
 	}
+	// With the system's authority: whoever invited had it.
 	at, err := s.placeOf(ctx, access.System(), access.Write, in.Tenant)
 	if err != nil && copse.KindOf(err) == copse.NotFound || err == nil && at.entry.Incarnation != still.Incarnation {
 		return nil
@@ -224,6 +236,7 @@ type Choice struct {
 }
 
 // Choices lists the tenants of somebody whose token was verified, of those the issuer may speak for.
+// The first is the active one. Suspended tenants are among them. Nobody's list is empty, and no error.
 func (s *Service) Choices(ctx context.Context, who Who, client string) ([]Choice, error) {
 	body, err := s.members.Get(ctx, who.id())
 	if err != nil {
@@ -253,6 +266,7 @@ func (s *Service) Choices(ctx context.Context, who Who, client string) ([]Choice
 // SetActive changes which tenant the tokens of somebody are for, at one client (empty: at those that have no
 // choice of their own). who is proven: by that member's own token, or by an operator's key. NotFound when it
 // is not one of the member's tenants. In force before it returns, for tokens issued afterwards.
+// Whether the tenant is active, and the issuer may speak for it, is not asked here but for each token.
 func (s *Service) SetActive(ctx context.Context, actor string, who Who, client string, tenant copse.TenantID) error {
 	if !plain(client, maxIdentityBytes) && client != "" {
 		return copse.Errorf(copse.Invalid, "the client id is not plain text of at most %d bytes", maxIdentityBytes)
@@ -270,12 +284,14 @@ func (s *Service) SetActive(ctx context.Context, actor string, who Who, client s
 		if lookupErr != nil && copse.KindOf(lookupErr) != copse.NotFound {
 			return lookupErr
 		}
+		// One answer for a tenant that is not there and for one that they are not in.
 		if !found || lookupErr != nil || body.in(tenant, entry.Incarnation) == nil {
 			return notFound
 		}
 		if body.Active == nil {
 			body.Active = map[string]copse.TenantID{}
 		}
+		// A bound on the row, not on clients: who has chosen at so many can still change those.
 		if body.Active[client] = tenant; len(body.Active) > maxClients {
 			return &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceMember, Detail: "the member has chosen a tenant at the most clients"}
 		}

@@ -23,6 +23,8 @@ const (
 	kindFormer     storage.Kind = "member-former" // id = tenant/Who.id: history of a membership that ended, to erase
 )
 
+// memberBody is one row, so that what somebody's next token says is one read. It has issuer, subject and client
+// because the id, a hash, does not tell them.
 type memberBody struct {
 	V       int    `json:"v"`
 	Issuer  string `json:"issuer"`
@@ -34,6 +36,7 @@ type memberBody struct {
 	Active map[string]copse.TenantID `json:"active,omitempty"`
 }
 
+// tenantOf is one membership. The incarnation is the tenant's when it was made: of another one it is nothing.
 type tenantOf struct {
 	Tenant      copse.TenantID    `json:"tenant"`
 	Incarnation copse.Incarnation `json:"incarnation"`
@@ -42,6 +45,7 @@ type tenantOf struct {
 	Since       time.Time         `json:"since"`
 }
 
+// who is the member's name, as Put was given it.
 func (b *memberBody) who() Who { return Who{Issuer: b.Issuer, Subject: b.Subject, ClientID: b.Client} }
 
 // in finds a tenant's membership; nil when there is none of that life.
@@ -55,6 +59,7 @@ func (b *memberBody) in(tenant copse.TenantID, incarnation copse.Incarnation) *t
 }
 
 // leave removes every life of a tenant, and what made it active.
+// Whatever client had one of them for its active tenant is back to the order in which the rest were joined.
 func (b *memberBody) leave(gone func(*tenantOf) bool) {
 	b.Tenants = slices.DeleteFunc(b.Tenants, func(t tenantOf) bool { return gone(&t) })
 	for client, active := range b.Active {
@@ -64,12 +69,15 @@ func (b *memberBody) leave(gone func(*tenantOf) bool) {
 	}
 }
 
+// membershipBody only says that there is a row for this member or invitation, and of which life of the tenant:
+// roles and attributes are in one place.
 type membershipBody struct {
 	V           int               `json:"v"`
 	Incarnation copse.Incarnation `json:"incarnation"`
 	Invite      bool              `json:"invite,omitzero"`
 }
 
+// inviteBody is a membership that waits for somebody who proves to have the address.
 type inviteBody struct {
 	V     int    `json:"v"`
 	Email string `json:"email"`
@@ -84,11 +92,13 @@ type formerBody struct {
 	Keys []formerKey `json:"keys"`
 }
 
+// formerKey is a storage.Key in JSON.
 type formerKey struct {
 	Kind storage.Kind `json:"kind"`
 	ID   string       `json:"id"`
 }
 
+// countBody is how many rows a tenant has, members and invitations. Of another life of the tenant it is 0.
 type countBody struct {
 	V           int               `json:"v"`
 	Incarnation copse.Incarnation `json:"incarnation"`
@@ -97,6 +107,7 @@ type countBody struct {
 
 const bodyVersion = 1
 
+// Tenant ids have no slash, and neither have hashes: each key has one reading, and a tenant's rows one prefix.
 func memberKey(id string) storage.Key { return storage.Key{Kind: kindMember, ID: id} }
 func membershipKey(tenant copse.TenantID, id string) storage.Key {
 	return storage.Key{Kind: kindMembership, ID: string(tenant) + "/" + id}
@@ -123,6 +134,8 @@ func (s *Service) read(ctx context.Context, k storage.Key, body any) (storage.Ex
 	return storage.Version(item.Version), true, decode(item, body)
 }
 
+// decode reads a stored body. Unknown members are refused, since writing it back would drop them; so is another
+// version. Internal: it is not the caller's to put right.
 func decode(item storage.Item, into any) error {
 	err := json.Unmarshal(item.Body, into, json.RejectUnknownMembers(true))
 	var version int
@@ -148,6 +161,7 @@ func decode(item storage.Item, into any) error {
 }
 
 // put makes a write of a body.
+// It is deterministic, so that equal bodies are equal bytes.
 func put(k storage.Key, body any, expect storage.Expectation) (storage.Write, error) {
 	text, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
@@ -157,6 +171,7 @@ func put(k storage.Key, body any, expect storage.Expectation) (storage.Write, er
 }
 
 // unavailable is for reads and writes whose failure is not the caller's.
+// An error of copse's stays as it is; nil must not be given to it.
 func unavailable(err error) error {
 	if _, ok := errors.AsType[*copse.Error](err); ok {
 		return err

@@ -43,6 +43,7 @@ type Service struct {
 const maxCached = 100_000
 
 // New makes a Service. It follows the backend until Close.
+// Nothing is erased before Resume.
 func New(cfg Config) (*Service, error) {
 	s := &Service{backend: cfg.Backend, directory: cfg.Directory, issuer: cfg.Issuer, log: cfg.Log}
 	s.results = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -87,6 +88,7 @@ func (s *Service) follow(c storage.Change) {
 		switch k.Kind {
 		case kindMember:
 			s.members.Invalidate(k.ID)
+		// Kept by address, and the row's id begins with that.
 		case kindInvite:
 			s.invites.Invalidate(k.ID[:min(len(k.ID), idBytes)])
 		}
@@ -103,6 +105,7 @@ func (s *Service) loadMember(ctx context.Context, id string) (*memberBody, error
 	return &b, nil
 }
 
+// loadInvites reads as many as one address can have, those to tenants that are gone included.
 func (s *Service) loadInvites(ctx context.Context, id string) ([]inviteBody, error) {
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindInvite, id+"/", MaxTenants)
 	if err != nil {
@@ -110,6 +113,7 @@ func (s *Service) loadInvites(ctx context.Context, id string) ([]inviteBody, err
 	}
 	var out []inviteBody
 	for _, item := range items {
+		// The scan goes on into the next address's.
 		if !strings.HasPrefix(item.ID, id+"/") {
 			break
 		}
@@ -123,6 +127,7 @@ func (s *Service) loadInvites(ctx context.Context, id string) ([]inviteBody, err
 }
 
 // commit writes to the directory.
+// Errors are storage's own, so that callers can tell a conflict.
 func (s *Service) commit(ctx context.Context, actor, operation string, require []storage.Requirement, writes []storage.Write) error {
 	head, err := s.backend.Head(ctx, storage.Directory())
 	if err != nil {
@@ -135,12 +140,14 @@ func (s *Service) commit(ctx context.Context, actor, operation string, require [
 }
 
 // place is a tenant that a caller may touch the members of.
+// What is written for it requires row: a deletion of the tenant then comes before or after, never between.
 type place struct {
 	entry copse.DirectoryEntry
 	row   storage.Requirement // that it is still the one
 }
 
 // placeOf finds a tenant. NotFound when the caller's key does not cover it with the verb.
+// Unavailable while the directory can't be read. A suspended tenant is a place like any other.
 func (s *Service) placeOf(ctx context.Context, c access.Caller, verb access.Verb, tenant copse.TenantID) (place, error) {
 	notFound := copse.NotFoundError(copse.ResourceTenant, string(tenant))
 	if tenant.Validate() != nil {
@@ -174,12 +181,15 @@ const maxAttempts = 10
 //
 // A tenant's own key names members of issuers that speak for this tenant alone: at an issuer that others
 // share it would decide where somebody else's users sign in to.
+// Unavailable ends the call: err is it, errs is nil, and those before it may be done. The memberships are not
+// one commit: others may see some of them before the rest.
 func (s *Service) Put(ctx context.Context, c access.Caller, memberships []Membership) (errs []error, err error) {
 	if len(memberships) > MaxBatch {
 		return nil, copse.Errorf(copse.Invalid, "%d members in one call, at most %d", len(memberships), MaxBatch)
 	}
 	errs = make([]error, len(memberships))
 	for i := range memberships {
+		// One commit each: what is wrong with one is no reason to refuse the others.
 		errs[i] = s.putOne(ctx, c, &memberships[i])
 		if copse.KindOf(errs[i]) == copse.Unavailable && errs[i] != nil {
 			return nil, errs[i]
@@ -189,6 +199,7 @@ func (s *Service) Put(ctx context.Context, c access.Caller, memberships []Member
 }
 
 // putOne tries again when another change came in between. Whether the caller may is asked anew each time.
+// Invalid, NotFound for the tenant, QuotaExceeded, or Conflict when others were faster too often.
 func (s *Service) putOne(ctx context.Context, c access.Caller, m *Membership) error {
 	if err := m.validate(); err != nil {
 		return err
@@ -202,6 +213,7 @@ func (s *Service) putOne(ctx context.Context, c access.Caller, m *Membership) er
 		if err = s.mayName(ctx, c, m, at.entry.Tenant); err != nil {
 			return err
 		}
+		// In the tenant's life of now, which the commit requires.
 		in := tenantOf{Tenant: m.Tenant, Incarnation: at.entry.Incarnation, Roles: m.Roles, Attributes: m.Attributes, Since: now()}
 		if m.Email != "" {
 			err = s.invite(ctx, c, at, m, in)
@@ -219,6 +231,8 @@ func (s *Service) putOne(ctx context.Context, c access.Caller, m *Membership) er
 }
 
 // mayName holds the issuer against its registration: law 2 also where members are written down.
+// It is Invalid with one text for an issuer that nobody registered and for one that is others': a tenant's key
+// does not learn which there are.
 func (s *Service) mayName(ctx context.Context, c access.Caller, m *Membership, tenant copse.TenantID) error {
 	if m.Email != "" {
 		return nil // looked at when it is redeemed
@@ -235,14 +249,18 @@ func (s *Service) mayName(ctx context.Context, c access.Caller, m *Membership, t
 	return nil
 }
 
+// speaksForAlone reports whether no other tenant has the issuer. One that lists none and has no fixed tenant
+// speaks for nobody.
 func speaksForAlone(iss *copse.Issuer, tenant copse.TenantID) bool {
 	return iss.FixedTenant == tenant || !iss.AllTenants && len(iss.Tenants) == 1 && iss.Tenants[0] == tenant
 }
 
 // join writes a member's row, and the tenant's row of it.
+// One that exists keeps its other tenants, and the time since which it is in this one.
 func (s *Service) join(ctx context.Context, c access.Caller, at place, m *Membership, in tenantOf) error {
 	id := m.id()
 	body := memberBody{V: bodyVersion, Issuer: m.Issuer, Subject: m.Subject, Client: m.ClientID}
+	// Where there is a row it is read over these, which it has the same.
 	expect, _, err := s.read(ctx, memberKey(id), &body)
 	if err != nil {
 		return err
@@ -256,6 +274,7 @@ func (s *Service) join(ctx context.Context, c access.Caller, at place, m *Member
 }
 
 // add puts a tenant into a member, in place of a former life of it; isNew is false where it was there.
+// QuotaExceeded when the member is in the most tenants already; then b must not be written.
 func (b *memberBody) add(in tenantOf) (isNew bool, err error) {
 	if old := b.in(in.Tenant, in.Incarnation); old != nil {
 		in.Since = old.Since
@@ -271,6 +290,7 @@ func (b *memberBody) add(in tenantOf) (isNew bool, err error) {
 }
 
 // invite writes an invitation, and the tenant's row of it.
+// The number of an address is looked at without being required: two at once can go over it by one.
 func (s *Service) invite(ctx context.Context, c access.Caller, at place, m *Membership, in tenantOf) error {
 	key := inviteKey(m.id(), m.Tenant)
 	var old inviteBody
@@ -293,6 +313,7 @@ func (s *Service) invite(ctx context.Context, c access.Caller, at place, m *Memb
 }
 
 // write commits a row with the tenant's row of it and, if it is new, counts it.
+// Without at.row in the commit a member could be made while the tenant is being deleted, and be missed.
 func (s *Service) write(ctx context.Context, actor, operation string, at place, isNew bool, index storage.Key, indexBody membershipBody, key storage.Key, body any, expect storage.Expectation) error {
 	row, err := put(key, body, expect)
 	if err != nil {
@@ -314,12 +335,14 @@ func (s *Service) write(ctx context.Context, actor, operation string, at place, 
 }
 
 // counted changes how many rows a tenant has. QuotaExceeded over the most.
+// The count is a row that every new member writes, so it is exact, and makes them queue by conflicts.
 func (s *Service) counted(ctx context.Context, entry copse.DirectoryEntry, by int) (storage.Write, error) {
 	body := countBody{V: bodyVersion}
 	expect, _, err := s.read(ctx, countKey(entry.Tenant), &body)
 	if err != nil {
 		return storage.Write{}, err
 	}
+	// The count of a former life: this one begins at nothing.
 	if body.Incarnation != entry.Incarnation {
 		body.Incarnation, body.Rows = entry.Incarnation, 0
 	}
@@ -332,6 +355,7 @@ func (s *Service) counted(ctx context.Context, entry copse.DirectoryEntry, by in
 
 // Remove ends a membership or withdraws an invitation: in force before it returns. NotFound when there is
 // none. It needs what Put needs.
+// What history has of it is erased as well, in the background where that fails.
 func (s *Service) Remove(ctx context.Context, c access.Caller, tenant copse.TenantID, who Who) error {
 	var err error
 	for range maxAttempts {
@@ -349,6 +373,7 @@ func (s *Service) Remove(ctx context.Context, c access.Caller, tenant copse.Tena
 		}
 		var note storage.Write
 		var body formerBody
+		// In the same commit, so that a crash after it has the history erased at the next start.
 		if note, body, err = former(tenant, who.id(), row.Key); err != nil {
 			break
 		}
@@ -368,6 +393,7 @@ func (s *Service) Remove(ctx context.Context, c access.Caller, tenant copse.Tena
 }
 
 // withoutTenant is the write that takes a tenant out of a member, or an invitation away.
+// NotFound also where what is stored is of a former life of the tenant. A member without tenants has no row.
 func (s *Service) withoutTenant(ctx context.Context, entry copse.DirectoryEntry, who *Who) (storage.Write, error) {
 	notFound := copse.NotFoundError(copse.ResourceMember, who.Subject+who.ClientID+who.Email)
 	if who.Email != "" {
@@ -388,6 +414,7 @@ func (s *Service) withoutTenant(ctx context.Context, entry copse.DirectoryEntry,
 	if err != nil {
 		return storage.Write{}, err
 	}
+	// Every life of it: what is of a former one has no business there either.
 	b.leave(func(t *tenantOf) bool { return t.Tenant == entry.Tenant })
 	if len(b.Tenants) == 0 {
 		return storage.Write{Key: key, Expect: expect}, nil
@@ -398,6 +425,7 @@ func (s *Service) withoutTenant(ctx context.Context, entry copse.DirectoryEntry,
 // List returns up to limit members and invitations of a tenant, in an order that stays, after a position
 // that a former call returned, and the next position, empty at the end. It needs Read for the tenant,
 // or Admin everywhere.
+// A page may be short: rows of a former life, not erased yet, take a place in it and are not shown.
 func (s *Service) List(ctx context.Context, c access.Caller, tenant copse.TenantID, after string, limit int) (out []Membership, next string, err error) {
 	at, err := s.placeOf(ctx, c, access.Read, tenant)
 	if err != nil {
@@ -413,6 +441,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, tenant copse.Tenant
 		if !ok {
 			return out, "", nil
 		}
+		// Also of one that is not shown, so that the list goes on after it.
 		next = id
 		m, found, err := s.listed(ctx, at.entry, item, id)
 		if err != nil {
@@ -428,6 +457,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, tenant copse.Tenant
 	return out, next, nil
 }
 
+// listed reads what a tenant's row of a member stands for; false when that is gone, or of another life.
 func (s *Service) listed(ctx context.Context, entry copse.DirectoryEntry, item storage.Item, id string) (Membership, bool, error) {
 	var index membershipBody
 	if err := decode(item, &index); err != nil {
@@ -459,6 +489,7 @@ func (s *Service) Get(ctx context.Context, c access.Caller, tenant copse.TenantI
 	if err != nil {
 		return Membership{}, err
 	}
+	// Not read: whether there is one, the member's own row tells.
 	index := storage.Item{Key: membershipKey(tenant, who.id())}
 	if index.Body, err = encodeIndex(who.Email != "", at.entry.Incarnation); err != nil {
 		return Membership{}, err
@@ -470,11 +501,13 @@ func (s *Service) Get(ctx context.Context, c access.Caller, tenant copse.TenantI
 	return m, err
 }
 
+// encodeIndex is the body of a tenant's row of a member or invitation.
 func encodeIndex(invite bool, incarnation copse.Incarnation) ([]byte, error) {
 	w, err := put(storage.Key{}, membershipBody{V: bodyVersion, Incarnation: incarnation, Invite: invite}, storage.Any())
 	return w.Body, err
 }
 
+// membershipOf shows a membership. Its attributes are those of in, which was read for it.
 func membershipOf(who Who, in *tenantOf) Membership {
 	return Membership{Who: who, Tenant: in.Tenant, Roles: slices.Clone(in.Roles), Attributes: in.Attributes, Since: in.Since}
 }

@@ -40,10 +40,12 @@ type alias struct {
 	version uint64
 }
 
+// alias shows a stored alias.
 func (a *alias) alias() Alias {
 	return Alias{Name: a.name, PolicyStore: a.PolicyStore, CreatedAt: a.CreatedAt, DeletedAt: a.DeletedAt}
 }
 
+// free reports whether the name may be another's: it was deleted, and its reserve is over.
 func (a *alias) free(at time.Time) bool {
 	return !a.DeletedAt.IsZero() && at.Sub(a.DeletedAt) >= aliasReserve
 }
@@ -57,8 +59,10 @@ func validAliasName(name string) error {
 	return nil
 }
 
+// noAlias is the one answer for a name that leads to nothing for whoever asks.
 func noAlias(name string) error { return copse.NotFoundError(copse.ResourceAlias, AliasPrefix+name) }
 
+// loadAlias reads past the cache, which is filled by it. NotFound (POLICY_STORE_ALIAS) when there is no item.
 func (s *Service) loadAlias(ctx context.Context, name string) (alias, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), aliasKey(name))
 	if errors.Is(err, storage.ErrNotFound) {
@@ -70,6 +74,7 @@ func (s *Service) loadAlias(ctx context.Context, name string) (alias, error) {
 	return decodeAlias(item)
 }
 
+// decodeAlias reads an item of the directory; the name is its id.
 func decodeAlias(item storage.Item) (alias, error) {
 	a := alias{name: item.ID, version: item.Version}
 	return a, decode(item, &a.aliasBody)
@@ -78,6 +83,9 @@ func decodeAlias(item storage.Item) (alias, error) {
 // Resolve finds the policy store that an alias names, for a caller whose key must cover it with the verb.
 // An alias that is absent, was deleted, or is of a policy store that is gone or not covered has one
 // answer, which says nothing but the name that was asked for.
+//
+// The key is held against the policy store that the alias leads to, never against the alias: an alias gives
+// nobody access. Unavailable while the directory can't be read.
 func (s *Service) Resolve(ctx context.Context, c access.Caller, verb access.Verb, name string) (copse.PolicyStoreID, error) {
 	if validAliasName(name) != nil {
 		return "", noAlias(name) // it can't exist, and must not fill the cache
@@ -95,6 +103,7 @@ func (s *Service) Resolve(ctx context.Context, c access.Caller, verb access.Verb
 	return a.PolicyStore, nil
 }
 
+// aliasAndRow reads both from the caches, which are invalidated before a change is acknowledged.
 func (s *Service) aliasAndRow(ctx context.Context, name string) (alias, row, error) {
 	a, err := s.aliases.Get(ctx, name)
 	if err != nil {
@@ -119,12 +128,14 @@ func (s *Service) CreateAlias(ctx context.Context, c access.Caller, name string,
 	}
 	var made Alias
 	err := s.changeRow(ctx, c, "CreatePolicyStoreAlias", id, func(ctx context.Context, body *rowBody) ([]storage.Write, error) {
+		// What has the name: nothing, this policy store, or another, or what had it and keeps it reserved.
 		at, expect := now(), storage.Absent()
 		former, err := s.loadAlias(ctx, name)
 		switch {
 		case err != nil && copse.KindOf(err) != copse.NotFound:
 			return nil, err
 		case err != nil:
+		// Asked again: the same answer, and nothing is committed.
 		case former.PolicyStore == id && former.Incarnation == body.Incarnation && former.DeletedAt.IsZero():
 			made = former.alias()
 			return nil, nil
@@ -133,13 +144,16 @@ func (s *Service) CreateAlias(ctx context.Context, c access.Caller, name string,
 		default:
 			expect = storage.Version(former.version)
 		}
+		// Before the commit, so that history under this name begins with this policy store.
 		if err := s.forgetAlias(ctx, name); err != nil {
 			return nil, err
 		}
+		// Past the cache of rows: the limit is of the plan that the row names in this commit.
 		quotas, err := s.plan(ctx, row{plan: body.Plan})
 		if err != nil {
 			return nil, err
 		}
+		// Names that are free again don't count against the plan any more.
 		if body.Aliases, err = s.keptAliases(ctx, id, body, at); err != nil {
 			return nil, err
 		}
@@ -159,6 +173,7 @@ func (s *Service) CreateAlias(ctx context.Context, c access.Caller, name string,
 	return made, nil
 }
 
+// taken is the Conflict over a name, with the time from which it is free where it is only reserved.
 func taken(a *alias) error {
 	e := &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceAlias, ID: AliasPrefix + a.name,
 		Detail: fmt.Sprintf("the alias %q names another policy store", AliasPrefix+a.name)}
@@ -178,6 +193,7 @@ func (s *Service) keptAliases(ctx context.Context, id copse.PolicyStoreID, body 
 		if err != nil && copse.KindOf(err) != copse.NotFound {
 			return nil, err
 		}
+		// Still its own, live or reserved.
 		if err == nil && a.PolicyStore == id && !a.free(at) {
 			kept = append(kept, name)
 			continue
@@ -219,6 +235,7 @@ func (s *Service) DeleteAlias(ctx context.Context, c access.Caller, name string,
 	if err != nil {
 		return fromStorage(err, "")
 	}
+	// The row that is changed is the one that was found now; compute looks again whether the name is still its.
 	owner := a.PolicyStore
 	err = s.changeRow(ctx, c, "DeletePolicyStoreAlias", owner, func(ctx context.Context, body *rowBody) ([]storage.Write, error) {
 		a, err := s.loadAlias(ctx, name)
@@ -231,6 +248,7 @@ func (s *Service) DeleteAlias(ctx context.Context, c access.Caller, name string,
 		if a.PolicyStore != owner {
 			return nil, nil // the name was freed, and taken by another, since it was looked up
 		}
+		// Whoever comes by the alias would be cut off as by the policy store's deletion.
 		if body.Protected {
 			return nil, protected(a.PolicyStore)
 		}
@@ -239,6 +257,7 @@ func (s *Service) DeleteAlias(ctx context.Context, c access.Caller, name string,
 			if !a.DeletedAt.IsZero() {
 				return nil, nil
 			}
+			// The item stays, to keep the name; from this commit on it leads nowhere.
 			a.DeletedAt = now()
 			write.Body, err = encode(&a.aliasBody)
 		}
@@ -269,6 +288,7 @@ func (s *Service) strikeAlias(ctx context.Context, c access.Caller, name string,
 }
 
 // GetAlias needs Read on the policy store. NotFound also when the key does not cover it.
+// One that is reserved is shown, with the time of its deletion.
 func (s *Service) GetAlias(ctx context.Context, c access.Caller, name string) (Alias, error) {
 	if err := validAliasName(name); err != nil {
 		return Alias{}, err
@@ -295,6 +315,7 @@ func (s *Service) ListAliases(ctx context.Context, c access.Caller, of copse.Pol
 		return s.listAllAliases(ctx, c, after, limit)
 	}
 	if of == "" {
+		// A key of one policy store, or of one tenant, must not walk over everybody's aliases.
 		own, err := s.ownPolicyStore(ctx, c)
 		if err != nil || own == "" {
 			return nil, "", err
@@ -330,6 +351,7 @@ func (s *Service) ListAliases(ctx context.Context, c access.Caller, of copse.Pol
 	return out, "", nil
 }
 
+// listAllAliases is for keys that cover all. Names that are free again are left out, and their pages are short.
 func (s *Service) listAllAliases(ctx context.Context, c access.Caller, after string, limit int) ([]Alias, string, error) {
 	if !c.MayEverywhere(access.Read) {
 		return nil, "", nil
@@ -358,6 +380,8 @@ func (s *Service) listAllAliases(ctx context.Context, c access.Caller, after str
 
 // withAliases adds the removal of a policy store's aliases, those with a reserved name included: a name
 // is of a policy store and goes with it.
+// The policy store's row is written in the same commit and expected as it was read, so that no alias can be
+// added unseen meanwhile. u.Writes is never changed in place: it is the caller's.
 func (s *Service) withAliases(ctx context.Context, u Unbind, id copse.PolicyStoreID, r row) (Unbind, error) {
 	for _, name := range r.aliases {
 		a, err := s.loadAlias(ctx, name)

@@ -25,6 +25,7 @@ func (s *Service) DeleteTemplate(ctx context.Context, c access.Caller, id copse.
 	if err != nil {
 		return err
 	}
+	// Made once, whatever the number of attempts: a note that leads to nothing is found out and removed.
 	var job *cascade
 	err = s.edit(ctx, operation{"DeletePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
 		former, err := s.storedTemplate(ctx, id, template)
@@ -32,6 +33,7 @@ func (s *Service) DeleteTemplate(ctx context.Context, c access.Caller, id copse.
 			return change{}, err
 		}
 		writes := append([]storage.Write{{Key: templateKey(former.id), Expect: storage.Version(former.version)}}, former.unname()...)
+		// The ledger is exact at the revision the commit expects: a link that is made meanwhile is a conflict.
 		if l.templates[former.id].links == 0 {
 			return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) { delete(l.templates, former.id) }}, nil
 		}
@@ -44,6 +46,7 @@ func (s *Service) DeleteTemplate(ctx context.Context, c access.Caller, id copse.
 		writes = append(writes, storage.Write{Key: cascadeKey(former.id), Body: mark})
 		return change{base: l, writes: writes}, err // the ledger does not know what the links counted where
 	})
+	// Also after an error: the note is there, and whether the template is gone only a look can tell.
 	if job != nil {
 		s.carryOn(ctx, job)
 	}
@@ -59,9 +62,11 @@ type cascade struct {
 	after       string // policies up to here were looked at; none can come behind
 }
 
+// key is that of the note in the directory.
 func (c *cascade) key() storage.Key { return storage.Key{Kind: kindUnlinking, ID: c.rowID} }
 
 // note writes down that a cascade is about to begin.
+// It is the system's commit and not the caller's: what the caller asked for is the deletion.
 func (s *Service) note(ctx context.Context, id copse.PolicyStoreID, template copse.PolicyTemplateID) (*cascade, error) {
 	c := &cascade{s: s, rowID: copse.NewID(), policyStore: id, template: template}
 	body, err := encode(&unlinkingBody{V: bodyVersion, PolicyStore: id, Template: template})
@@ -78,6 +83,7 @@ func (s *Service) note(ctx context.Context, id copse.PolicyStoreID, template cop
 	return c, nil
 }
 
+// decodeCascade makes a job of a note that a former process left. It begins with the first policy again.
 func (s *Service) decodeCascade(item storage.Item) (*cascade, error) {
 	var body unlinkingBody
 	if err := decode(item, &body); err != nil {
@@ -87,6 +93,7 @@ func (s *Service) decodeCascade(item storage.Item) (*cascade, error) {
 }
 
 // carryOn erases before the answer what is not much, and leaves the rest to the background.
+// The caller may be gone; the deletion is done either way, so no error is returned.
 func (s *Service) carryOn(ctx context.Context, c *cascade) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
@@ -103,6 +110,8 @@ func (s *Service) carryOn(ctx context.Context, c *cascade) {
 }
 
 // step erases some of the links, then the mark, then the note.
+// done without an error means that the note is gone, and with it links and mark, unless the deletion was never
+// committed or the policy store is gone as well.
 func (c *cascade) step(ctx context.Context) (done bool, err error) {
 	s := c.s
 	r, err := s.rows.Get(ctx, c.policyStore)
@@ -122,6 +131,7 @@ func (c *cascade) step(ctx context.Context) (done bool, err error) {
 			return change{base: l, writes: writes, settle: func(*ledger, uint64) {}}, err
 		})
 		if err == nil && next != "" {
+			// Only after the commit: a batch that failed is looked at again.
 			c.after = next
 			return false, nil
 		}
@@ -134,6 +144,7 @@ func (c *cascade) step(ctx context.Context) (done bool, err error) {
 
 // batch looks at the next policies: the writes that erase those that are links of the template, and where
 // to go on. With the last of them goes the mark, and next is empty.
+// In order of id, and no link of the template can be made any more, so what was looked at stays done.
 func (c *cascade) batch(ctx context.Context) (writes []storage.Write, next string, err error) {
 	p := storage.PolicyStore(c.policyStore)
 	items, err := c.s.backend.Scan(ctx, p, kindPolicy, c.after, eraseBatch)

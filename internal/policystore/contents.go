@@ -12,6 +12,8 @@ import (
 )
 
 // GetContents needs Read.
+// All of it is of one revision, which PutContents takes as IfRevision. Links whose template is gone are not in
+// it. Nothing is parsed: what no longer compiles is shown as it is stored, so that it can be repaired.
 func (s *Service) GetContents(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (Contents, error) {
 	r, err := s.admit(ctx, c, access.Read, "GetContents", id)
 	if err != nil {
@@ -45,6 +47,9 @@ func (s *Service) GetContents(ctx context.Context, c access.Caller, id copse.Pol
 // a forbid. The same name keeps its id. A template that goes takes its links along. Conflict when
 // IfRevision is not the current one. Needs Write.
 //
+// Invalid lists what is wrong in all of them, up to a bound, and nothing is changed; so with every other error
+// but one that leaves the outcome of a commit open.
+//
 // Policies and templates that have no name, and stay, are not validated again: like PutSchema, this
 // checks what it is given.
 func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewContents) (ContentsResult, error) {
@@ -52,6 +57,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 	if err != nil {
 		return ContentsResult{}, err
 	}
+	// Findings that need nothing stored are collected first, and told together with those that do.
 	var f findings
 	drafts, err := parseContents(&f, in, true)
 	if err != nil {
@@ -76,6 +82,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 			return change{}, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicyStore, ID: string(id),
 				Detail: fmt.Sprintf("the policy store is at revision %d, not %d; read it again and retry", stored.revision, *in.IfRevision)}
 		}
+		// Validated against the schema of afterwards: that which comes along, or else the stored one.
 		against := schema
 		if in.Schema == nil {
 			if against, err = stored.schema(); err != nil && stored.settings.Validation == copse.ValidationStrict {
@@ -93,6 +100,7 @@ func (s *Service) PutContents(ctx context.Context, c access.Caller, id copse.Pol
 		if err := m.check(s); err != nil {
 			return change{}, err
 		}
+		// Without settle: the next change finds anew what is used of each limit.
 		return change{base: &stored.ledger, writes: m.writes}, nil
 	})
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 )
 
 // compiled is a cached snapshot, or the reason why there is none at this revision.
+// It is shared by all who decide and never changed, but for the tally; turn is carried on from the snapshot
+// before it.
 type compiled struct {
 	incarnation copse.Incarnation
 	revision    uint64
@@ -31,6 +33,7 @@ type compiled struct {
 	broken error
 }
 
+// weight is what the cache counts it as, in bytes. One that is broken has a weight too: it is kept.
 func (e *compiled) weight() int64 {
 	w := int64(512) + 64*int64(len(e.forbids)) + e.logging.weight()
 	if e.source != nil {
@@ -60,6 +63,7 @@ func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, for
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, notFound(id)
 	}
+	// A body that can't be decoded stays so until the next change; that storage fails may be over in a moment.
 	if copse.KindOf(err) == copse.Internal && isOurs(err) {
 		return &compiled{incarnation: r.incarnation, broken: s.broken(ctx, id, "", err)}, nil
 	}
@@ -71,12 +75,14 @@ func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, for
 	if len(loaded.identity) > 0 {
 		e.source = loaded.identity[0]
 	}
+	// Nothing of another life is used again: a version there is another text.
 	if former.incarnation != e.incarnation {
 		former = &compiled{}
 	}
 	if e.turn = former.turn; e.turn == nil {
 		e.turn = newTurn()
 	}
+	// The same parsed schema, and not only an equal one: the engine takes compiled policies over by it.
 	if loaded.schemaBody != nil && former.schemaVersion == loaded.schemaVersion {
 		loaded.parsed = former.schema
 	}
@@ -97,6 +103,7 @@ func (s *Service) renewSnapshot(ctx context.Context, id copse.PolicyStoreID, for
 			}
 			continue
 		}
+		// One that does not parse is not left out: it could be the forbid that everything depends on.
 		parsed, err := parse(p)
 		if err != nil {
 			e.broken = s.broken(ctx, id, "policy "+string(p.id), err)
@@ -135,6 +142,8 @@ func (s *Service) Decider() copse.Decider { return decider{s} }
 
 type decider struct{ s *Service }
 
+// Decide charges the policy store as the AVP operation that a user's token would come by. With an error the
+// Response is zero.
 func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
 	if err := d.s.chargeUser(ctx, req.PolicyStoreID, 1); err != nil {
 		d.s.metrics.failed(err)
@@ -144,6 +153,7 @@ func (d decider) Decide(ctx context.Context, req *copse.Request) (copse.Response
 }
 
 // chargeUser charges a policy store for decisions that a user's token asks for.
+// NotFound when there is no such policy store, Throttled over its rate, Unavailable when neither can be known.
 func (s *Service) chargeUser(ctx context.Context, id copse.PolicyStoreID, decisions int) error {
 	r, err := s.rows.Get(ctx, id)
 	if err != nil {
@@ -154,6 +164,7 @@ func (s *Service) chargeUser(ctx context.Context, id copse.PolicyStoreID, decisi
 
 // DecideAs decides for a caller whose key must cover the policy store with Decide. Denied while the
 // policy store's tenant is suspended: a key must not be a way around that.
+// NotFound when the key does not cover it, Throttled over its rate, Unavailable when it can't be decided now.
 func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Request) (copse.Response, error) {
 	v, err := s.ViewAs(ctx, c, "IsAuthorized", req.PolicyStoreID, 1)
 	if err != nil {
@@ -164,6 +175,8 @@ func (s *Service) DecideAs(ctx context.Context, c access.Caller, req *copse.Requ
 
 // activeTenant refuses a tenant's policy store unless the directory says that the tenant is active and
 // decides there.
+// NotFound where the tenant is unknown or has another policy store, Denied where it is suspended, Unavailable
+// where the directory can't be read.
 func (s *Service) activeTenant(ctx context.Context, tenant copse.TenantID, id copse.PolicyStoreID) (copse.DirectoryEntry, error) {
 	directory := s.tenants.Load()
 	if directory == nil {
@@ -182,6 +195,7 @@ func (s *Service) activeTenant(ctx context.Context, tenant copse.TenantID, id co
 	return entry, nil
 }
 
+// decide is Decide without the charge.
 func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Response, error) {
 	e, err := s.snapshot(ctx, req.PolicyStoreID, req.Incarnation)
 	if err != nil {
@@ -192,6 +206,8 @@ func (s *Service) decide(ctx context.Context, req *copse.Request) (copse.Respons
 }
 
 // snapshot is the policy store compiled, of this incarnation unless that is zero.
+// NotFound for another incarnation and for no policy store; Unavailable for all else, a policy store that can't
+// be compiled included.
 func (s *Service) snapshot(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*compiled, error) {
 	e, err := s.snapshots.Get(ctx, id)
 	switch {
@@ -205,6 +221,7 @@ func (s *Service) snapshot(ctx context.Context, id copse.PolicyStoreID, incarnat
 	return e, nil
 }
 
+// decideOn decides by one snapshot, in its turn where that is needed. Each answer bears its revision.
 func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request) (copse.Response, error) {
 	read := int64(size(req))
 	var out copse.Response
@@ -228,6 +245,7 @@ func (s *Service) decideOn(ctx context.Context, e *compiled, req *copse.Request)
 }
 
 // inTurn does what costs processor time, when it is its turn. The error is that of a turn that did not come.
+// cost is what is known of it beforehand, in steps. When there is an error, do was not called.
 func (s *Service) inTurn(ctx context.Context, id copse.PolicyStoreID, e *compiled, cost int64, do func()) error {
 	taken, err := s.turns.begin(ctx, id, e.turn, cost)
 	if err != nil {

@@ -39,6 +39,9 @@ func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.PolicySt
 
 // Release is Delete with requirements. The error wraps storage.ErrConflict when they, or an
 // expectation of the writes, are not met; then nothing was done.
+// It returns when the policy store is fenced: no decision that begins later is made by it, and nothing is
+// written to it, whatever was under way. Unavailable when that is not certain: the row is gone, and the call
+// can be repeated.
 func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyStoreID, u Unbind) error {
 	if !c.MayEverywhere(access.Admin) {
 		return denied("delete policy stores")
@@ -81,8 +84,10 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	}
 	if r.clientToken != "" {
 		token := storage.Key{Kind: kindClientToken, ID: r.clientToken}
+		// The memory of its own making goes with it, since it names it.
 		u.Writes = append(slices.Clone(u.Writes), storage.Write{Key: token, Expect: storage.Any()})
 	}
+	// After all of them were added: what is written here must be forgotten as well.
 	for _, w := range u.Writes {
 		e.forget = append(e.forget, w.Key)
 	}
@@ -106,6 +111,7 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	return s.carryOut(context.WithoutCancel(ctx), e, c.Actor())
 }
 
+// protected is for what deletion protection is against: the policy store, and its aliases.
 func protected(id copse.PolicyStoreID) error {
 	return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourcePolicyStore, ID: string(id),
 		Detail: "the policy store is protected from deletion; set its deletion protection to DISABLED first"}
@@ -142,6 +148,7 @@ func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error 
 			Detail: "the policy store is being deleted, but it is not certain yet that nothing can be written to it; repeat the call",
 			Err:    err}
 	}
+	// Fenced: what follows can take as long as it needs, and its failures are the background's.
 	err := s.forgetKeys(ctx, e)
 	done := false
 	if err == nil {
@@ -160,6 +167,7 @@ func (s *Service) carryOut(ctx context.Context, e *erasure, actor string) error 
 }
 
 // erasure is a policy store on its way out. Each step may be repeated.
+// One has one goroutine at a time: the call that began it, and after that the eraser's.
 type erasure struct {
 	s           *Service
 	rowID       string // of the directory row; empty for a partition that never had one
@@ -171,8 +179,10 @@ type erasure struct {
 	forgotten   bool // see forgetKeys
 }
 
+// key is that of the row that a restart finds it by.
 func (e *erasure) key() storage.Key { return storage.Key{Kind: kindErasure, ID: e.rowID} }
 
+// body is that row; the revision up to which history is forgotten is the row's own version.
 func (e *erasure) body() *erasureBody {
 	b := &erasureBody{V: bodyVersion, PolicyStore: e.policyStore, Incarnation: e.incarnation, StartedAt: e.startedAt}
 	for _, k := range e.forget {
@@ -181,6 +191,7 @@ func (e *erasure) body() *erasureBody {
 	return b
 }
 
+// decodeErasure makes a job of a row. What was done of it is not noted, and is done again.
 func (s *Service) decodeErasure(item storage.Item) (*erasure, error) {
 	var b erasureBody
 	if err := decode(item, &b); err != nil {
@@ -195,6 +206,7 @@ func (s *Service) decodeErasure(item storage.Item) (*erasure, error) {
 }
 
 // fence ends the partition: from here on no write that was under way can bring anything back.
+// Whoever waits for it is released here, and what is kept elsewhere is hidden first.
 func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
 	err := s.backend.Fence(ctx, storage.PolicyStore(e.policyStore), e.incarnation, actor)
 	if err != nil && !errors.Is(err, storage.ErrNoHead) { // no head: a former attempt finished
@@ -207,9 +219,9 @@ func (s *Service) fence(ctx context.Context, e *erasure, actor string) error {
 	return nil
 }
 
-// forgetKeys takes the directory's memory of the policy store. It comes before the partition's rows,
-// and goes no further than the deletion, because a tenant of the same name may be made as soon as the
-// call is answered, and its history is not to be forgotten with that of its predecessor.
+// forgetKeys takes the directory's memory of the policy store. In a call it comes before the partition's
+// rows, which are many. It goes no further than the deletion, because a tenant of the same name may be made
+// as soon as the call is answered, and its history is not to be forgotten with that of its predecessor.
 func (s *Service) forgetKeys(ctx context.Context, e *erasure) error {
 	if e.forgotten {
 		return nil
@@ -223,6 +235,7 @@ func (s *Service) forgetKeys(ctx context.Context, e *erasure) error {
 	return nil
 }
 
+// eraseSome erases at most so many batches of the partition; done when nothing is left of it.
 func (s *Service) eraseSome(ctx context.Context, e *erasure, batches int) (done bool, err error) {
 	for range batches {
 		done, err = s.backend.Erase(ctx, storage.PolicyStore(e.policyStore), e.incarnation, eraseBatch)

@@ -24,10 +24,13 @@ const (
 	schemaCedarPath = "schema.cedar"
 )
 
+// invalid is an error for text or settings that the caller can put right; fields say where and what.
 func invalid(resource copse.ResourceType, detail string, fields ...copse.Field) error {
 	return &copse.Error{Kind: copse.Invalid, Resource: resource, Detail: detail, Fields: fields}
 }
 
+// parseSchema reads a schema that is given or stored. Invalid, with fields under schema.json or schema.cedar,
+// when it is not a schema, or is in both syntaxes or neither.
 func parseSchema(text SchemaText) (*engine.Schema, error) {
 	switch {
 	case (text.JSON == "") == (text.Cedar == ""):
@@ -46,12 +49,14 @@ func parseSchema(text SchemaText) (*engine.Schema, error) {
 	}
 }
 
+// notUTF8 refuses text that can't be stored: bodies are JSON.
 func notUTF8(resource copse.ResourceType, path string) error {
 	return invalid(resource, "text is not valid UTF-8", copse.Field{Path: path, Message: "not valid UTF-8"})
 }
 
 // newSchemaBody keeps the source: Cedar text for the one who wrote Cedar, the JSON as it was put for
 // the one who put JSON.
+// Namespaces are kept beside the text, for answers that name them, and are never null in JSON.
 func newSchemaBody(text SchemaText, schema *engine.Schema, created, updated time.Time) *schemaBody {
 	b := &schemaBody{V: bodyVersion, Cedar: text.Cedar, Namespaces: schema.Namespaces(), CreatedAt: created, UpdatedAt: updated}
 	if text.JSON != "" {
@@ -65,6 +70,7 @@ func newSchemaBody(text SchemaText, schema *engine.Schema, created, updated time
 	return b
 }
 
+// validateDescription counts characters and not bytes.
 func validateDescription(path, text string) error {
 	if !utf8.ValidString(text) {
 		return notUTF8("", path)
@@ -76,6 +82,8 @@ func validateDescription(path, text string) error {
 	return nil
 }
 
+// validateName is for names of policies and of templates, which follow one rule. The empty name is not one:
+// callers ask only about names that were given.
 func validateName(path, name string) error {
 	if err := copse.ValidateName(name); err != nil {
 		return invalid(copse.ResourcePolicy, "a policy name is not valid", copse.Field{Path: path, Message: err.Error()})
@@ -83,6 +91,7 @@ func validateName(path, name string) error {
 	return nil
 }
 
+// validateSettings knows two modes and no default. Nothing else in settings can be wrong.
 func validateSettings(in copse.Settings) error {
 	if in.Validation != copse.ValidationStrict && in.Validation != copse.ValidationOff {
 		return invalid(copse.ResourcePolicyStore, "the validation mode is not known", copse.Field{
@@ -92,6 +101,8 @@ func validateSettings(in copse.Settings) error {
 	return nil
 }
 
+// parsePolicy reads one static policy that is given or stored; findings are under path. Invalid when the text
+// is not exactly one policy, or has slots.
 func parsePolicy(path, statement string) (*engine.Policy, error) {
 	if !utf8.ValidString(statement) {
 		return nil, notUTF8(copse.ResourcePolicy, path)
@@ -99,6 +110,8 @@ func parsePolicy(path, statement string) (*engine.Policy, error) {
 	return engine.ParsePolicy(path, []byte(statement))
 }
 
+// parseTemplate reads one template that is given or stored, without the constraints that [readTemplate]
+// demands of what is given.
 func parseTemplate(path, statement string) (*engine.Template, error) {
 	if !utf8.ValidString(statement) {
 		return nil, notUTF8(copse.ResourceTemplate, path)
@@ -107,6 +120,7 @@ func parseTemplate(path, statement string) (*engine.Template, error) {
 }
 
 // validateTemplates is validate for templates.
+// Slots are open here: whether a link's entities fit is validated with the link.
 func validateTemplates(mode copse.ValidationMode, schema *engine.Schema, paths []string, templates ...*engine.Template) error {
 	if mode != copse.ValidationStrict || len(templates) == 0 {
 		return nil
@@ -128,6 +142,8 @@ func noSchema(resource copse.ResourceType, paths []string) error {
 
 // validate holds policies against the schema as the mode demands. paths are the policies' own, for the
 // finding that there is no schema.
+// With OFF nothing is looked at and no schema is needed. Invalid has the findings of all policies, under the
+// paths that they were parsed with.
 func validate(mode copse.ValidationMode, schema *engine.Schema, paths []string, policies ...*engine.Policy) error {
 	if mode != copse.ValidationStrict || len(policies) == 0 {
 		return nil
@@ -144,14 +160,17 @@ type findings struct {
 	more   int
 }
 
+// maxFindings bounds an answer; what is beyond it is counted.
 const maxFindings = 100
 
+// add keeps what there is room for and counts the rest.
 func (f *findings) add(fields ...copse.Field) {
 	room := min(len(fields), maxFindings-len(f.fields))
 	f.fields = append(f.fields, fields[:room]...)
 	f.more += len(fields) - room
 }
 
+// err is Invalid with all that was found; nil when nothing was.
 func (f *findings) err(resource copse.ResourceType, detail string) error {
 	if len(f.fields) == 0 {
 		return nil
@@ -163,6 +182,8 @@ func (f *findings) err(resource copse.ResourceType, detail string) error {
 }
 
 // take adds the fields of an Invalid error; any other error is returned.
+// So a caller goes on after what is wrong with one policy, to tell everything at once, and stops at what is
+// wrong with storage or with a limit.
 func (f *findings) take(err error) error {
 	if err == nil {
 		return nil
@@ -179,6 +200,7 @@ func (f *findings) take(err error) error {
 }
 
 // draft is a policy, or a template, that was read and is on its way in.
+// path is where findings about its text are: a link's ends in link, everything else's in statement.
 type draft struct {
 	text     PolicyText
 	path     string
@@ -190,6 +212,7 @@ type draft struct {
 type drafts struct{ policies, templates []draft }
 
 // nameAt is the name of the template that was given at a path.
+// Empty when none was given there, as at the empty path of a template that stays.
 func (d *drafts) nameAt(path string) string {
 	for i := range d.templates {
 		if d.templates[i].path == path {
@@ -204,6 +227,7 @@ func (d *drafts) nameAt(path string) string {
 // one; a template always needs one. What it finds goes into f; a draft whose text does not parse has
 // neither policy nor template.
 func parseContents(f *findings, in NewContents, needNames bool) (drafts, error) {
+	// Before anything is parsed: how much there is to parse is the caller's to say.
 	n, size := len(in.Policies)+len(in.Templates), 0
 	if n > copse.MaxContentsWrites {
 		return drafts{}, quota(copse.ResourcePolicyStore, "policies in one request", n, copse.MaxContentsWrites)
@@ -243,12 +267,16 @@ func parseContents(f *findings, in NewContents, needNames bool) (drafts, error) 
 	return drafts{policies: policies, templates: templates}, err
 }
 
+// linkedToo refuses a policy that is a statement and a link at once, and a template that is a link: what was
+// meant is not to be guessed.
 func linkedToo(resource copse.ResourceType, path string) error {
 	return invalid(resource, "a link is a policy that has neither statement nor description of its own",
 		copse.Field{Path: path, Message: "give either a statement or a link"})
 }
 
 // parseTexts checks what policies and templates have in common, and lets parse do the rest.
+// The drafts are as many as the texts, in their order, whatever is found. Policies and templates have names of
+// their own, so the same name may stand in both lists.
 func parseTexts(f *findings, member string, in []PolicyText, needNames bool, parse func(*draft) error) ([]draft, error) {
 	out := make([]draft, len(in))
 	names := make(map[string]int, len(in))
@@ -278,6 +306,7 @@ func parseTexts(f *findings, member string, in []PolicyText, needNames bool, par
 	return out, nil
 }
 
+// newPolicyBody is the row of a static policy: the text, and what its head says, for lists and filters.
 func newPolicyBody(text PolicyText, p *engine.Policy, created, updated time.Time) policyBody {
 	scope := p.Scope()
 	return policyBody{
@@ -287,6 +316,8 @@ func newPolicyBody(text PolicyText, p *engine.Policy, created, updated time.Time
 	}
 }
 
+// newLinkBody is the row of a link. The template is stored by its id, also where it was named: a name may come
+// to be another's. It has no actions: they are the template's, which may change them.
 func newLinkBody(name string, link Link, p *engine.Policy, template copse.PolicyTemplateID, at time.Time) policyBody {
 	scope := p.Scope()
 	return policyBody{
@@ -297,6 +328,7 @@ func newLinkBody(name string, link Link, p *engine.Policy, template copse.Policy
 	}
 }
 
+// newTemplateBody is the row of a template. Of its head it keeps effect and actions.
 func newTemplateBody(text PolicyText, t *engine.Template, created, updated time.Time) templateBody {
 	return templateBody{
 		V: bodyVersion, Name: text.Name, Statement: text.Statement, Description: text.Description,
@@ -320,6 +352,7 @@ func actionsOf(scope engine.Scope) []entityBody {
 }
 
 // size is what a policy counts toward the limit of its resource: its text, or what stands in its slots.
+// A template's text is not in it: it is there once however many links it has.
 func (b *policyBody) size() int {
 	if b.Link == nil {
 		return len(b.Statement)

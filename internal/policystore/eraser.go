@@ -12,6 +12,7 @@ import (
 )
 
 // job is what the eraser has to do: the erasure of a policy store, or the cascade of a template.
+// Nobody calls it twice at once.
 type job interface {
 	// step does some of it and reports whether nothing is left. It is called again after a failure.
 	step(ctx context.Context) (done bool, err error)
@@ -19,6 +20,7 @@ type job interface {
 
 // eraser finishes erasures in the background, one batch of one job after the other, so that a large one
 // neither blocks the small ones nor floods the writer.
+// What it does not finish is in storage, for Resume of the next process.
 type eraser struct {
 	s    *Service
 	ctx  context.Context // ends with close
@@ -35,11 +37,13 @@ type eraser struct {
 }
 
 // pendingFence is a policy store whose row goes, or may be gone, while it is not known to be fenced.
+// Whoever deletes what is gone already waits for it, for success says that nothing can be written any more.
 type pendingFence struct {
 	fenced chan struct{} // closed when it is, or when nobody deletes it after all
 	users  int
 }
 
+// newEraser starts the background goroutine; close ends it.
 func newEraser(s *Service) *eraser {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &eraser{s: s, ctx: ctx, stop: stop, wake: make(chan struct{}, 1), pending: make(map[copse.PolicyStoreID]*pendingFence)}
@@ -54,6 +58,7 @@ func (r *eraser) close() {
 }
 
 // expect announces a deletion whose directory commit is about to be tried.
+// Several may be on their way for one policy store, of which one will do it; drop and markFenced end it.
 func (r *eraser) expect(id copse.PolicyStoreID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,6 +82,7 @@ func (r *eraser) drop(id copse.PolicyStoreID) {
 	}
 }
 
+// markFenced releases all who wait; those whose announcement it was need not take it back.
 func (r *eraser) markFenced(id copse.PolicyStoreID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,6 +93,7 @@ func (r *eraser) markFenced(id copse.PolicyStoreID) {
 }
 
 // awaitFence waits until an erasure of the policy store that is under way has fenced it.
+// nil at once when there is none; Unavailable when ctx ends first.
 func (r *eraser) awaitFence(ctx context.Context, id copse.PolicyStoreID) error {
 	r.mu.Lock()
 	p, ok := r.pending[id]
@@ -110,6 +117,7 @@ func (r *eraser) add(e job) {
 	r.rouse()
 }
 
+// rouse wakes the goroutine, or has it look again when it is awake.
 func (r *eraser) rouse() {
 	select {
 	case r.wake <- struct{}{}:
@@ -120,6 +128,7 @@ func (r *eraser) rouse() {
 // retryPause is how long the background rests after a failure.
 const retryPause = time.Second
 
+// run does jobs until ctx ends. One that is not finished goes to the end of the queue.
 func (r *eraser) run(ctx context.Context) {
 	for {
 		e := r.next()
@@ -135,6 +144,7 @@ func (r *eraser) run(ctx context.Context) {
 		if ctx.Err() != nil || errors.Is(err, storage.ErrClosed) {
 			return
 		}
+		// Also after an error with done: what was left undone is in the last step.
 		if !done || err != nil {
 			r.add(e)
 		}
@@ -149,6 +159,7 @@ func (r *eraser) run(ctx context.Context) {
 	}
 }
 
+// addElsewhere is add for an erasure of which only what is kept elsewhere is left.
 func (r *eraser) addElsewhere(e *erasure) {
 	r.mu.Lock()
 	r.elsewhere = append(r.elsewhere, e)
@@ -165,6 +176,7 @@ func (r *eraser) next() job {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch all := r.elsewhere; {
+	// A long queue must not keep the lines of those who left on disk forever.
 	case len(all) > 0 && (len(r.queue) == 0 || len(all) >= manyElsewhere):
 		r.elsewhere, r.current = nil, elsewhere(all)
 	case len(r.queue) == 0:
@@ -189,6 +201,7 @@ func (r *eraser) left() float64 {
 // elsewhere is the last part of erasures, all of the same service.
 type elsewhere []*erasure
 
+// The rows go after what they speak of: a crash between the two has it erased once more.
 func (all elsewhere) step(ctx context.Context) (done bool, err error) {
 	s, ids := all[0].s, make([]copse.PolicyStoreID, len(all))
 	for i, e := range all {
@@ -206,6 +219,7 @@ func (all elsewhere) step(ctx context.Context) (done bool, err error) {
 }
 
 // step does all of it again, but one batch only of what is long.
+// fence is repeated because a former attempt may have failed there, and costs little when it did not.
 func (e *erasure) step(ctx context.Context) (done bool, err error) {
 	if err := e.s.fence(ctx, e, storage.ActorSystem); err != nil {
 		return false, err
@@ -228,6 +242,7 @@ func (e *erasure) step(ctx context.Context) (done bool, err error) {
 // request on is done when it returns; what may be long goes on in the background.
 func (s *Service) Resume(ctx context.Context) error {
 	started := time.Now()
+	// From the first request on nothing that was deleted takes a write, and no history names who left.
 	err := s.eachRow(ctx, kindErasure, func(item storage.Item) error {
 		e, err := s.decodeErasure(item)
 		if err != nil {
@@ -245,6 +260,7 @@ func (s *Service) Resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Links without a template are nothing already, so there is no hurry about their rows.
 	err = s.eachRow(ctx, kindUnlinking, func(item storage.Item) error {
 		c, err := s.decodeCascade(item)
 		if err == nil {
@@ -260,6 +276,7 @@ func (s *Service) Resume(ctx context.Context) error {
 }
 
 // eachRow walks the directory's rows of a kind.
+// An error of do ends it.
 func (s *Service) eachRow(ctx context.Context, kind storage.Kind, do func(storage.Item) error) error {
 	for after := ""; ; {
 		items, err := s.backend.Scan(ctx, storage.Directory(), kind, after, maxPage)
@@ -278,6 +295,7 @@ func (s *Service) eachRow(ctx context.Context, kind storage.Kind, do func(storag
 	}
 }
 
+// started is a time before which this process made nothing.
 func (r *eraser) sweepInBackground(started time.Time) {
 	r.work.Go(func() {
 		if err := r.s.sweep(r.ctx, started); err != nil && r.ctx.Err() == nil {
@@ -289,6 +307,7 @@ func (r *eraser) sweepInBackground(started time.Time) {
 // sweep walks heads and directory rows side by side, both in order of the policy store's id, and
 // erases partitions without a row that are older than this process. A row that the disk lost looks like
 // one that was never written, so nothing is erased while the directory is not whole.
+// That is asked once, and only when there is something to erase: it reads all of the directory.
 func (s *Service) sweep(ctx context.Context, started time.Time) error {
 	after, whole := "", false
 	var former copse.PolicyStoreID
@@ -297,6 +316,7 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 		if err != nil || len(heads) == 0 {
 			return err
 		}
+		// Heads and rows are in the same order, so both are walked once, page by page.
 		after = heads[len(heads)-1].Partition.String()
 		last, _ := heads[len(heads)-1].Partition.PolicyStoreID()
 		known, err := s.rowsBetween(ctx, former, last)
@@ -306,6 +326,7 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 		former = last
 		for _, head := range heads {
 			id, _ := head.Partition.PolicyStoreID()
+			// What was made since is this process's own: its create gives it a row or takes it away.
 			if known[id] || head.CreatedAt.After(started) {
 				continue
 			}
@@ -327,6 +348,7 @@ func (s *Service) sweep(ctx context.Context, started time.Time) error {
 }
 
 // rowsBetween lists policy stores with ids in (after, last].
+// It bounds what is held in memory to the rows beside one page of heads.
 func (s *Service) rowsBetween(ctx context.Context, after, last copse.PolicyStoreID) (map[copse.PolicyStoreID]bool, error) {
 	known := make(map[copse.PolicyStoreID]bool)
 	for {

@@ -7,6 +7,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
+// notFound is the answer for a policy store that is absent, and for one that is another's.
 func notFound(id copse.PolicyStoreID) error {
 	return copse.NotFoundError(copse.ResourcePolicyStore, string(id))
 }

@@ -23,12 +23,14 @@ type identitySourceBody struct {
 	UpdatedAt     time.Time    `json:"updatedAt"`
 }
 
+// cognitoBody has what AVP keeps of a user pool; its issuer is computed from the ARN.
 type cognitoBody struct {
 	ARN       string   `json:"arn"`
 	ClientIDs []string `json:"clientIds,omitempty"`
 	GroupType string   `json:"groupType,omitzero"`
 }
 
+// oidcBody has audiences of access tokens and client ids of ID tokens in one list, as tokenType says.
 type oidcBody struct {
 	Issuer           string          `json:"issuer"`
 	TokenType        copse.TokenType `json:"tokenType"`
@@ -39,6 +41,7 @@ type oidcBody struct {
 	GroupType        string          `json:"groupType,omitzero"`
 }
 
+// newIdentitySourceBody is the row of a source that passed checkIdentitySource: exactly one kind is set.
 func newIdentitySourceBody(src *copse.IdentitySource) *identitySourceBody {
 	b := &identitySourceBody{V: bodyVersion, PrincipalType: src.PrincipalType, CreatedAt: src.CreatedAt, UpdatedAt: src.UpdatedAt}
 	if c := src.CognitoUserPool; c != nil {
@@ -53,11 +56,13 @@ func newIdentitySourceBody(src *copse.IdentitySource) *identitySourceBody {
 	return b
 }
 
+// The item's version is the source's revision: tokens that were verified by another one are verified again.
 func decodeIdentitySource(id copse.PolicyStoreID, item storage.Item) (*copse.IdentitySource, error) {
 	var b identitySourceBody
 	if err := decode(item, &b); err != nil {
 		return nil, err
 	}
+	// Whose tokens it takes is not to be guessed: the whole policy store decides nothing then.
 	if (b.Cognito == nil) == (b.OpenIDConnect == nil) {
 		return nil, undecodable(item, errors.New("it is of no kind, or of two"))
 	}
@@ -85,6 +90,7 @@ func identitySourceKey(id string) storage.Key {
 // the token.
 const maxIdentitySources = 1
 
+// noIdentitySource is NotFound with the source's own id.
 func noIdentitySource(id string) error {
 	return copse.NotFoundError(copse.ResourceIdentitySource, id)
 }
@@ -96,18 +102,22 @@ type NewIdentitySource struct {
 }
 
 // madeIdentitySource is what a client token remembers of CreateIdentitySource.
+// The rest of the answer is what the repeated call asks for, which must be the same.
 type madeIdentitySource struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"createdAt"`
 }
 
 // CreateIdentitySource adds one: QuotaExceeded when the policy store has one. Needs Write.
+// Invalid as in checkIdentitySource, Conflict for a client token that was used otherwise. From its answer on
+// the policy store's tokens are read by it.
 func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewIdentitySource) (copse.IdentitySource, error) {
 	r, err := s.admit(ctx, c, access.Write, "CreateIdentitySource", id)
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
 	src := in.IdentitySource
+	// As AVP does.
 	if src.PrincipalType == "" {
 		src.PrincipalType = copse.DefaultPrincipalType
 	}
@@ -119,12 +129,14 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 		return copse.IdentitySource{}, err
 	}
 	made := madeIdentitySource{ID: copse.NewID()}
+	// Drawn once: every attempt makes the same one.
 	fresh := made.ID
 	_, err = s.apply(ctx, operation{"CreateIdentitySource", c.Actor(), id, r}, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, id, r.incarnation)
 		if err != nil {
 			return change{}, err
 		}
+		// In every attempt: of two equal calls at once one commits, and the other finds its answer here.
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
@@ -132,6 +144,7 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 		if err != nil {
 			return change{}, err
 		}
+		// The plan may allow none. Asked at the revision of the commit, so two at once can't both be the first.
 		if most := min(l.quotas.IdentitySources, maxIdentitySources); len(stored) >= most {
 			err := quota(copse.ResourceIdentitySource, "identity sources in the policy store", len(stored)+1, most)
 			err.ID = string(id)
@@ -148,10 +161,12 @@ func (s *Service) CreateIdentitySource(ctx context.Context, c access.Caller, id 
 	if err != nil {
 		return copse.IdentitySource{}, err
 	}
+	// Of a repeated call these are the first one's.
 	src.ID, src.PolicyStoreID, src.CreatedAt, src.UpdatedAt = made.ID, id, made.CreatedAt, made.CreatedAt
 	return src, nil
 }
 
+// putIdentitySource is the change that writes a source. It moves nothing that a ledger counts.
 func putIdentitySource(l *ledger, src *copse.IdentitySource, expect storage.Expectation) (change, error) {
 	body, err := encode(newIdentitySourceBody(src))
 	write := storage.Write{Key: identitySourceKey(src.ID), Body: body, Expect: expect}
@@ -160,6 +175,7 @@ func putIdentitySource(l *ledger, src *copse.IdentitySource, expect storage.Expe
 
 // UpdateIdentitySource replaces the configuration; an empty principal type stays as it is. Tokens that
 // were verified by the former one are verified again. Needs Write.
+// NotFound when there is none of this id, Invalid as for a new one. Its kind may change with it.
 func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in copse.IdentitySource) (copse.IdentitySource, error) {
 	r, err := s.admit(ctx, c, access.Write, "UpdateIdentitySource", id)
 	if err != nil {
@@ -167,6 +183,7 @@ func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id 
 	}
 	var next copse.IdentitySource
 	_, err = s.changeIdentitySource(ctx, operation{"UpdateIdentitySource", c.Actor(), id, r}, in.ID, func(l *ledger, former *copse.IdentitySource) (change, error) {
+		// All of it is replaced, but for what the policy store itself keeps of it.
 		next = in
 		next.PolicyStoreID, next.CreatedAt, next.UpdatedAt = id, former.CreatedAt, now()
 		if next.PrincipalType == "" {
@@ -182,6 +199,7 @@ func (s *Service) UpdateIdentitySource(ctx context.Context, c access.Caller, id 
 
 // changeIdentitySource is an update or a deletion: alter sees what is there at the revision that the
 // commit expects.
+// NotFound when there is none of this id.
 func (s *Service) changeIdentitySource(ctx context.Context, op operation, source string,
 	alter func(l *ledger, former *copse.IdentitySource) (change, error),
 ) (uint64, error) {
@@ -203,6 +221,7 @@ func (s *Service) changeIdentitySource(ctx context.Context, op operation, source
 }
 
 // DeleteIdentitySource is NotFound when there is none of this id. Needs Write.
+// No token that comes after it returned is read by the source.
 func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) error {
 	r, err := s.admit(ctx, c, access.Write, "DeleteIdentitySource", id)
 	if err != nil {
@@ -216,6 +235,7 @@ func (s *Service) DeleteIdentitySource(ctx context.Context, c access.Caller, id 
 }
 
 // GetIdentitySource needs Read.
+// NotFound when there is none of this id. It reads past the snapshots, and what it returns is the caller's own.
 func (s *Service) GetIdentitySource(ctx context.Context, c access.Caller, id copse.PolicyStoreID, source string) (copse.IdentitySource, error) {
 	if _, err := s.admit(ctx, c, access.Read, "GetIdentitySource", id); err != nil {
 		return copse.IdentitySource{}, err
@@ -240,6 +260,7 @@ func (s *Service) ListIdentitySources(ctx context.Context, c access.Caller, id c
 	return all, fromStorage(err, id)
 }
 
+// identitySources reads one more than there can be, so that a second one would be seen and not hidden.
 func (s *Service) identitySources(ctx context.Context, id copse.PolicyStoreID) ([]copse.IdentitySource, error) {
 	items, err := s.backend.Scan(ctx, storage.PolicyStore(id), kindIdentitySource, "", maxIdentitySources+1)
 	if err != nil {
@@ -256,6 +277,7 @@ func (s *Service) identitySources(ctx context.Context, id copse.PolicyStoreID) (
 	return out, nil
 }
 
+// findIdentitySource points into all; nil when there is none of this id.
 func findIdentitySource(all []copse.IdentitySource, id string) *copse.IdentitySource {
 	if i := slices.IndexFunc(all, func(s copse.IdentitySource) bool { return s.ID == id }); i >= 0 {
 		return &all[i]
@@ -265,6 +287,7 @@ func findIdentitySource(all []copse.IdentitySource, id string) *copse.IdentitySo
 
 // checkIdentitySource holds a source against what concerns its meaning; the form of its members is the
 // transport's to check, which knows what they are called there.
+// Invalid lists all that is wrong, by the paths of AVP's messages.
 func (s *Service) checkIdentitySource(src *copse.IdentitySource) error {
 	if (src.CognitoUserPool == nil) == (src.OpenIDConnect == nil) {
 		return invalid(copse.ResourceIdentitySource, "an identity source is a Cognito user pool or an OpenID Connect provider")
@@ -276,12 +299,14 @@ func (s *Service) checkIdentitySource(src *copse.IdentitySource) error {
 		}
 	}
 	bad("principalEntityType", copse.ValidateEntityType(src.PrincipalType))
+	// The issuer of a user pool follows from its ARN, and must be one that keys may be fetched from.
 	if pool := src.CognitoUserPool; pool != nil {
 		if pool.GroupType != "" {
 			bad("configuration.cognitoUserPoolConfiguration.groupConfiguration.groupEntityType", copse.ValidateEntityType(pool.GroupType))
 		}
 		bad("configuration.cognitoUserPoolConfiguration.userPoolArn", s.checkIssuerURL(pool.Issuer()))
 	}
+	// An OpenID Connect provider: groups have a claim and a type, an access token says for whom it is.
 	if oidc := src.OpenIDConnect; oidc != nil {
 		const at = "configuration.openIdConnectConfiguration"
 		if (oidc.GroupType == "") != (oidc.GroupClaim == "") {
@@ -312,6 +337,7 @@ func requireHTTPS(url string) error {
 	return nil
 }
 
+// identitySourceWeight is about how many bytes a source takes in memory, beside the snapshot it is cached with.
 func identitySourceWeight(src *copse.IdentitySource) int64 {
 	w := 512 + len(src.PrincipalType)
 	var list []string

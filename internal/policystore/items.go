@@ -34,6 +34,7 @@ const (
 	kindAlias       storage.Kind = "alias"                // id = name, without AVP's prefix
 )
 
+// Of these a policy store has one each, so that their ids are empty.
 var (
 	settingsKey = storage.Key{Kind: kindSettings}
 	tagsKey     = storage.Key{Kind: kindTags}
@@ -60,6 +61,7 @@ func planKey(name string) storage.Key  { return storage.Key{Kind: kindPlan, ID: 
 // half understood.
 const bodyVersion = 1
 
+// settingsBody is there from a policy store's first commit on.
 type settingsBody struct {
 	V                int                  `json:"v"`
 	Validation       copse.ValidationMode `json:"validation"`
@@ -85,11 +87,14 @@ func (b *settingsBody) settings() copse.Settings {
 	return copse.Settings{Validation: b.Validation, CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny}
 }
 
+// tagsBody has all tags in one item, since their number is bounded; without the item there are none.
 type tagsBody struct {
 	V    int               `json:"v"`
 	Tags map[string]string `json:"tags"`
 }
 
+// schemaBody has the schema as JSON in any case, and as Cedar where it was put as that; the text that was put
+// is what is parsed again.
 type schemaBody struct {
 	V          int            `json:"v"`
 	JSON       jsontext.Value `json:"json"`
@@ -111,6 +116,7 @@ func (b *schemaBody) text() SchemaText {
 	return SchemaText{JSON: string(b.JSON)}
 }
 
+// entityBody is an entity's identifier; in bodies a nil one stands for the zero UID.
 type entityBody struct {
 	Type string `json:"type"`
 	ID   string `json:"id"`
@@ -140,6 +146,7 @@ type linkBody struct {
 	Resource  *entityBody            `json:"resource,omitzero"`
 }
 
+// link is nil for a static policy.
 func (b *linkBody) link() *Link {
 	if b == nil {
 		return nil
@@ -147,6 +154,7 @@ func (b *linkBody) link() *Link {
 	return &Link{Template: b.Template, Principal: b.Principal.uid(), Resource: b.Resource.uid()}
 }
 
+// templateBody repeats effect and actions of the template's head, as policyBody does.
 type templateBody struct {
 	V           int          `json:"v"`
 	Name        string       `json:"name,omitzero"`
@@ -158,6 +166,7 @@ type templateBody struct {
 	UpdatedAt   time.Time    `json:"updatedAt"`
 }
 
+// template shows a stored template. The actions are for those who show its links.
 func (b *templateBody) template(id copse.PolicyTemplateID) Template {
 	return Template{
 		ID: id, Name: b.Name, Statement: b.Statement, Description: b.Description,
@@ -179,6 +188,7 @@ type unlinkingBody struct {
 	Template    copse.PolicyTemplateID `json:"template"`
 }
 
+// effects, as they are stored.
 const (
 	effectPermit = "permit"
 	effectForbid = "forbid"
@@ -197,6 +207,7 @@ func (b *policyBody) policy(id copse.PolicyID) Policy {
 	return p
 }
 
+// uid is the zero UID for nil.
 func (b *entityBody) uid() types.EntityUID {
 	if b == nil {
 		return types.EntityUID{}
@@ -204,6 +215,7 @@ func (b *entityBody) uid() types.EntityUID {
 	return types.NewEntityUID(types.EntityType(b.Type), types.String(b.ID))
 }
 
+// newEntityBody is nil for the zero UID: no entity is named.
 func newEntityBody(uid types.EntityUID) *entityBody {
 	if uid.IsZero() {
 		return nil
@@ -211,11 +223,14 @@ func newEntityBody(uid types.EntityUID) *entityBody {
 	return &entityBody{Type: string(uid.Type), ID: string(uid.ID)}
 }
 
+// nameBody is what a name stands for. The item's key makes the name unique: who takes it expects it absent.
 type nameBody struct {
 	V      int            `json:"v"`
 	Policy copse.PolicyID `json:"policy"` // or the id of a template
 }
 
+// rowBody is a policy store's row in the directory, by which it exists: whose it is, and what the operator says
+// of it. What decisions are made by is in the policy store's own partition, where a commit can expect it.
 type rowBody struct {
 	V           int               `json:"v"`
 	Tenant      copse.TenantID    `json:"tenant,omitzero"`
@@ -229,6 +244,7 @@ type rowBody struct {
 	ClientToken string `json:"clientToken,omitzero"`
 }
 
+// aliasBody stays after a deletion for as long as the name is reserved; DeletedAt tells then.
 type aliasBody struct {
 	V           int                 `json:"v"`
 	PolicyStore copse.PolicyStoreID `json:"policyStore"`
@@ -237,6 +253,7 @@ type aliasBody struct {
 	DeletedAt   time.Time           `json:"deletedAt,omitzero"`
 }
 
+// planBody is a plan that an operator has put; the built-in ones have no item until somebody changes them.
 type planBody struct {
 	V           int        `json:"v"`
 	Description string     `json:"description,omitzero"`
@@ -244,6 +261,7 @@ type planBody struct {
 	UpdatedAt   time.Time  `json:"updatedAt"`
 }
 
+// quotasBody has the members of Quotas, in their order: one is converted into the other.
 type quotasBody struct {
 	Templates          int            `json:"templates"`
 	Aliases            int            `json:"aliases"`
@@ -266,6 +284,7 @@ type erasureBody struct {
 	StartedAt   time.Time           `json:"startedAt"`
 }
 
+// keyBody is a storage.Key in JSON.
 type keyBody struct {
 	Kind storage.Kind `json:"kind"`
 	ID   string       `json:"id"`
@@ -287,6 +306,7 @@ func decode(item storage.Item, into any) error {
 		return undecodable(item, err)
 	}
 	version := 0
+	// The version of a body that is not listed here stays 0, so that decoding it fails.
 	switch b := into.(type) {
 	case *settingsBody:
 		version = b.V
@@ -321,6 +341,8 @@ func decode(item storage.Item, into any) error {
 	return nil
 }
 
+// undecodable is Internal: what is stored is not the caller's to put right. It names the item, which is logged
+// and not shown.
 func undecodable(item storage.Item, err error) error {
 	return &copse.Error{Kind: copse.Internal,
 		Detail: fmt.Sprintf("stored %s %q can't be read", item.Kind, item.ID), Err: err}

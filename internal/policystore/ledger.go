@@ -18,6 +18,7 @@ import (
 // ledger is what a change must know of its policy store, at one revision: the settings and schema to
 // validate under, and what is used of each limit. It spares a single-policy write the reading of the
 // whole policy store, and it is exact, because every change is committed at the ledger's revision.
+// It is used by whoever has the desk's turn. What it counts changes only after a commit, by settle.
 type ledger struct {
 	incarnation     copse.Incarnation
 	revision        uint64
@@ -35,6 +36,7 @@ type ledger struct {
 }
 
 // templateMark is what a ledger knows of a policy template.
+// A template that is gone has none, and its links are not counted anywhere.
 type templateMark struct {
 	size  int // of its text
 	links int
@@ -55,6 +57,7 @@ type load struct {
 	linked int // the templates' once more for every link: what text there were without templates
 }
 
+// load adds up what the ledger knows.
 func (l *ledger) load() load {
 	var sum load
 	for _, size := range l.scopes {
@@ -70,12 +73,14 @@ func (l *ledger) load() load {
 // scopeKey stands for a resource in a ledger: ledgers outlive requests, and should be small.
 type scopeKey [sha256.Size]byte
 
+// The zero UID, of policies that name no resource, has a key like any other.
 func newScopeKey(resource types.EntityUID) scopeKey {
 	return sha256.Sum256([]byte(resource.String()))
 }
 
 // requirements are the versions that validation used. The commit's expected revision implies them;
 // they are named as well, so that a commit can't lose the one by dropping the other.
+// What is written itself is left out: its write has the expectation.
 func (l *ledger) requirements(writes []storage.Write) []storage.Requirement {
 	all := []storage.Requirement{
 		{Key: settingsKey, Expect: storage.Version(l.settingsVersion)},
@@ -95,6 +100,7 @@ func (l *ledger) requirements(writes []storage.Write) []storage.Requirement {
 }
 
 // contents is a whole policy store, decoded.
+// It belongs to whoever read it, and is changed by what is computed from it.
 type contents struct {
 	ledger
 	policies      []storedPolicy // without links whose template is gone
@@ -105,6 +111,7 @@ type contents struct {
 }
 
 // read loads a policy store. The ledger's weight is left to the caller.
+// NotFound for another incarnation; storage's own errors otherwise. Quotas are left to the caller too.
 func (s *Service) read(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*contents, error) {
 	loaded, err := s.backend.Load(ctx, storage.PolicyStore(id))
 	if err != nil {
@@ -159,6 +166,7 @@ func decodeContents(loaded storage.Snapshot) (*contents, error) {
 			return nil, err
 		}
 	}
+	// After the loop, as links come before their templates.
 	c.join()
 	slices.SortFunc(c.tokens, func(a, b tokenMark) int { return cmp.Compare(a.version, b.version) })
 	return c, nil
@@ -181,6 +189,7 @@ func (c *contents) join() {
 }
 
 // schema parses the stored schema when first asked; nil without an error when there is none.
+// InvalidState when it does not resolve any more, which is remembered as well.
 func (l *ledger) schema() (*engine.Schema, error) {
 	if l.schemaBody == nil {
 		return nil, nil
@@ -196,6 +205,7 @@ func (l *ledger) schema() (*engine.Schema, error) {
 }
 
 // desks keeps one desk per policy store that is being changed, or was lately.
+// Its lock is held for moments; the desks' turns are held for as long as a change takes.
 type desks struct {
 	mu   sync.Mutex
 	open map[copse.PolicyStoreID]*desk
@@ -214,6 +224,7 @@ type desk struct {
 // maxIdleEntries bounds the memory of ledgers nobody is using, in entries of about 100 bytes.
 const maxIdleEntries = 200_000
 
+// entries is about what the ledger takes in memory, in the entries of maxIdleEntries.
 func (l *ledger) entries() int {
 	if l == nil {
 		return 0
@@ -234,6 +245,7 @@ func (d *desks) enter(ctx context.Context, id copse.PolicyStoreID) (*desk, error
 		k.turn <- struct{}{}
 		d.open[id] = k
 	} else if k.users == 0 {
+		// Its ledger is in use again, and does not count as idle.
 		d.idle -= k.ledger.entries()
 	}
 	k.users++
@@ -247,6 +259,7 @@ func (d *desks) enter(ctx context.Context, id copse.PolicyStoreID) (*desk, error
 	}
 }
 
+// leave passes the turn on. What the user left in the desk's ledger is what the next one finds.
 func (d *desks) leave(id copse.PolicyStoreID, k *desk) {
 	d.mu.Lock()
 	if k.gone {
@@ -257,6 +270,7 @@ func (d *desks) leave(id copse.PolicyStoreID, k *desk) {
 	d.quit(id, k)
 }
 
+// quit ends a user's interest, and drops ledgers of desks without users while there are too many of them.
 func (d *desks) quit(id copse.PolicyStoreID, k *desk) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -296,12 +310,14 @@ func (d *desks) forget(id copse.PolicyStoreID) {
 }
 
 // current gives the desk's ledger at the partition's present revision, reading it if others moved on.
+// The caller has the desk's turn. Quotas are read each time: a plan changes without the partition moving.
 func (s *Service) current(ctx context.Context, k *desk, id copse.PolicyStoreID, incarnation copse.Incarnation) (*ledger, error) {
 	if k.ledger != nil && k.ledger.incarnation == incarnation {
 		head, err := s.backend.Head(ctx, storage.PolicyStore(id))
 		if err != nil {
 			return nil, err
 		}
+		// A head costs one small read; only where others moved on the whole policy store is read again.
 		if head.State == storage.Active && head.Incarnation == incarnation && head.Revision == k.ledger.revision {
 			k.ledger.quotas, err = s.quotas(ctx, id)
 			return k.ledger, err
@@ -329,6 +345,7 @@ type operation struct {
 }
 
 // edit is apply for a change that the ledger is enough for.
+// prepare is called with the desk's turn, and again after a lost race.
 func (s *Service) edit(ctx context.Context, op operation, prepare func(ctx context.Context, l *ledger) (change, error)) error {
 	_, err := s.apply(ctx, op, func(ctx context.Context, k *desk) (change, error) {
 		l, err := s.current(ctx, k, op.policyStore, op.row.incarnation)
@@ -344,6 +361,7 @@ func (s *Service) edit(ctx context.Context, op operation, prepare func(ctx conte
 var errStale = errors.New("read at several revisions")
 
 // change is what a write wants: rows to commit on top of a ledger, and what they do to it.
+// base is always set; without writes there is nothing to commit.
 type change struct {
 	base   *ledger
 	writes []storage.Write
@@ -357,6 +375,8 @@ const maxAttempts = 10
 // apply is the one way to write to a policy store. prepare reads a ledger and computes the change from
 // it: the commit is taken only if the partition is still at the ledger's revision, otherwise prepare
 // is asked again. A change without writes commits nothing.
+// It returns the partition's revision after the change. Conflict after maxAttempts; after an error that leaves
+// the outcome open the ledger is dropped, so that the next change begins with what is there.
 func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx context.Context, k *desk) (change, error)) (uint64, error) {
 	id := op.policyStore
 	k, err := s.desks.enter(ctx, id)
@@ -366,6 +386,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 	defer s.desks.leave(id, k)
 	for range maxAttempts {
 		c, err := prepare(ctx, k)
+		// Somebody committed while prepare was reading: begin anew.
 		if errors.Is(err, errStale) {
 			k.ledger = nil
 			continue
@@ -377,6 +398,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 		if len(c.writes) == 0 {
 			return l.revision, nil
 		}
+		// Taken only at the revision that everything above was computed from.
 		revision, err := s.backend.Commit(ctx, storage.Commit{
 			Partition: storage.PolicyStore(id), Incarnation: op.row.incarnation,
 			Expect: storage.Revision{Set: true, Value: l.revision}, Require: l.requirements(c.writes),
@@ -388,6 +410,7 @@ func (s *Service) apply(ctx context.Context, op operation, prepare func(ctx cont
 			return revision, nil
 		}
 		k.ledger = nil
+		// Committed without a settled ledger, or failed in a way that trying again does not help.
 		if err == nil || !errors.Is(err, storage.ErrConflict) {
 			return revision, fromStorage(err, id)
 		}

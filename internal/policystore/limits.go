@@ -10,6 +10,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
+// quota is QuotaExceeded over something that is counted; callers add to it what else they know.
 func quota(resource copse.ResourceType, what string, have, limit int) *copse.Error {
 	return &copse.Error{Kind: copse.QuotaExceeded, Resource: resource,
 		Detail: fmt.Sprintf("too many %s: %d, at most %d are allowed", what, have, limit)}
@@ -45,6 +46,7 @@ func checkCommit(writes []storage.Write) error {
 		err.Detail += "; a new policy with a name takes two, an unchanged one none. A template with more links is deleted by itself first (`copse template delete`)"
 		return err
 	}
+	// Counted as storage counts.
 	size := 0
 	for _, w := range writes {
 		size += len(w.Key.Kind) + len(w.Key.ID) + len(w.Body)
@@ -55,6 +57,7 @@ func checkCommit(writes []storage.Write) error {
 	return nil
 }
 
+// checkWeight holds the limit on one policy store's memory: when it is written, and not when it is read.
 func (s *Service) checkWeight(weight int64) error {
 	if weight > s.maxWeight {
 		return quota(copse.ResourcePolicyStore, "bytes of policies, their text and their compiled form in memory", int(weight), int(s.maxWeight))
@@ -70,6 +73,7 @@ const (
 )
 
 // policySource is a policy as it is weighed: parsed, or only its text when it does not parse.
+// size counts only where policy is nil.
 type policySource struct {
 	ref    copse.PolicyRef
 	policy *engine.Policy
@@ -81,6 +85,7 @@ type policySource struct {
 // Policies that don't parse (stored by another version) count by their text.
 func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, of load, policies func() ([]policySource, error)) (int64, error) {
 	if of.text+of.linked <= smallText {
+		// What the schema alone weighs.
 		bare, err := engine.Compile(schema, settings, nil)
 		if err != nil {
 			return 0, err
@@ -89,6 +94,7 @@ func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, of load,
 			return charge, nil
 		}
 	}
+	// Only now: reading and parsing all of them is what the above spares.
 	all, err := policies()
 	if err != nil {
 		return 0, err
@@ -110,6 +116,7 @@ func (s *Service) weigh(schema *engine.Schema, settings copse.Settings, of load,
 }
 
 // weighStored sets the weight of a policy store as it is stored.
+// A schema that does not resolve any more weighs nothing, and what does not parse weighs its text.
 func (s *Service) weighStored(c *contents) (err error) {
 	schema, err := c.schema()
 	if copse.KindOf(err) == copse.InvalidState {
@@ -125,6 +132,7 @@ func (s *Service) weighStored(c *contents) (err error) {
 }
 
 // sources parses the stored policies but those in skip.
+// That one does not parse is no error: it is counted by its text.
 func (c *contents) sources(skip map[copse.PolicyID]bool) ([]policySource, error) {
 	out := make([]policySource, 0, len(c.policies))
 	parse := c.parser()
@@ -147,6 +155,7 @@ func (c *contents) sources(skip map[copse.PolicyID]bool) ([]policySource, error)
 }
 
 // parser parses stored policies, each template once. Findings are under the policy's id.
+// The function is for one goroutine. It remembers failures too: a template with thousands of links fails once.
 func (c *contents) parser() func(*storedPolicy) (*engine.Policy, error) {
 	type result struct {
 		template *engine.Template
@@ -180,6 +189,7 @@ func weighOne(settings copse.Settings, p *engine.Policy) (int64, error) {
 }
 
 // scopeSizes adds up policy text by resource.
+// The zero UID is for policies that name no single resource.
 type scopeSizes map[types.EntityUID]int
 
 func (s scopeSizes) add(resource types.EntityUID, size int) { s[resource] += size }

@@ -11,11 +11,13 @@ import (
 )
 
 // EntityFilter asks for policies whose scope names an entity, or none. Nil asks for all.
+// "Names" is to be one single entity by ==, in or is-in; a slot that a link fills counts as what is in it.
 type EntityFilter struct {
 	Is          types.EntityUID // unless Unspecified is set
 	Unspecified *bool           // the scope names no single entity (true), or any (false)
 }
 
+// uid is the zero UID where the scope names no single entity.
 func (f *EntityFilter) matches(uid types.EntityUID) bool {
 	switch {
 	case f == nil:
@@ -28,6 +30,7 @@ func (f *EntityFilter) matches(uid types.EntityUID) bool {
 }
 
 // PolicyFilter narrows a list of policies. Its zero value asks for all.
+// All that is set must match.
 type PolicyFilter struct {
 	Principal, Resource *EntityFilter
 	Linked              *bool                  // links only, or static policies only
@@ -49,6 +52,9 @@ const (
 
 // ListPolicies returns up to limit policies with ids after a given one that a filter matches, and the id
 // after which to go on; empty when there are no more. Needs Read.
+// In order of id, as bytes. A page may be short, or empty, and not be the last: only an empty id to go on after
+// ends the list. Pages are not of one revision; what stays is neither lost nor repeated. A template that the
+// filter names and that is absent has no links.
 func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.PolicyStoreID, f PolicyFilter, after copse.PolicyID, limit int) ([]Policy, copse.PolicyID, error) {
 	if _, err := s.admit(ctx, c, access.Read, "ListPolicies", id); err != nil {
 		return nil, "", err
@@ -66,9 +72,11 @@ func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.Po
 	}
 	limit = pageSize(limit)
 	piece := scanPiece
+	// Without a filter nearly all match, and one piece makes the page.
 	if f == (PolicyFilter{}) {
 		piece = limit + 1
 	}
+	// Read once for each page, however many links of one template are on it.
 	templates := make(map[copse.PolicyTemplateID]*storedTemplate)
 	for looked := 0; looked < maxScan; looked += piece {
 		items, err := s.backend.Scan(ctx, storage.PolicyStore(id), kindPolicy, string(after), piece)
@@ -83,6 +91,7 @@ func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.Po
 			if err := decode(item, &p.body); err != nil {
 				return nil, "", err
 			}
+			// Also of one that does not match, so that the next call does not look at it again.
 			after = p.id
 			if !f.matches(&p.body) {
 				continue
@@ -95,6 +104,7 @@ func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.Po
 				out = append(out, p.policy())
 			}
 		}
+		// That was the last of them.
 		if len(items) < piece {
 			return out, "", nil
 		}
@@ -103,6 +113,7 @@ func (s *Service) ListPolicies(ctx context.Context, c access.Caller, id copse.Po
 }
 
 // join gives a link its template, from known or storage, and reports false when that is gone.
+// known is filled, also with nil for a template that is gone.
 func (s *Service) join(ctx context.Context, id copse.PolicyStoreID, p *storedPolicy, known map[copse.PolicyTemplateID]*storedTemplate) (bool, error) {
 	if p.body.Link == nil {
 		return true, nil
@@ -123,6 +134,7 @@ func (s *Service) join(ctx context.Context, id copse.PolicyStoreID, p *storedPol
 
 // ListTemplates returns up to limit policy templates with ids after a given one, and whether there are
 // more. Needs Read.
+// In order of id, as bytes. A limit below one is one, and there is a most to it.
 func (s *Service) ListTemplates(ctx context.Context, c access.Caller, id copse.PolicyStoreID, after copse.PolicyTemplateID, limit int) ([]Template, bool, error) {
 	if _, err := s.admit(ctx, c, access.Read, "ListPolicyTemplates", id); err != nil {
 		return nil, false, err

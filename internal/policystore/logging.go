@@ -54,6 +54,7 @@ type LogRules struct {
 	HashIDs []string `json:"hashIds,omitempty"`
 }
 
+// empty reports whether there is no rule at all.
 func (r *LogRules) empty() bool {
 	return len(r.Keep) == 0 && len(r.Hash) == 0 && len(r.Drop) == 0 && len(r.HashIDs) == 0
 }
@@ -71,6 +72,7 @@ type LoggingUpdate struct {
 }
 
 // apply checks what comes out as a whole: a path may stand in one list only.
+// Invalid lists everything that is wrong, by the paths of the settings. nil is the Logging that needs no row.
 func (u *LoggingUpdate) apply(l Logging) (*Logging, error) {
 	set(&l.Full, u.Full)
 	set(&l.Rules.Keep, u.Keep)
@@ -94,6 +96,7 @@ func (s *Service) newLogging() Logging {
 }
 
 // logging is Logging, ready for use.
+// wait is LogWait; pick has the rules as a tree, if picks; key is nil without rules; bytes is their weight.
 type logging struct {
 	wait                    bool
 	pick                    engine.Pickings
@@ -103,6 +106,7 @@ type logging struct {
 	bytes                   int64
 }
 
+// weight is nothing for nil, as of a policy store whose rows can't be read.
 func (l *logging) weight() int64 {
 	if l == nil {
 		return 0
@@ -120,6 +124,7 @@ func (s *Service) hashKey(incarnation copse.Incarnation) []byte {
 
 // HashedUID is how the log has an entity's identifier, such as User::"alice", where rules hash it: for finding
 // decisions by what is known. What is no identifier is returned as it is. Needs Read.
+// It charges nothing and reads no request: the hash is the same whether or not the rules of now hash ids.
 func (s *Service) HashedUID(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text string) (string, error) {
 	r, err := s.find(ctx, c, access.Read, id)
 	if err != nil {
@@ -128,6 +133,7 @@ func (s *Service) HashedUID(ctx context.Context, c access.Caller, id copse.Polic
 	entityType, quoted, _ := strings.Cut(text, `::"`)
 	name, err := strconv.Unquote(`"` + quoted)
 	uid := types.NewEntityUID(types.EntityType(entityType), types.String(name))
+	// Only the one spelling that the log would have: Go's escapes and Cedar's are not the same.
 	if err != nil || uid.String() != text {
 		return text, nil
 	}
@@ -135,6 +141,7 @@ func (s *Service) HashedUID(ctx context.Context, c access.Caller, id copse.Polic
 	return l.hashID(uid).String(), nil
 }
 
+// compileLogging makes what a decision's log line needs, once for each snapshot.
 func (s *Service) compileLogging(l Logging, incarnation copse.Incarnation) *logging {
 	out := &logging{wait: l.Full == LogWait}
 	if l.Rules.empty() {
@@ -159,12 +166,15 @@ func (l *logging) hash(text []byte) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
 }
 
+// hashID keeps the type, and hashes type and id together, so that equal ids of two types differ.
 func (l *logging) hashID(uid types.EntityUID) types.EntityUID {
 	return types.NewEntityUID(uid.Type, types.String("hash:"+l.hash(engine.AppendEntityJSON(nil, string(uid.Type), string(uid.ID)))))
 }
 
 // compileRules makes a tree of the rules, and adds what is wrong with them to the findings.
+// Rules for one path, in whatever lists, are a mistake: which of them holds would be up to their order.
 func compileRules(r *LogRules, f *findings) (out engine.Pickings) {
+	// Before anything is read of them: what follows is as long as there are rules.
 	if n := len(r.Keep) + len(r.Hash) + len(r.Drop) + len(r.HashIDs); n > MaxLogRules {
 		f.add(copse.Field{Path: "decisionLog", Message: fmt.Sprintf("%d rules, at most %d are allowed", n, MaxLogRules)})
 		return out
@@ -182,6 +192,7 @@ func compileRules(r *LogRules, f *findings) (out engine.Pickings) {
 				f.add(copse.Field{Path: at, Message: err})
 				continue
 			}
+			// Down the tree, which is made on the way. Only the last one is Given: the others say nothing.
 			rule := roots[parts[0]]
 			if rule == nil {
 				rule = &engine.Picking{}
@@ -217,6 +228,7 @@ func compileRules(r *LogRules, f *findings) (out engine.Pickings) {
 }
 
 // splitPath reads context.a["b c"].d; wrong says what is wrong with it.
+// Names in brackets have no escapes.
 func splitPath(path string) (parts []string, wrong string) {
 	switch {
 	case len(path) > MaxLogPathBytes:
@@ -253,6 +265,7 @@ func splitPath(path string) (parts []string, wrong string) {
 	return parts, ""
 }
 
+// isIdentifier is Cedar's: ASCII letters, digits and _, not beginning with a digit.
 func isIdentifier(name string) bool {
 	for i := range len(name) {
 		switch c := name[i]; {
@@ -273,6 +286,7 @@ type Logged struct {
 
 // Logged says what may be logged of a request that was decided, by the policy store's rules of now. An error
 // means that this can't be known, and that the decision must not be given.
+// NotFound for another incarnation, Throttled when no turn came.
 func (s *Service) Logged(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation, req *copse.Request) (Logged, error) {
 	e, err := s.snapshot(ctx, id, incarnation)
 	if err != nil {

@@ -22,12 +22,14 @@ type storedPolicy struct {
 	template *storedTemplate // of a link
 }
 
+// storedTemplate is a policy template as it is stored. Links that were read together share one.
 type storedTemplate struct {
 	id      copse.PolicyTemplateID
 	version uint64
 	body    templateBody
 }
 
+// policy shows a stored policy, of a link with the actions of its template.
 func (p *storedPolicy) policy() Policy {
 	out := p.body.policy(p.id)
 	if p.template != nil {
@@ -58,15 +60,18 @@ func (p *storedPolicy) parse(path string) (*engine.Policy, error) {
 	return p.fill(template, path)
 }
 
+// fill makes a link of its parsed template: for those who parse a template once for many links.
 func (p *storedPolicy) fill(template *engine.Template, path string) (*engine.Policy, error) {
 	return template.Link(path, p.body.Link.Principal.uid(), p.body.Link.Resource.uid())
 }
 
+// parse reads the text. It was accepted once, so an error means that this copse reads it otherwise.
 func (t *storedTemplate) parse(path string) (*engine.Template, error) {
 	return parseTemplate(path, t.body.Statement)
 }
 
 // named is the id a name stands for, and the item's version, 0 when nothing has the name.
+// It does not tell whether what the name stands for is there.
 func (s *Service) named(ctx context.Context, id copse.PolicyStoreID, key storage.Key) (string, uint64, error) {
 	item, err := s.backend.Get(ctx, storage.PolicyStore(id), key)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -84,6 +89,8 @@ func (s *Service) named(ctx context.Context, id copse.PolicyStoreID, key storage
 
 // lookUp reads what has an id, or a name of the kind that goes with it. absent is the answer when nothing
 // has.
+// The name is read first and the item after it. Between the two it may come to be another's: who is not in a
+// change, which would be repeated, compares it with the item's own name.
 func (s *Service) lookUp(ctx context.Context, id copse.PolicyStoreID, kind, names storage.Kind, idOrName string, absent error) (storage.Item, error) {
 	found := idOrName
 	if name, isName := strings.CutPrefix(idOrName, namePrefix); isName {
@@ -104,6 +111,7 @@ func (s *Service) lookUp(ctx context.Context, id copse.PolicyStoreID, kind, name
 }
 
 // stored reads one policy by id, or by "name/<name>".
+// NotFound when it is absent, or is a link whose template is gone.
 func (s *Service) stored(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID) (storedPolicy, error) {
 	absent := copse.NotFoundError(copse.ResourcePolicy, string(policy))
 	item, err := s.lookUp(ctx, id, kindPolicy, kindName, string(policy), absent)
@@ -111,6 +119,7 @@ func (s *Service) stored(ctx context.Context, id copse.PolicyStoreID, policy cop
 		return storedPolicy{}, err
 	}
 	p := storedPolicy{id: copse.PolicyID(item.ID), version: item.Version}
+	// A static policy is complete with this.
 	if err := decode(item, &p.body); err != nil || p.body.Link == nil {
 		return p, err
 	}
@@ -123,6 +132,7 @@ func (s *Service) stored(ctx context.Context, id copse.PolicyStoreID, policy cop
 }
 
 // storedTemplate reads one policy template by id, or by "name/<name>".
+// NotFound when it is absent.
 func (s *Service) storedTemplate(ctx context.Context, id copse.PolicyStoreID, template copse.PolicyTemplateID) (storedTemplate, error) {
 	absent := copse.NotFoundError(copse.ResourceTemplate, string(template))
 	item, err := s.lookUp(ctx, id, kindTemplate, kindTemplateName, string(template), absent)
@@ -135,6 +145,8 @@ func (s *Service) storedTemplate(ctx context.Context, id copse.PolicyStoreID, te
 
 // takeName is the write that makes a name a policy's, or Conflict when it is another's. What a link had
 // that went with its template is free.
+// The write expects the name as it was read here. Between the read and the commit it can only be taken at
+// another revision, which the commit refuses.
 func (s *Service) takeName(ctx context.Context, id copse.PolicyStoreID, policy copse.PolicyID, name string) ([]storage.Write, error) {
 	of, version, err := s.named(ctx, id, nameKey(name))
 	if err != nil {
@@ -152,6 +164,7 @@ func (s *Service) takeName(ctx context.Context, id copse.PolicyStoreID, policy c
 }
 
 // takeTemplateName is takeName for templates.
+// Names of templates go in the commit that takes the template, so one that is there is another's.
 func (s *Service) takeTemplateName(ctx context.Context, id copse.PolicyStoreID, template copse.PolicyTemplateID, name string) ([]storage.Write, error) {
 	_, version, err := s.named(ctx, id, templateNameKey(name))
 	if err != nil {
@@ -164,6 +177,7 @@ func (s *Service) takeTemplateName(ctx context.Context, id copse.PolicyStoreID, 
 	return newNameWrites(templateNameKey(name), string(template), 0)
 }
 
+// newNameWrites is the write of a name's row, which is expected at version; 0 is absence.
 func newNameWrites(key storage.Key, of string, version uint64) ([]storage.Write, error) {
 	encoded, err := encode(&nameBody{V: bodyVersion, Policy: copse.PolicyID(of)})
 	if err != nil {

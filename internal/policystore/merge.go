@@ -14,13 +14,18 @@ import (
 )
 
 // merge is what becomes of stored contents under new ones.
+// It reads nothing and commits nothing: it turns one revision and a request into writes, so that a caller who
+// loses the race for that revision throws it away and makes another from what is there then.
 type merge struct {
+	// What there is. Planning changes it in place: afterwards stored is not what storage has any more.
 	stored *contents // its templates become those of afterwards
 	in     NewContents
 	drafts drafts
+	// The schema that will hold: the one that was given, else the stored one; nil when there is neither.
 	schema *engine.Schema // afterwards
 	at     time.Time
 
+	// What the plan comes to, filled from top to bottom by the steps of plan.
 	templates map[copse.PolicyTemplateID]*nextTemplate // as they will be
 	byName    map[string]*nextTemplate
 	gone      map[copse.PolicyID]bool // deleted or replaced
@@ -30,6 +35,8 @@ type merge struct {
 }
 
 // nextTemplate is a template as it will be.
+// The stored template that it embeds is the one the stored links point at, so a change of its body is a
+// change for them. Of a new template it is a fresh one, at version 0, which as an expectation is absence.
 type nextTemplate struct {
 	*storedTemplate
 	parsed  *engine.Template // nil until it is needed, of one that stays
@@ -38,6 +45,9 @@ type nextTemplate struct {
 }
 
 // nextPolicy is a policy as it will be.
+// It keeps the id and the time of its making from the stored policy of its name. Where the text did not parse,
+// or a link could not be filled, policy is nil, and the findings say why. former is the stored policy of the
+// same name; nil: there is none, or this one has no name.
 type nextPolicy struct {
 	policySource
 	body     policyBody
@@ -54,6 +64,7 @@ func newMerge(stored *contents, in NewContents, d drafts, schema *engine.Schema)
 	}
 }
 
+// write adds a row to the commit. The expectation is that of the revision that was read: 0 for what was absent.
 func (m *merge) write(key storage.Key, body any, expect storage.Expectation) error {
 	encoded, err := encode(body)
 	m.writes = append(m.writes, storage.Write{Key: key, Body: encoded, Expect: expect})
@@ -62,6 +73,8 @@ func (m *merge) write(key storage.Key, body any, expect storage.Expectation) err
 
 // plan computes the writes and the result, and validates what is new. found is what is known to be wrong
 // already; it is told together with the rest.
+// The order matters: links are filled with the templates of afterwards, and everything is validated before
+// policies are written. found is copied, as the next attempt begins with it again.
 func (m *merge) plan(found findings) error {
 	f := findings{fields: slices.Clone(found.fields), more: found.more}
 	if err := m.planSchema(); err != nil {
@@ -88,6 +101,8 @@ func (m *merge) plan(found findings) error {
 	return nil
 }
 
+// planSchema writes the schema unless it is the stored one already, which keeps its version: with a new
+// version the next snapshot compiles every policy again, and the next link has its template validated again.
 func (m *merge) planSchema() error {
 	if m.in.Schema == nil {
 		return nil
@@ -115,6 +130,8 @@ func (m *merge) planSchema() error {
 }
 
 // planTemplates decides which templates there will be, before the links that name them are looked at.
+// Templates are matched by name. One without a name can't be given, so it stays unless Prune says otherwise;
+// with no list at all every template stays.
 func (m *merge) planTemplates() error {
 	former := make(map[string]*storedTemplate)
 	for _, id := range slices.Sorted(maps.Keys(m.stored.templates)) {
@@ -127,6 +144,7 @@ func (m *merge) planTemplates() error {
 			former[t.body.Name] = t
 		}
 	}
+	// What was given keeps the id of its name, so that stored links follow it.
 	for _, d := range m.drafts.templates {
 		t := former[d.text.Name]
 		delete(former, d.text.Name)
@@ -142,12 +160,15 @@ func (m *merge) planTemplates() error {
 			return err
 		}
 	}
+	// Named, and not given: it goes, and planOthers takes its links along.
 	for _, name := range slices.Sorted(maps.Keys(former)) {
 		m.removeTemplate(former[name])
 	}
 	return nil
 }
 
+// keep has a template be there afterwards. Its name is that of the stored one or, of a new one whose body is
+// not written yet, the one that was given.
 func (m *merge) keep(t *nextTemplate) {
 	m.templates[t.id] = t
 	if name := cmp.Or(t.body.Name, m.drafts.nameAt(t.path)); name != "" {
@@ -155,6 +176,8 @@ func (m *merge) keep(t *nextTemplate) {
 	}
 }
 
+// planTemplate writes a template that is new or says something else than before. One that says the same is
+// left alone, so that a call that is repeated changes nothing and its links need no validation.
 func (m *merge) planTemplate(next *nextTemplate, text PolicyText, created bool) error {
 	if !created && next.body.Statement == text.Statement && next.body.Description == text.Description {
 		return nil
@@ -181,6 +204,8 @@ func (m *merge) planTemplate(next *nextTemplate, text PolicyText, created bool) 
 	return m.write(templateKey(next.id), &next.body, storage.Version(next.version))
 }
 
+// removeTemplate writes the removal of a template and of its name. Its links are not looked at here: they are
+// linked to nothing then, and planOthers removes them.
 func (m *merge) removeTemplate(t *storedTemplate) {
 	m.result.Deleted++
 	m.writes = append(m.writes, storage.Write{Key: templateKey(t.id), Expect: storage.Version(t.version)})
@@ -188,6 +213,8 @@ func (m *merge) removeTemplate(t *storedTemplate) {
 }
 
 // parse gives the template as the engine has it.
+// nil without an error is a template that was given and does not parse. A stored one that does not parse any
+// more is InvalidState: not what was given is wrong.
 func (t *nextTemplate) parse() (*engine.Template, error) {
 	if t.parsed != nil || t.path != "" {
 		return t.parsed, nil
@@ -201,6 +228,8 @@ func (t *nextTemplate) parse() (*engine.Template, error) {
 }
 
 // draftPolicies turns what was given into policies as they will be, links filled.
+// Names decide which stored policy one takes the place of; a policy without a name never takes any. One that
+// can't be read stays in the list, without a policy.
 func (m *merge) draftPolicies(f *findings) error {
 	former := make(map[string]*storedPolicy)
 	for i := range m.stored.policies {
@@ -258,11 +287,15 @@ func (m *merge) draftLink(f *findings, d draft, p *nextPolicy) error {
 // validate holds what is new against the schema as it will be, and then tells everything that was found:
 // templates and policies that were given, the templates of links that were given, and the links that stay
 // of templates that change.
+// The last are validated because a template's change is theirs: what it says of a slot's type may not hold for
+// the entity that stands in it. A template that several links were given of is validated once.
 func (m *merge) validate(f *findings) error {
 	var policies []*engine.Policy
 	var templates []*engine.Template
 	var paths, templatePaths []string
 	checked := make(map[copse.PolicyTemplateID]bool)
+	// Templates that are only named by links that were given are held against the schema too: it may be newer
+	// than they are.
 	check := func(t *nextTemplate, path string) {
 		if t.parsed != nil && !checked[t.id] {
 			checked[t.id] = true
@@ -305,6 +338,7 @@ func (m *merge) validate(f *findings) error {
 }
 
 // staysLinked is the template, afterwards, of a stored link that stays; nil for any other policy.
+// A link with a name stays only if it was given again, and then it is one of next.
 func (m *merge) staysLinked(p *storedPolicy) *nextTemplate {
 	if p.body.Link == nil || p.body.Name != "" || m.in.Prune {
 		return nil
@@ -312,6 +346,8 @@ func (m *merge) staysLinked(p *storedPolicy) *nextTemplate {
 	return m.templates[p.body.Link.Template]
 }
 
+// planPolicy writes a policy that was given, unless it says what the stored one says. Its size is checked here
+// and not earlier: a smaller plan does not stop a call that leaves a large policy as it is.
 func (m *merge) planPolicy(p *nextPolicy) error {
 	m.result.Policies = append(m.result.Policies, p.ref)
 	if p.former != nil {
@@ -339,6 +375,7 @@ func (m *merge) planPolicy(p *nextPolicy) error {
 	return m.write(policyKey(p.ref.ID), &p.body, storage.Absent())
 }
 
+// equal compares template and slots; two policies that are no links are equal in that.
 func (b *linkBody) equal(other *linkBody) bool {
 	if b == nil || other == nil {
 		return b == other
@@ -353,6 +390,8 @@ func (b *policyBody) sameHead(other *policyBody) bool {
 }
 
 // planOthers decides about the policies that were not given.
+// Without Prune what has no name stays, but for links whose template goes: they would be nothing. All else
+// that was not given is removed, the names included.
 func (m *merge) planOthers() error {
 	for i := range m.stored.policies {
 		p := &m.stored.policies[i]
@@ -374,6 +413,8 @@ func (m *merge) planOthers() error {
 }
 
 // refit writes down what a link that stays is now, when its template has another effect or scope.
+// Rows repeat the head so that lists need no parser, and here it would not be true any more. The stored body is
+// replaced in place, for check counts bytes by resource.
 func (m *merge) refit(p *storedPolicy) error {
 	t := m.staysLinked(p)
 	if t == nil || !t.changed {
@@ -393,6 +434,8 @@ func (m *merge) refit(p *storedPolicy) error {
 }
 
 // check holds the limits of the contents as they will be.
+// It comes last and looks at all that will be there, for most limits are on the whole. A change that leaves
+// less of what is over a limit is refused all the same, as long as it is over.
 func (m *merge) check(s *Service) error {
 	if err := checkCommit(m.writes); err != nil {
 		return err
@@ -402,6 +445,7 @@ func (m *merge) check(s *Service) error {
 			return err
 		}
 	}
+	// Text is counted as a ledger counts it: each text once, and a template's once more for every link.
 	var all load
 	for _, t := range m.templates {
 		all.text += len(t.body.Statement)
@@ -430,6 +474,7 @@ func (m *merge) check(s *Service) error {
 	if err := sizes.check(m.stored.quotas.ScopeBytes); err != nil {
 		return err
 	}
+	// The weight is asked for last, because it may have to compile everything.
 	weight, err := s.weigh(m.schema, m.stored.settings.settings(), all, func() ([]policySource, error) {
 		sources, err := m.stored.sources(m.gone)
 		for i := range m.next {

@@ -15,6 +15,7 @@ import (
 
 // admit is the entrance of every method that names a policy store: what the caller's key does not cover
 // is not there, and what it covers is charged to that policy store's rates. A stranger spends nothing.
+// With an error there is no row: callers must not go on with one.
 func (s *Service) admit(ctx context.Context, c access.Caller, verb access.Verb, operation string, id copse.PolicyStoreID) (row, error) {
 	r, err := s.find(ctx, c, verb, id)
 	if err != nil {
@@ -26,6 +27,7 @@ func (s *Service) admit(ctx context.Context, c access.Caller, verb access.Verb, 
 // charge takes n from the rate that the policy store's plan has for an operation, and answers Throttled
 // when there is not so much left. It comes before the work it stands for. The policy store is named by
 // its id: an alias, of which a caller may have many, has no rate of its own.
+// What is refused takes nothing. Reading and administering have a rate only where the plan names the operation.
 func (s *Service) charge(ctx context.Context, id copse.PolicyStoreID, r row, verb access.Verb, operation string, n int) error {
 	if s.noRates {
 		return nil
@@ -62,6 +64,7 @@ func (s *Service) charge(ctx context.Context, id copse.PolicyStoreID, r row, ver
 			what, plan.Name, limiter.Burst())}
 }
 
+// metered reports whether the plan has any rate; without one no meter is made.
 func (p *Plan) metered() bool {
 	return p.Quotas.DecisionsPerSecond > 0 || p.Quotas.WritesPerSecond > 0 || len(p.Quotas.Operations) > 0
 }
@@ -74,6 +77,7 @@ type meter struct {
 	operations        map[string]*rate.Limiter
 }
 
+// newMeter makes full buckets: a plan that is changed begins with a whole second's worth.
 func newMeter(p *Plan) *meter {
 	m := &meter{plan: p, decisions: newLimiter(p.Quotas.DecisionsPerSecond), writes: newLimiter(p.Quotas.WritesPerSecond)}
 	if len(p.Quotas.Operations) > 0 {
@@ -85,6 +89,7 @@ func newMeter(p *Plan) *meter {
 	return m
 }
 
+// newLimiter is nil for 0, which is no limit.
 func newLimiter(perSecond int) *rate.Limiter {
 	if perSecond <= 0 {
 		return nil
@@ -147,6 +152,7 @@ func (m *meters) of(id copse.PolicyStoreID, p *Plan) *meter {
 	return m.add(id, p, found)
 }
 
+// Of several calls at once one makes it, and all go on with that.
 func (m *meters) add(id copse.PolicyStoreID, p *Plan, former any) *meter {
 	fresh := newMeter(p)
 	if former != nil {
@@ -178,6 +184,7 @@ func (m *meters) sweep(at time.Time) {
 }
 
 // drop forgets a policy store that was deleted.
+// Its plan's rates are gone with it; a call that is under way makes another meter, which a sweep finds full.
 func (m *meters) drop(id copse.PolicyStoreID) {
 	if _, had := m.byID.LoadAndDelete(id); had {
 		m.count.Add(-1)

@@ -10,7 +10,8 @@ import (
 )
 
 // metrics count what is decided. None has a label that names a tenant or policy store: there may be a
-// million, and who may read metrics may not read tenants.
+// million, and who may read metrics may not read tenants. All values of the labels exist from the start, so
+// that what never happened is 0 and not missing.
 type metrics struct {
 	decisions    [2]prometheus.Counter // by copse.Decision
 	errors       []prometheus.Counter  // by copse.Kind
@@ -21,6 +22,8 @@ type metrics struct {
 	quotas       map[copse.ResourceType]prometheus.Counter // by what there was too much of
 }
 
+// newMetrics makes the counters and registers them, and snapshots' collectors, unless r is nil. An error is
+// that of a registration; what was registered before it stays registered.
 func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -43,6 +46,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 		forbidErrors: counter("copse_forbid_errors_total", "Of these, policies that forbid: what they would have forbidden may have been allowed."),
 		overBudget:   counter("copse_over_budget_total", "Decisions that were cut short by their budget, and denied."),
 	}
+	// Made here, so that deciding takes no look-up by label.
 	for d := range m.decisions {
 		m.decisions[d] = decisions.WithLabelValues(copse.Decision(d).String())
 	}
@@ -55,6 +59,7 @@ func newMetrics(r prometheus.Registerer, snapshots []prometheus.Collector) (*met
 	for _, resource := range quotaResources {
 		m.quotas[resource] = quotas.WithLabelValues(string(resource))
 	}
+	// They count all the same, for nobody to read.
 	if r == nil {
 		return m, nil
 	}
@@ -90,12 +95,15 @@ func (m *metrics) refused(err error) error {
 }
 
 // failed leaves out what nobody waits for any more: clients that go away are no reason to wake somebody.
+// It is for decisions alone, and counts what gave no verdict; a DENY is a verdict. err is not nil.
 func (m *metrics) failed(err error) {
 	if !errors.Is(err, context.Canceled) {
 		m.errors[copse.KindOf(err)].Inc()
 	}
 }
 
+// decided counts a verdict, and the policies that failed in it. Cedar skips a policy that fails, so of one that
+// forbids that is the number to watch. e tells which policies forbid, at the revision that decided.
 func (m *metrics) decided(e *compiled, out *copse.Response) {
 	m.decisions[out.Decision].Inc()
 	if out.OverBudget {

@@ -35,6 +35,7 @@ const sweptTokens = 2
 // policy store's partition all others. The id is a hash of operation and token.
 const kindClientToken storage.Kind = "client-token"
 
+// tokenBody is what is remembered. Of the parameters a hash is enough to compare, as of the token in the id.
 type tokenBody struct {
 	V          int            `json:"v"`
 	Parameters string         `json:"parameters"` // their hash
@@ -53,6 +54,7 @@ type once struct {
 }
 
 // newOnce is for one call. parameters is what makes two calls the same, without the token.
+// Invalid for text that JSON can't hold.
 func newOnce(operation string, resource copse.ResourceType, token string, parameters any) (*once, error) {
 	if token == "" {
 		return &once{}, nil
@@ -74,6 +76,7 @@ func (s *Service) recall(ctx context.Context, p storage.Partition, o *once, answ
 	if o.key == (storage.Key{}) {
 		return false, nil
 	}
+	// Whatever is found below, it is what the commit must still find.
 	o.expect = storage.Absent()
 	item, err := s.backend.Get(ctx, p, o.key)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -88,6 +91,7 @@ func (s *Service) recall(ctx context.Context, p storage.Partition, o *once, answ
 	}
 	o.expect = storage.Version(item.Version)
 	switch {
+	// Over, though not erased yet: the call is a new one, and takes the row over at its version.
 	case time.Since(body.At) >= tokenLife:
 		return false, nil
 	case body.Parameters != o.parameters:
@@ -101,6 +105,7 @@ func (s *Service) recall(ctx context.Context, p storage.Partition, o *once, answ
 }
 
 // write is what a create that recalled nothing adds to its commit.
+// recall has set what the row is expected to be; without a token there is nothing to write.
 func (o *once) write(made string, answer any, at time.Time) ([]storage.Write, error) {
 	if o.key == (storage.Key{}) {
 		return nil, nil
@@ -115,12 +120,14 @@ func (o *once) write(made string, answer any, at time.Time) ([]storage.Write, er
 
 // remember adds to a change of a policy store what answers the same call next time, and takes away some
 // of what is out of date.
+// The marks of the ledger follow in settle, when the commit was taken.
 func (s *Service) remember(ctx context.Context, id copse.PolicyStoreID, c change, o *once, made string, answer any) (change, error) {
 	writes, err := o.write(made, answer, now())
 	if err != nil || len(writes) == 0 {
 		return c, err
 	}
 	l := c.base
+	// From the oldest on; the first that is not due ends it, since those after it are younger.
 	gone, swept := 0, 0
 	for gone < len(l.tokens) && swept < sweptTokens {
 		write, due, err := s.tokenIsDue(ctx, id, l, gone, o.key)
@@ -173,6 +180,7 @@ func (s *Service) tokenIsDue(ctx context.Context, id copse.PolicyStoreID, l *led
 	if err := decode(item, &body); err != nil {
 		return nil, false, err
 	}
+	// So that a token which is not due is read once and not with every call.
 	mark.at = body.At
 	if !full && time.Since(body.At) < tokenLife {
 		return nil, false, nil
@@ -194,6 +202,7 @@ type hand struct {
 const handStep = 4
 
 // sweepDirectory is what removes tokens of the directory that are out of date.
+// o's own token is left alone: the same commit may write it, and a commit writes a key once.
 func (s *Service) sweepDirectory(ctx context.Context, o *once) ([]storage.Write, error) {
 	if o.key == (storage.Key{}) {
 		return nil, nil

@@ -15,6 +15,7 @@ import (
 
 // Plan is a named set of quotas. Every policy store is on one; what a plan says holds at once for all
 // that are on it.
+// Those in the cache are shared: what a caller gets is a copy.
 type Plan struct {
 	Name        string
 	Description string
@@ -58,6 +59,7 @@ const (
 )
 
 // builtIn returns AVP's sizes and counts, and the plan's own rates; nil for another name.
+// The caller owns it.
 func builtIn(name string) *Plan {
 	p := &Plan{Name: name, BuiltIn: true, Quotas: Quotas{
 		Templates: 40, Aliases: 10, IdentitySources: 1, Namespaces: 100,
@@ -81,6 +83,7 @@ func builtIn(name string) *Plan {
 
 // avpRates is AVP's table of requests per second. What AVP counts for a whole account is counted per
 // policy store here, and not at all where no policy store is named.
+// It is also the list of operations that a plan may give rates to.
 func avpRates() map[string]int {
 	rates := map[string]int{
 		"IsAuthorized": 200, "IsAuthorizedWithToken": 200,
@@ -100,6 +103,7 @@ func avpRates() map[string]int {
 
 // plan is what a policy store's row names. A plan that was removed is the default one: its policy
 // stores must neither lose their quotas nor be shut out.
+// Where the default itself was changed, they have it as it was changed.
 func (s *Service) plan(ctx context.Context, r row) (*Plan, error) {
 	name := r.plan
 	if name == "" {
@@ -113,6 +117,7 @@ func (s *Service) plan(ctx context.Context, r row) (*Plan, error) {
 }
 
 // quotas are those of a policy store's plan.
+// They are read through the caches, which a change of plan or row empties before it is acknowledged.
 func (s *Service) quotas(ctx context.Context, id copse.PolicyStoreID) (Quotas, error) {
 	r, err := s.rows.Get(ctx, id)
 	if err != nil {
@@ -130,11 +135,13 @@ func (s *Service) loadPlan(ctx context.Context, name string) (*Plan, error) {
 }
 
 // KnownPlan is NotFound for a plan that neither copse nor the backend has.
+// It is for whoever has a backend and no service.
 func KnownPlan(ctx context.Context, b storage.Backend, name string) error {
 	_, err := readPlan(ctx, b, name)
 	return fromStorage(err, "")
 }
 
+// A stored plan stands before the built-in one of its name.
 func readPlan(ctx context.Context, b storage.Backend, name string) (*Plan, error) {
 	item, err := b.Get(ctx, storage.Directory(), planKey(name))
 	if errors.Is(err, storage.ErrNotFound) {
@@ -149,6 +156,7 @@ func readPlan(ctx context.Context, b storage.Backend, name string) (*Plan, error
 	return decodePlan(item)
 }
 
+// decodePlan reads a plan that was put; one of copse's own names stays BuiltIn.
 func decodePlan(item storage.Item) (*Plan, error) {
 	var b planBody
 	if err := decode(item, &b); err != nil {
@@ -158,6 +166,7 @@ func decodePlan(item storage.Item) (*Plan, error) {
 }
 
 // GetPlan needs Read everywhere.
+// NotFound when there is none, and for a key that may not read everywhere.
 func (s *Service) GetPlan(ctx context.Context, c access.Caller, name string) (Plan, error) {
 	if !c.MayEverywhere(access.Read) {
 		return Plan{}, copse.NotFoundError(copse.ResourcePlan, name)
@@ -177,6 +186,7 @@ func (p *Plan) clone() Plan {
 }
 
 // ListPlans returns all plans in order of name; there are at most a hundred. Needs Read everywhere.
+// Without it the list is empty.
 func (s *Service) ListPlans(ctx context.Context, c access.Caller) ([]Plan, error) {
 	if !c.MayEverywhere(access.Read) {
 		return nil, nil
@@ -185,6 +195,7 @@ func (s *Service) ListPlans(ctx context.Context, c access.Caller) ([]Plan, error
 	if err != nil {
 		return nil, fromStorage(err, "")
 	}
+	// The built-in ones are there whether or not they were put; what was put stands in their place.
 	all := map[string]Plan{}
 	for _, name := range []string{PlanDefault, PlanAVP, PlanUnmetered} {
 		all[name] = *builtIn(name)
@@ -205,6 +216,8 @@ func (s *Service) ListPlans(ctx context.Context, c access.Caller) ([]Plan, error
 
 // PutPlan makes or changes a plan. It holds for every policy store on it before PutPlan returns: what
 // is over a lowered size or count stays, but nothing can be added. Needs Admin everywhere.
+// Invalid lists every figure that is out of bounds; QuotaExceeded beyond a hundred plans. Of two at once the
+// later one stands.
 func (s *Service) PutPlan(ctx context.Context, c access.Caller, in Plan) (Plan, error) {
 	if !c.MayEverywhere(access.Admin) {
 		return Plan{}, denied("change plans")
@@ -257,6 +270,7 @@ func (s *Service) DeletePlan(ctx context.Context, c access.Caller, name string) 
 }
 
 // knownPlan refuses the name of a plan that there is not.
+// Invalid, under path: it is a name that somebody gave. Policy stores on a plan that went don't come here.
 func (s *Service) knownPlan(ctx context.Context, path, name string) error {
 	_, err := s.plans.Get(ctx, name)
 	if err != nil && copse.KindOf(err) == copse.NotFound {
@@ -291,6 +305,7 @@ func (p *Plan) check() error {
 			f.add(copse.Field{Path: "quotas." + x.name, Message: fmt.Sprintf("%d is not between %d and %d", x.have, x.low, x.high)})
 		}
 	}
+	// Operations that AVP has a rate for.
 	known := avpRates()
 	for _, op := range slices.Sorted(maps.Keys(q.Operations)) {
 		path := "quotas.operations." + op
@@ -303,6 +318,7 @@ func (p *Plan) check() error {
 	return f.err(copse.ResourcePlan, "the plan is not valid")
 }
 
+// onlyNameChars is for names that stand in paths and on command lines.
 func onlyNameChars(s string) bool {
 	for i := range len(s) {
 		c := s[i]

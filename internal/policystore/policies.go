@@ -25,9 +25,12 @@ func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.Po
 	if err != nil {
 		return Policy{}, err
 	}
+	// Drawn once: an attempt that is repeated after a lost race makes the same policy.
 	policyID := copse.PolicyID(copse.NewID())
 	var made madePolicy
 	err = s.edit(ctx, operation{"CreatePolicy", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
+		// In every attempt: of two equal calls at once one commits, and the other loses the race and finds
+		// its answer here.
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
@@ -38,6 +41,7 @@ func (s *Service) CreatePolicy(ctx context.Context, c access.Caller, id copse.Po
 		} else if err := s.draftLink(ctx, id, &p, in); err != nil {
 			return change{}, err
 		}
+		// Of a link the answer shows its template's actions, as GetPolicy does; the row has none.
 		made = madePolicy{ID: policyID, Body: p.body}
 		if p.template != nil {
 			made.Body.Actions = p.template.body.Actions
@@ -69,6 +73,7 @@ type madePolicy struct {
 }
 
 // check holds a new policy against the rules that need no stored one, and parses a static one.
+// A link gives no policy and no error: its template is needed for it.
 func (p *NewPolicy) check() (*engine.Policy, error) {
 	if err := validateDescription(descriptionPath, p.Description); err != nil {
 		return nil, err
@@ -93,6 +98,8 @@ func (p *NewPolicy) check() (*engine.Policy, error) {
 }
 
 // draftLink fills a posting with a link of a stored template.
+// The template's id and not its name goes into the row. NotFound (POLICY_TEMPLATE) when it is absent,
+// InvalidState when it does not parse any more, Invalid when the entities don't fit its slots.
 func (s *Service) draftLink(ctx context.Context, id copse.PolicyStoreID, p *posting, in NewPolicy) error {
 	template, err := s.storedTemplate(ctx, id, in.Link.Template)
 	if err != nil {
@@ -117,6 +124,8 @@ func unusable(t *storedTemplate, err error) error {
 }
 
 // posting is one policy to be written: new, or in place of former.
+// policy is what the body says, parsed; template and parent are the row and the parsed text of a link's
+// template. names are the writes that give or take names.
 type posting struct {
 	id       copse.PolicyID
 	body     policyBody
@@ -136,6 +145,8 @@ func (p *posting) path() string {
 }
 
 // post checks a posting against the ledger and turns it into a change.
+// It checks, in this order, the schema, the policy's size, what names its resource, and the weight of the
+// whole: what costs most comes last. The ledger is not touched before the commit was taken.
 func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p posting) (change, error) {
 	expect := storage.Absent()
 	if p.former != nil {
@@ -147,6 +158,7 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 	}
 	writes := append([]storage.Write{{Key: policyKey(p.id), Body: encoded, Expect: expect}}, p.names...)
 	c := change{base: l, writes: writes, settle: func(*ledger, uint64) {}}
+	// Name or description alone: neither what is decided nor what is counted changes.
 	if p.policy == nil {
 		return c, nil
 	}
@@ -158,6 +170,7 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 		return change{}, err
 	}
 	scope := newScopeKey(p.body.Resource.uid())
+	// The bytes of all that name this resource, or no single one, as they will be.
 	size := l.scopes[scope] + p.body.size()
 	if p.former != nil {
 		size -= p.former.body.size() // an update keeps the resource, and so the scope
@@ -184,6 +197,7 @@ func (s *Service) post(ctx context.Context, id copse.PolicyStoreID, l *ledger, p
 // validatePosting holds a policy against the schema as the mode demands. A link's conditions are its
 // template's, which was validated when it was written: if that was before the present schema or mode, it
 // is validated again, so that nothing unvalidated gets in by way of a link.
+// The policy itself is validated in any case: the entities in a link's slots are its own.
 func (s *Service) validatePosting(l *ledger, schema *engine.Schema, p *posting) error {
 	mode := l.settings.Validation
 	if p.template != nil && p.template.version < max(l.schemaVersion, l.settingsVersion) {
@@ -196,12 +210,14 @@ func (s *Service) validatePosting(l *ledger, schema *engine.Schema, p *posting) 
 
 // chargeOne finds the weight with one more policy. Adding up is enough while there is room, and never
 // too little; only near the limit is the whole compiled, to tell what is really left.
+// QuotaExceeded when the policy store would weigh more than is allowed.
 func (s *Service) chargeOne(ctx context.Context, id copse.PolicyStoreID, l *ledger, schema *engine.Schema, p posting) (int64, error) {
 	settings := l.settings.settings()
 	one, err := weighOne(settings, p.policy)
 	if err != nil || l.weight+one <= s.maxWeight {
 		return l.weight + one, err
 	}
+	// Near the limit: what is there, compiled together with this one in place of what it was before.
 	all := l.load()
 	all.text += p.body.size()
 	if p.template != nil {
@@ -229,6 +245,7 @@ func (s *Service) chargeOne(ctx context.Context, id copse.PolicyStoreID, l *ledg
 }
 
 // GetPolicy reads a policy by id, or by "name/<name>". Needs Read.
+// It reads what is stored and parses nothing, so a policy that no longer parses can be looked at.
 func (s *Service) GetPolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, policy copse.PolicyID) (Policy, error) {
 	if err := policy.Validate(); err != nil {
 		return Policy{}, err
@@ -252,6 +269,8 @@ func (s *Service) GetPolicy(ctx context.Context, c access.Caller, id copse.Polic
 
 // UpdatePolicy changes action scope, conditions, description and name, but neither effect nor
 // principal nor resource, as AVP. Needs Write.
+// Of a link only the name can change: Invalid otherwise. NotFound when it is absent, Conflict when the new name
+// is taken. The id stays, and so does the time of making.
 func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, policy copse.PolicyID, u PolicyUpdate) (Policy, error) {
 	if err := policy.Validate(); err != nil {
 		return Policy{}, err
@@ -270,6 +289,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 		if err != nil {
 			return change{}, err
 		}
+		// A copy of the stored body, so that what is not changed goes back as it was.
 		p := posting{id: former.id, former: &former, body: former.body, policy: parsed}
 		p.body.UpdatedAt = now()
 		if former.body.Link != nil && (parsed != nil || u.Description != nil) {
@@ -277,6 +297,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 				copse.Field{Path: "definition", Message: "the policy is linked to a template: update the template, or create another policy"})
 		}
 		if parsed != nil {
+			// Built from the stored policy, so that what the update leaves out stays as it is at this revision.
 			text := PolicyText{Name: former.body.Name, Statement: *u.Statement, Description: former.body.Description}
 			p.body = newPolicyBody(text, parsed, former.body.CreatedAt, p.body.UpdatedAt)
 			if err := checkTarget(&former.body, &p.body, parsed); err != nil {
@@ -302,6 +323,7 @@ func (s *Service) UpdatePolicy(ctx context.Context, c access.Caller, id copse.Po
 }
 
 // check holds an update against the rules that need no stored policy, and parses its statement.
+// nil without an error when the statement stays as it is.
 func (u *PolicyUpdate) check() (*engine.Policy, error) {
 	if u.Description != nil {
 		if err := validateDescription(descriptionPath, *u.Description); err != nil {
@@ -320,6 +342,7 @@ func (u *PolicyUpdate) check() (*engine.Policy, error) {
 }
 
 // checkTarget refuses an update that would make another policy of it.
+// A stored policy that no longer parses is compared by what its row says of its head.
 func checkTarget(former, next *policyBody, parsed *engine.Policy) error {
 	same := former.Effect == next.Effect && former.Principal.uid() == next.Principal.uid() && former.Resource.uid() == next.Resource.uid()
 	if old, err := parsePolicy(statementPath, former.Statement); err == nil {
@@ -332,6 +355,8 @@ func checkTarget(former, next *policyBody, parsed *engine.Policy) error {
 		copse.Field{Path: statementPath, Message: "effect, principal and resource must stay as they are; create another policy instead"})
 }
 
+// rename is the writes that take a new name, unless it is empty, and free the old one: in one commit, so that
+// nobody sees the policy with neither. Conflict when the new one is another policy's.
 func (s *Service) rename(ctx context.Context, id copse.PolicyStoreID, former storedPolicy, name string) (writes []storage.Write, err error) {
 	if name != "" {
 		if writes, err = s.takeName(ctx, id, former.id, name); err != nil {
@@ -342,6 +367,7 @@ func (s *Service) rename(ctx context.Context, id copse.PolicyStoreID, former sto
 }
 
 // unname is the write that makes a policy's name free.
+// It expects no version: the name of a policy that is there is nobody else's.
 func (p *storedPolicy) unname() []storage.Write {
 	if p.body.Name == "" {
 		return nil
@@ -350,6 +376,7 @@ func (p *storedPolicy) unname() []storage.Write {
 }
 
 // DeletePolicy succeeds when the policy is absent. Needs Write.
+// The policy may be named by "name/<name>". Deciding without it begins before this returns.
 func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.PolicyStoreID, policy copse.PolicyID) error {
 	if err := policy.Validate(); err != nil {
 		return err
@@ -366,7 +393,9 @@ func (s *Service) DeletePolicy(ctx context.Context, c access.Caller, id copse.Po
 		if err != nil {
 			return change{}, err
 		}
+		// The policy and its name in one commit, so that the name is free when it is gone.
 		writes := append([]storage.Write{{Key: policyKey(former.id), Expect: storage.Version(former.version)}}, former.unname()...)
+		// The weight stays what it was: it is an upper bound, and is found anew near the limit.
 		return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) {
 			scope := newScopeKey(former.body.Resource.uid())
 			if l.scopes[scope] -= former.body.size(); l.scopes[scope] <= 0 {

@@ -13,6 +13,7 @@ import (
 )
 
 // row is what the directory says of a policy store.
+// It is read through a cache, so its aliases are shared and must not be changed.
 type row struct {
 	tenant      copse.TenantID
 	incarnation copse.Incarnation
@@ -24,6 +25,7 @@ type row struct {
 	version     uint64
 }
 
+// loadRow is what the cache of rows reads by. That a row is absent is not remembered.
 func (s *Service) loadRow(ctx context.Context, id copse.PolicyStoreID) (row, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
 	if errors.Is(err, storage.ErrNotFound) {
@@ -46,6 +48,8 @@ func decodeRow(item storage.Item) (row, error) {
 
 // changeRow changes a policy store's row, and what compute wants written with it, in one commit that is
 // taken only if the row is still as compute saw it. Nothing to change commits nothing.
+// compute may be called several times, each time with what the row is then, and must leave nothing behind that
+// a later call does not replace. NotFound when there is no such policy store. Who may is the caller's to ask.
 func (s *Service) changeRow(ctx context.Context, c access.Caller, operation string, id copse.PolicyStoreID, compute func(ctx context.Context, body *rowBody) ([]storage.Write, error)) error {
 	for range maxAttempts {
 		item, err := s.backend.Get(ctx, storage.Directory(), rowKey(id))
@@ -69,10 +73,12 @@ func (s *Service) changeRow(ctx context.Context, c access.Caller, operation stri
 		}
 		expect := storage.Version(item.Version)
 		switch {
+		// The row itself is among the writes, which expect its version.
 		case !bytes.Equal(encoded, item.Body):
 			commit.Writes = append(commit.Writes, storage.Write{Key: rowKey(id), Body: encoded, Expect: expect})
 		case len(writes) == 0:
 			return nil
+		// Something beside the row: it depends on the row without writing it.
 		default:
 			commit.Require = []storage.Requirement{{Key: rowKey(id), Expect: expect}}
 		}
@@ -85,6 +91,7 @@ func (s *Service) changeRow(ctx context.Context, c access.Caller, operation stri
 
 // find is the access check of every method that names a policy store: absent and not covered are the
 // same answer.
+// It charges nothing. Invalid for what can't be an id.
 func (s *Service) find(ctx context.Context, c access.Caller, verb access.Verb, id copse.PolicyStoreID) (row, error) {
 	if err := id.Validate(); err != nil {
 		return row{}, err
@@ -101,6 +108,7 @@ func (s *Service) find(ctx context.Context, c access.Caller, verb access.Verb, i
 
 // Owner tells whose a policy store is, without asking who calls: for the tenant service, which checks
 // that its rows and the policy stores' own rows agree.
+// NotFound when there is no such policy store. Every other error is Unavailable: a decision depends on it.
 func (s *Service) Owner(ctx context.Context, id copse.PolicyStoreID) (copse.TenantID, copse.Incarnation, error) {
 	r, err := s.rows.Get(ctx, id)
 	if err != nil {
@@ -110,6 +118,7 @@ func (s *Service) Owner(ctx context.Context, id copse.PolicyStoreID) (copse.Tena
 }
 
 // summary is what describes a policy store besides its row.
+// It has counts and no policies, so that many can be kept.
 type summary struct {
 	incarnation copse.Incarnation
 	settings    settingsBody
@@ -121,6 +130,7 @@ type summary struct {
 // loadSummary counts what is there, without decoding policies: links whose template is being deleted make it do so, since they
 // are not there any more for anybody.
 func (s *Service) loadSummary(ctx context.Context, id copse.PolicyStoreID) (summary, error) {
+	// One read of everything, since the counts must be of one revision.
 	snapshot, err := s.backend.Load(ctx, storage.PolicyStore(id))
 	if errors.Is(err, storage.ErrNotFound) {
 		return summary{}, notFound(id)
@@ -163,6 +173,7 @@ func (s *Service) Get(ctx context.Context, c access.Caller, id copse.PolicyStore
 	return s.describe(ctx, id, r)
 }
 
+// Row and summary are read apart: where they are of two lives, the answer is NotFound.
 func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (PolicyStore, error) {
 	sum, err := s.summaries.Get(ctx, id)
 	if err != nil {
@@ -182,18 +193,22 @@ func (s *Service) describe(ctx context.Context, id copse.PolicyStoreID, r row) (
 // maxPage bounds what one call of a List method reads.
 const maxPage = 1000
 
+// pageSize makes a limit one that a page can have: at least one, at most maxPage.
 func pageSize(limit int) int { return min(max(limit, 1), maxPage) }
 
 // List returns up to limit policy stores with ids after a given one that the caller may Read, and
 // whether there are more.
+// In order of id. What is deleted while the page is read is left out.
 func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyStoreID, limit int) ([]PolicyStore, bool, error) {
 	if !c.Scope.All {
 		return s.listOwn(ctx, c, after)
 	}
+	// Nothing and no error: what a key may not read is not there for it.
 	if !c.MayEverywhere(access.Read) {
 		return nil, false, nil
 	}
 	limit = pageSize(limit)
+	// One more than is shown, to tell whether there are more.
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindPolicyStore, string(after), limit+1)
 	if err != nil {
 		return nil, false, fromStorage(err, "")
@@ -223,6 +238,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyS
 // the directory: that is as long as there are tenants.
 func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.PolicyStoreID) ([]PolicyStore, bool, error) {
 	id, err := s.ownPolicyStore(ctx, c)
+	// The one that there is was on a page before.
 	if err != nil || id == "" || id <= after {
 		return nil, false, err
 	}
@@ -237,6 +253,7 @@ func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.Poli
 }
 
 // ownPolicyStore is the one policy store that a key covers which does not cover all; empty: none.
+// A tenant's is found through the directory of tenants; until UseDirectory there is none.
 func (s *Service) ownPolicyStore(ctx context.Context, c access.Caller) (copse.PolicyStoreID, error) {
 	if c.Scope.Tenant == "" || c.Scope.PolicyStore != "" {
 		return c.Scope.PolicyStore, nil

@@ -44,6 +44,7 @@ func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.Pol
 	if err != nil {
 		return SchemaCheck{}, err
 	}
+	// Before anything is read: a second one would cost as much as the first.
 	if _, running := s.checking.LoadOrStore(id, nil); running {
 		return SchemaCheck{}, &copse.Error{Kind: copse.Throttled, Resource: copse.ResourcePolicyStore, ID: string(id),
 			Detail: "another check of this policy store's policies is under way; wait for it, then try again"}
@@ -67,8 +68,10 @@ func (s *Service) CheckSchema(ctx context.Context, c access.Caller, id copse.Pol
 
 // check validates everything that is there until the schema's budget is spent, and counts what is left. Nothing is changed,
 // and what does not validate is listed rather than returned as an error.
+// Templates come first, and then policies in order of id. Whatever is not a finding ends it.
 func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck, error) {
 	out := SchemaCheck{Revision: c.revision, Checked: len(c.templates) + len(c.policies), Broken: []Broken{}}
+	// QuotaExceeded is a finding too: a policy can be too much to validate under one schema and not another.
 	note := func(err error, template bool, id, name string) error {
 		e, ok := errors.AsType[*copse.Error](err)
 		switch {
@@ -80,6 +83,7 @@ func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck
 			out.More++
 			return nil
 		}
+		// Cloned, as links share the error of a template that does not parse.
 		fields := slices.Clone(e.Fields)
 		for i := range fields {
 			fields[i].Path = ""
@@ -106,6 +110,7 @@ func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck
 	}
 	parse := c.parser()
 	for i := range c.policies {
+		// Nobody waits for the rest when the caller has gone.
 		if err := ctx.Err(); err != nil {
 			return SchemaCheck{}, err
 		}
@@ -122,6 +127,7 @@ func (c *contents) check(ctx context.Context, schema *engine.Check) (SchemaCheck
 			return SchemaCheck{}, err
 		}
 	}
+	// Templates first: what is wrong with one is often wrong with its links.
 	slices.SortStableFunc(out.Broken, func(a, b Broken) int {
 		return cmp.Or(compareBool(b.Template, a.Template), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})

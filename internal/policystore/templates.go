@@ -11,6 +11,8 @@ import (
 )
 
 // CreateTemplate adds a policy template. Conflict when the name is taken. Needs Write.
+// Invalid when it does not parse, does not constrain principal and resource, or does not fit the schema;
+// QuotaExceeded beyond the plan's number or size, or the policy store's weight.
 func (s *Service) CreateTemplate(ctx context.Context, c access.Caller, id copse.PolicyStoreID, in NewTemplate) (Template, error) {
 	r, err := s.admit(ctx, c, access.Write, "CreatePolicyTemplate", id)
 	if err != nil {
@@ -28,6 +30,7 @@ func (s *Service) CreateTemplate(ctx context.Context, c access.Caller, id copse.
 	templateID := copse.PolicyTemplateID(copse.NewID())
 	var made madeTemplate
 	err = s.edit(ctx, operation{"CreatePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
+		// As in CreatePolicy: of two equal calls at once the second finds the first one's answer.
 		if done, err := s.recall(ctx, storage.PolicyStore(id), o, &made); done || err != nil {
 			return change{base: l}, err
 		}
@@ -61,6 +64,7 @@ type madeTemplate struct {
 }
 
 // checkTemplate holds a template against the rules that need nothing stored, and parses it.
+// Invalid has paths of AVP's operations on templates; contents, whose paths differ, call [readTemplate].
 func checkTemplate(text PolicyText) (*engine.Template, error) {
 	if err := validateDescription("description", text.Description); err != nil {
 		return nil, err
@@ -83,6 +87,7 @@ func readTemplate(path, statement string) (*engine.Template, error) {
 }
 
 // templatePosting is one template to be written: new, or in place of former.
+// names are the writes that give or take names.
 type templatePosting struct {
 	id       copse.PolicyTemplateID
 	body     templateBody
@@ -101,18 +106,21 @@ func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *l
 	if err := checkSize(copse.ResourceTemplate, templatePath, len(p.body.Statement), l.quotas.PolicyBytes); err != nil {
 		return change{}, err
 	}
+	// Only what adds one is counted: a plan made smaller stops no change of a template that is there.
 	if p.former == nil {
 		if err := checkTemplateCount(len(l.templates)+1, l.quotas); err != nil {
 			return change{}, err
 		}
 	}
 	schema, err := l.schema()
+	// A stored schema that does not resolve any more must not stop writes that no schema is asked about.
 	if err != nil && l.settings.Validation == copse.ValidationStrict {
 		return change{}, err
 	}
 	if err := validateTemplates(l.settings.Validation, schema, []string{templatePath}, p.template); err != nil {
 		return change{}, err
 	}
+	// Last, since near the limit it compiles everything.
 	weight, err := s.chargeTemplate(ctx, id, l, schema, p)
 	if err != nil {
 		return change{}, err
@@ -123,6 +131,7 @@ func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *l
 	}
 	writes := append([]storage.Write{{Key: templateKey(p.id), Body: encoded, Expect: expect}}, p.names...)
 	return change{base: l, writes: writes, settle: func(l *ledger, _ uint64) {
+		// The zero mark of a template that is new becomes its own.
 		mark := l.templates[p.id]
 		mark.size = len(p.body.Statement)
 		l.templates[p.id], l.weight = mark, weight
@@ -131,18 +140,21 @@ func (s *Service) postTemplate(ctx context.Context, id copse.PolicyStoreID, l *l
 
 // chargeTemplate finds the weight with a template as it will be. By itself a template weighs its text;
 // its links weigh what they are with it.
+// A template without links is in no snapshot, so there is nothing to compile for it.
 func (s *Service) chargeTemplate(ctx context.Context, id copse.PolicyStoreID, l *ledger, schema *engine.Schema, p templatePosting) (int64, error) {
 	mark, all := l.templates[p.id], l.load()
 	if mark.links == 0 && l.weight+int64(len(p.body.Statement)) <= s.maxWeight {
 		return l.weight + int64(len(p.body.Statement)), nil
 	}
 	all.text += len(p.body.Statement) - mark.size
+	// For every link as much more as the text grew.
 	all.linked += (len(p.body.Statement) - mark.size) * mark.links
 	weight, err := s.weigh(schema, l.settings.settings(), all, func() ([]policySource, error) {
 		stored, err := s.readAt(ctx, id, l)
 		if err != nil {
 			return nil, err
 		}
+		// In place: the stored links point at this template, and are compiled with its new text.
 		if t := stored.templates[p.id]; t != nil {
 			t.body = p.body
 		}
@@ -163,6 +175,7 @@ func (s *Service) GetTemplate(ctx context.Context, c access.Caller, id copse.Pol
 		return Template{}, err
 	}
 	// As in GetPolicy: between the two reads the name can become another's.
+	// As in GetPolicy, for a name.
 	for range maxAttempts {
 		t, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
@@ -178,6 +191,8 @@ func (s *Service) GetTemplate(ctx context.Context, c access.Caller, id copse.Pol
 // UpdateTemplate changes action scope, conditions, description and name, but neither effect nor principal
 // nor resource, as AVP. It is one commit: the next decision of every link is the new template's. Needs
 // Write.
+// Invalid when effect, principal or resource would change, NotFound when it is absent, Conflict when the new
+// name is taken, QuotaExceeded when it and its links would weigh too much.
 func (s *Service) UpdateTemplate(ctx context.Context, c access.Caller, id copse.PolicyStoreID, template copse.PolicyTemplateID, u TemplateUpdate) (Template, error) {
 	if err := template.Validate(); err != nil {
 		return Template{}, err
@@ -199,14 +214,17 @@ func (s *Service) UpdateTemplate(ctx context.Context, c access.Caller, id copse.
 	}
 	var updated Template
 	err = s.edit(ctx, operation{"UpdatePolicyTemplate", c.Actor(), id, r}, func(ctx context.Context, l *ledger) (change, error) {
+		// Read at the ledger's revision, or the commit is refused.
 		former, err := s.storedTemplate(ctx, id, template)
 		if err != nil {
 			return change{}, err
 		}
+		// Links repeat effect and scope in their rows, of which there may be more than a commit takes.
 		if err := checkTemplateTarget(&former, parsed); err != nil {
 			return change{}, err
 		}
 		p := templatePosting{id: former.id, former: &former, template: parsed}
+		// From the stored one, at this revision: what the update leaves out stays as it is.
 		p.body = newTemplateBody(PolicyText{Name: former.body.Name, Statement: u.Statement, Description: former.body.Description},
 			parsed, former.body.CreatedAt, now())
 		if u.Description != nil {
@@ -241,6 +259,7 @@ func checkTemplateTarget(former *storedTemplate, next *engine.Template) error {
 		copse.Field{Path: templatePath, Message: "effect, principal and resource must stay as they are; create another template instead"})
 }
 
+// renameTemplate is rename for templates, which have names of their own: a policy may have the same one.
 func (s *Service) renameTemplate(ctx context.Context, id copse.PolicyStoreID, former *storedTemplate, name string) (writes []storage.Write, err error) {
 	if name != "" {
 		if writes, err = s.takeTemplateName(ctx, id, former.id, name); err != nil {

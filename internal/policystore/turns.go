@@ -66,6 +66,7 @@ func (t turns) begin(ctx context.Context, id copse.PolicyStoreID, own *turn, cos
 	}
 }
 
+// end gives back what begin took, in the opposite order; without taken it does nothing.
 func (t turns) end(own *turn, taken bool) {
 	if taken {
 		<-t.all
@@ -81,6 +82,7 @@ func (o *turn) spent(cost int64) {
 	}
 }
 
+// noTurn is Unavailable when the caller has gone or its time is over, and else Throttled.
 func noTurn(ctx context.Context, id copse.PolicyStoreID) error {
 	if err := ctx.Err(); err != nil {
 		return unknowable(err, id)

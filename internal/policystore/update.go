@@ -44,9 +44,11 @@ func (s *Service) Update(ctx context.Context, c access.Caller, id copse.PolicySt
 			return PolicyStore{}, err
 		}
 	}
+	// Everything that can be found wrong beforehand is, because two commits follow.
 	if err := s.checkUpdate(ctx, &u); err != nil {
 		return PolicyStore{}, err
 	}
+	// Settings first: they are held against the policy store's weight, which can refuse them.
 	if err := s.updateSettings(ctx, c, id, r, &u); err != nil {
 		return PolicyStore{}, err
 	}
@@ -62,12 +64,15 @@ func (s *Service) Update(ctx context.Context, c access.Caller, id copse.PolicySt
 	if err != nil {
 		return PolicyStore{}, err
 	}
+	// Read again, as the answer is of what is in force now.
 	if r, err = s.find(ctx, c, access.Admin, id); err != nil {
 		return PolicyStore{}, err
 	}
 	return s.describe(ctx, id, r)
 }
 
+// checkUpdate looks at what needs nothing stored but plans, before anything is written: a mistake in one
+// member must not leave the others done.
 func (s *Service) checkUpdate(ctx context.Context, u *Update) error {
 	if u.Validation != nil {
 		if err := validateSettings(copse.Settings{Validation: *u.Validation}); err != nil {
@@ -94,6 +99,7 @@ func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.
 		if err != nil {
 			return change{}, err
 		}
+		// A copy: the ledger changes when the commit was taken, not before.
 		body := l.settings
 		body.UpdatedAt = now()
 		set(&body.Validation, u.Validation)
@@ -105,6 +111,7 @@ func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.
 				return change{}, err
 			}
 		}
+		// Before the commit: what would be too heavy to decide by must not be stored.
 		weight, err := s.weighUnder(ctx, id, l, body.settings())
 		if err != nil {
 			return change{}, err
@@ -121,6 +128,7 @@ func (s *Service) updateSettings(ctx context.Context, c access.Caller, id copse.
 	return err
 }
 
+// set is how an update's members are taken: nil leaves what is there.
 func set[T any](to *T, value *T) {
 	if value != nil {
 		*to = *value
@@ -128,6 +136,7 @@ func set[T any](to *T, value *T) {
 }
 
 // weighUnder is the weight under other settings.
+// Settings weigh, since policies are compiled for them. QuotaExceeded when it would be too much.
 func (s *Service) weighUnder(ctx context.Context, id copse.PolicyStoreID, l *ledger, settings copse.Settings) (int64, error) {
 	if settings == l.settings.settings() {
 		return l.weight, nil
@@ -147,6 +156,7 @@ func (s *Service) weighUnder(ctx context.Context, id copse.PolicyStoreID, l *led
 }
 
 // Limits of tags, AVP's.
+// They are counted in characters.
 const (
 	maxTags     = 50
 	maxTagKey   = 128
@@ -154,6 +164,7 @@ const (
 )
 
 // Tags needs Read. They have no meaning to copse.
+// The map is the caller's own; nil when there are none.
 func (s *Service) Tags(ctx context.Context, c access.Caller, id copse.PolicyStoreID) (map[string]string, error) {
 	if _, err := s.admit(ctx, c, access.Read, "ListTagsForResource", id); err != nil {
 		return nil, err
@@ -162,6 +173,7 @@ func (s *Service) Tags(ctx context.Context, c access.Caller, id copse.PolicyStor
 	return body.Tags, fromStorage(err, id)
 }
 
+// The expectation is of the item as it was read, for the commit that writes it.
 func (s *Service) storedTags(ctx context.Context, id copse.PolicyStoreID) (tagsBody, storage.Expectation, error) {
 	item, err := s.backend.Get(ctx, storage.PolicyStore(id), tagsKey)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -175,6 +187,7 @@ func (s *Service) storedTags(ctx context.Context, id copse.PolicyStoreID) (tagsB
 }
 
 // Tag adds tags, in place of those with the same key. TooManyTags beyond fifty. Needs Write.
+// All of them are added or none. Invalid for one that is too long, by AVP's lengths.
 func (s *Service) Tag(ctx context.Context, c access.Caller, id copse.PolicyStoreID, tags map[string]string) error {
 	if err := checkTags("tags", tags); err != nil {
 		return err
@@ -195,6 +208,8 @@ func (s *Service) Untag(ctx context.Context, c access.Caller, id copse.PolicySto
 	})
 }
 
+// changeTags commits what compute makes of the tags there are, nothing where that is the same. compute may be
+// called again, with the tags of another revision.
 func (s *Service) changeTags(ctx context.Context, c access.Caller, name string, id copse.PolicyStoreID, compute func(all map[string]string) error) error {
 	r, err := s.admit(ctx, c, access.Write, name, id)
 	if err != nil {
@@ -213,6 +228,7 @@ func (s *Service) changeTags(ctx context.Context, c access.Caller, name string, 
 		if body.Tags == nil {
 			body.Tags = make(map[string]string)
 		}
+		// No change is no commit: the revision, by which snapshots are known, stays.
 		if err := compute(body.Tags); err != nil || maps.Equal(former, body.Tags) {
 			return change{base: l}, err
 		}
@@ -226,6 +242,7 @@ func (s *Service) changeTags(ctx context.Context, c access.Caller, name string, 
 	return err
 }
 
+// tooManyTags has a kind of its own, as AVP has.
 func tooManyTags(id copse.PolicyStoreID, n int) error {
 	if n <= maxTags {
 		return nil
@@ -235,6 +252,7 @@ func tooManyTags(id copse.PolicyStoreID, n int) error {
 }
 
 // checkTags holds tags against AVP's lengths, in characters.
+// Invalid lists what is wrong, without the keys. The number is tooManyTags' to check.
 func checkTags(path string, tags map[string]string) error {
 	f := findings{}
 	for key, value := range tags {

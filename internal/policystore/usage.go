@@ -43,6 +43,7 @@ const (
 	tallyDropped       // its policy store was deleted
 )
 
+// add counts in the minute of now, whose slot was that of six minutes before.
 func (t *tally) add(now time.Time, decisions, refusals int64) {
 	minute := now.Unix() / 60
 	m := &t.minutes[minute%int64(len(t.minutes))]
@@ -54,6 +55,7 @@ func (t *tally) add(now time.Time, decisions, refusals int64) {
 	m.refusals.Add(refusals)
 }
 
+// sum is of the minute that has begun and the five before it.
 func (t *tally) sum(now time.Time) (decisions, refusals int64) {
 	minute := now.Unix() / 60
 	for i := range t.minutes {
@@ -66,6 +68,7 @@ func (t *tally) sum(now time.Time) (decisions, refusals int64) {
 }
 
 // tallies are those of the policy stores that were lately used.
+// Finding a tally takes the lock and counting does not: decisions find theirs through the snapshot.
 type tallies struct {
 	mu      sync.Mutex
 	byID    map[copse.PolicyStoreID]*tally
@@ -81,11 +84,13 @@ func (t *tallies) of(id copse.PolicyStoreID) *tally {
 		return found
 	}
 	made := &tally{}
+	// At most once a minute: it walks over all of them, and everybody who wants a tally waits.
 	if now := time.Now(); len(t.byID) >= maxTallies && now.After(t.sweepAt) {
 		t.sweep(now)
 		t.sweepAt = now.Add(time.Minute)
 	}
 	if len(t.byID) >= maxTallies {
+		// So that whoever has it asks again next time: there may be room by then.
 		made.state.Store(tallySwept)
 		return made
 	}
@@ -96,6 +101,8 @@ func (t *tallies) of(id copse.PolicyStoreID) *tally {
 	return made
 }
 
+// sweep drops those that nothing was counted in lately. The caller holds the lock. A decision that counts in
+// one at the same moment is lost, and the next one makes another.
 func (t *tallies) sweep(now time.Time) {
 	for id, x := range t.byID {
 		if decisions, refusals := x.sum(now); decisions+refusals == 0 {
@@ -105,6 +112,7 @@ func (t *tallies) sweep(now time.Time) {
 	}
 }
 
+// A snapshot that is still in somebody's hands goes on counting in what was dropped, where nobody looks.
 func (t *tallies) drop(id copse.PolicyStoreID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,11 +122,13 @@ func (t *tallies) drop(id copse.PolicyStoreID) {
 	}
 }
 
+// refused counts a call that came too fast. It has no snapshot to find the tally by, and takes the lock.
 func (t *tallies) refused(id copse.PolicyStoreID) { t.of(id).add(time.Now(), 0, 1) }
 
 // decided counts a decision on a snapshot.
 func (t *tallies) decided(id copse.PolicyStoreID, e *compiled) {
 	x := e.tally.Load()
+	// A new snapshot, or one whose tally was swept: its weight is told with that.
 	if x == nil || x.state.Load() == tallySwept {
 		x = t.of(id)
 		x.bytes.Store(e.weight())
@@ -140,6 +150,7 @@ const (
 // TopUsage lists the policy stores that were used most in the last minutes, by this process. With Admin
 // everywhere it is of all; a key of a tenant or policy store sees its own only, if it may read it.
 func (s *Service) TopUsage(ctx context.Context, c access.Caller, order UsageOrder, top int) ([]Usage, error) {
+	// nil is everybody's, which takes an administrator to see.
 	ids, err := s.usageOf(ctx, c)
 	if err != nil {
 		return nil, err
@@ -150,6 +161,7 @@ func (s *Service) TopUsage(ctx context.Context, c access.Caller, order UsageOrde
 	}
 	now := time.Now()
 	var out []Usage
+	// Only numbers are taken under the lock, which decisions wait for; rows are read after it.
 	s.tallies.mu.Lock()
 	for id, x := range s.tallies.byID {
 		if ids != nil && !slices.Contains(ids, id) {
@@ -160,6 +172,7 @@ func (s *Service) TopUsage(ctx context.Context, c access.Caller, order UsageOrde
 		}
 	}
 	s.tallies.mu.Unlock()
+	// Equal ones in order of id, so that the same question has the same answer.
 	slices.SortFunc(out, func(a, b Usage) int {
 		return cmp.Or(cmp.Compare(b.by(order), a.by(order)), cmp.Compare(a.PolicyStoreID, b.PolicyStoreID))
 	})
@@ -181,6 +194,7 @@ func (s *Service) TopUsage(ctx context.Context, c access.Caller, order UsageOrde
 	return shown, nil
 }
 
+// by is the number that an order looks at; decisions for an order that is not known.
 func (u *Usage) by(order UsageOrder) int64 {
 	switch order {
 	case ByRefusals:
@@ -193,6 +207,7 @@ func (u *Usage) by(order UsageOrder) int64 {
 }
 
 // usageOf is whose usage a caller sees; nil: everybody's.
+// Denied for a key that covers all and does not administer.
 func (s *Service) usageOf(ctx context.Context, c access.Caller) ([]copse.PolicyStoreID, error) {
 	switch {
 	case c.MayEverywhere(access.Admin):

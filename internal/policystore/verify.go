@@ -16,7 +16,9 @@ import (
 // each policy store that was read, unlisted of data that the directory has no row for: of what was being
 // made or erased when a server ended, which its next start erases. The error is a backend that can't be
 // read at all.
+// It changes nothing. found, walked and unlisted are called one after the other, in the caller's goroutine.
 func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked, unlisted func(copse.PolicyStoreID)) error {
+	// What is listed first, then what is there and not listed: together that is everything.
 	if err := verifyRows(ctx, b, found, walked); err != nil {
 		return fmt.Errorf("the directory of policy stores can't be read: %w", err)
 	}
@@ -28,6 +30,7 @@ func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStore
 		for _, head := range heads {
 			after = head.Partition.String()
 			id, _ := head.Partition.PolicyStoreID()
+			// No damage: this is what being made, or erased, looks like.
 			if _, err := b.Get(ctx, storage.Directory(), rowKey(id)); errors.Is(err, storage.ErrNotFound) {
 				unlisted(id)
 			} else if err != nil {
@@ -40,6 +43,7 @@ func Verify(ctx context.Context, b storage.Backend, found func(copse.PolicyStore
 	}
 }
 
+// verifyRows goes on after a policy store that is wrong, and ends with ctx or when rows can't be read.
 func verifyRows(ctx context.Context, b storage.Backend, found func(copse.PolicyStoreID, error), walked func(copse.PolicyStoreID)) error {
 	for after := ""; ; {
 		items, err := b.Scan(ctx, storage.Directory(), kindPolicyStore, after, maxPage)
@@ -76,9 +80,11 @@ func verifyOne(ctx context.Context, b storage.Backend, id copse.PolicyStoreID, i
 		return errors.New("the directory has it, and its data is not there")
 	case err != nil:
 		return err
+	// Nobody would be served from it: every read of the policy store compares the two.
 	case loaded.Head.Incarnation != r.incarnation:
 		return fmt.Errorf("the directory has incarnation %v, its data %v", r.incarnation, loaded.Head.Incarnation)
 	}
+	// The history is read before anything is decoded: what was altered is told as that, not as what it became.
 	if err := storage.VerifyHistory(ctx, b, storage.PolicyStore(id)); err != nil {
 		return err
 	}
@@ -90,6 +96,7 @@ func verifyOne(ctx context.Context, b storage.Backend, id copse.PolicyStoreID, i
 	if err != nil {
 		return err
 	}
+	// Unlike a check by schema this compiles, as the first decision would.
 	sources := make([]engine.Source, len(c.policies))
 	parse := c.parser()
 	for i := range c.policies {

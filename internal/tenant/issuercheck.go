@@ -31,16 +31,19 @@ var algorithms = []string{
 // defaultAlgorithms are what identity providers use unless somebody asked for something else.
 var defaultAlgorithms = []string{"RS256", "ES256", "EdDSA"}
 
+// field is a finding about one element of a list.
 func field(list string, n int, format string, args ...any) copse.Field {
 	return copse.Field{Path: fmt.Sprintf("%s[%d]", list, n), Message: fmt.Sprintf(format, args...)}
 }
 
+// invalidIssuer is Invalid with what was found, bounded: a list of thousands may be wrong in every element.
 func invalidIssuer(fields ...copse.Field) error {
 	return &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceIssuer,
 		Detail: "the issuer's registration is not valid", Fields: fields[:min(len(fields), maxFields)]}
 }
 
 // requireHTTPS stands in for Config.CheckIssuerURL.
+// With http whoever is on the way could put keys of his own in place of the issuer's.
 func requireHTTPS(raw string) error {
 	if !strings.HasPrefix(raw, "https://") {
 		return copse.Errorf(copse.Invalid, "an issuer's URL begins with https://")
@@ -49,18 +52,22 @@ func requireHTTPS(raw string) error {
 }
 
 // checker collects what is wrong with a registration.
+// Each of its methods looks at one part, and none stops another: everything is told at once.
 type checker struct{ fields []copse.Field }
 
+// bad notes a finding.
 func (k *checker) bad(path, format string, args ...any) {
 	k.fields = append(k.fields, copse.Field{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
 // checkIssuer holds a registration against every rule that concerns it alone, and fills in defaults.
+// Rules between issuers, and whether tenants exist, are looked at when it is committed.
 func (s *Service) checkIssuer(in copse.Issuer) (registration, error) {
 	// Nothing of what the caller holds on to is kept.
 	in.Tenants, in.Audiences, in.ClientIDs = slices.Clone(in.Tenants), slices.Clone(in.Audiences), slices.Clone(in.ClientIDs)
 	in.Algorithms, in.EmailDomains = slices.Clone(in.Algorithms), slices.Clone(in.EmailDomains)
 	if len(in.Algorithms) == 0 {
+		// Not all that there are: an algorithm that the issuer never uses is only one more way in.
 		in.Algorithms = slices.Clone(defaultAlgorithms)
 	}
 	if in.PrincipalIDClaim == "" {
@@ -68,6 +75,7 @@ func (s *Service) checkIssuer(in copse.Issuer) (registration, error) {
 	}
 	var k checker
 	k.url(in.URL)
+	// Only of a URL that can be read: the policy behind checkURL takes it apart itself.
 	if len(k.fields) == 0 {
 		if err := s.checkURL(in.URL); err != nil {
 			k.bad("url", "%s", err)
@@ -84,6 +92,8 @@ func (s *Service) checkIssuer(in copse.Issuer) (registration, error) {
 	return registration{in}, nil
 }
 
+// url wants printable ASCII: the URL is compared byte for byte with what tokens say. A query, a fragment or a
+// user have no place in it.
 func (k *checker) url(raw string) {
 	if raw == "" || len(raw) > maxURLBytes {
 		k.bad("url", "a URL has 1 to %d bytes, this one has %d", maxURLBytes, len(raw))
@@ -108,6 +118,8 @@ func (k *checker) url(raw string) {
 	}
 }
 
+// tenants says for whom the issuer speaks, and how a token tells. Without tenants and allTenants it speaks for
+// nobody, which is no mistake.
 func (k *checker) tenants(in *copse.Issuer) {
 	if in.AllTenants && len(in.Tenants) > 0 {
 		k.bad("tenants", "give either tenants or allTenants, not both")
@@ -129,6 +141,7 @@ func (k *checker) tenants(in *copse.Issuer) {
 	switch {
 	case (in.TenantClaim == "") == (in.FixedTenant == ""):
 		k.bad("tenantClaim", "give exactly one of tenantClaim and fixedTenant")
+	// Listed, so that deleting the tenant finds the issuer.
 	case in.FixedTenant != "" && !seen[in.FixedTenant]:
 		k.bad("fixedTenant", "%q is not among the tenants this issuer may speak for; list it in tenants", string(in.FixedTenant))
 	case in.TenantClaim != "":
@@ -136,10 +149,12 @@ func (k *checker) tenants(in *copse.Issuer) {
 	}
 }
 
+// tokens says which tokens are meant for this installation at all.
 func (k *checker) tokens(in *copse.Issuer) {
 	if in.TokenType != copse.TokenAccess && in.TokenType != copse.TokenID {
 		k.bad("tokenType", "%q is neither %q nor %q", in.TokenType, copse.TokenAccess, copse.TokenID)
 	}
+	// Who signs for several services must say which one a token is for.
 	if len(in.Audiences)+len(in.ClientIDs) == 0 {
 		k.bad("audiences", "give at least one audience or client id: without, a token made for any other service would do")
 	}
@@ -152,6 +167,7 @@ func (k *checker) tokens(in *copse.Issuer) {
 		if slices.Index(in.Algorithms, a) < n {
 			k.fields = append(k.fields, field("algorithms", n, "%q is listed twice", a))
 		}
+		// The list is not bounded before, as the others are; what is shown is.
 		if len(k.fields) > maxFields {
 			return
 		}
@@ -176,6 +192,7 @@ func (k *checker) names(path string, list []string, limit int) {
 	}
 }
 
+// principals says which entities tokens become. The prefix, which a bar ends, keeps two issuers' users apart.
 func (k *checker) principals(in *copse.Issuer) {
 	k.entityType("principalType", in.PrincipalType)
 	k.claim("principalIdClaim", in.PrincipalIDClaim)
@@ -202,6 +219,7 @@ func (k *checker) claim(path, name string) {
 		k.bad(path, "a claim has at most %d bytes of UTF-8 without control characters", maxNameBytes)
 		return
 	}
+	// The name itself, whatever characters it has.
 	if !strings.HasPrefix(name, "/") {
 		return
 	}
@@ -213,6 +231,7 @@ func (k *checker) claim(path, name string) {
 	}
 }
 
+// entityType checks the name of a Cedar entity type.
 func (k *checker) entityType(path, name string) {
 	if err := copse.ValidateEntityType(name); err != nil {
 		k.bad(path, "%s", err)
@@ -224,6 +243,7 @@ func plain(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
+// emailDomains are those that the issuer vouches for. That each is only one issuer's is a rule between issuers.
 func (k *checker) emailDomains(list []string) {
 	if len(list) > maxEmailDomains {
 		k.bad("emailDomains", "%d domains, at most %d are allowed", len(list), maxEmailDomains)
@@ -242,6 +262,7 @@ func (k *checker) emailDomains(list []string) {
 // domain accepts host names of at least two labels. An internationalised one is given in its ASCII
 // form, the only one in which two names can be compared as bytes.
 func domain(d string) bool {
+	// Lengths of RFC 1035: 63 bytes for a label, 253 for the name as it is written.
 	labels := strings.Split(d, ".")
 	if len(d) > 253 || len(labels) < 2 {
 		return false

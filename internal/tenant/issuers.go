@@ -45,13 +45,16 @@ func issuerID(url string) string {
 	return string(text[start : start+22])
 }
 
+// noIssuer names the id and never the URL, which a stranger's token may have said.
 func noIssuer(id string) error { return copse.NotFoundError(copse.ResourceIssuer, id) }
 
+// loadIssuer is what the cache of issuers reads by.
 func (s *Service) loadIssuer(ctx context.Context, id string) (copse.Issuer, error) {
 	r, err := s.readIssuer(ctx, id)
 	return r.Issuer, err
 }
 
+// readIssuer reads past the cache. NotFound when there is no such registration.
 func (s *Service) readIssuer(ctx context.Context, id string) (registration, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), issuerKey(id))
 	if err != nil {
@@ -63,7 +66,9 @@ func (s *Service) readIssuer(ctx context.Context, id string) (registration, erro
 // Issuer is the cached read by URL, byte for byte, for token verification. NotFound when nobody
 // registered it. No Caller: the token is the credential. The answer is shared: its slices must not be
 // changed.
+// Unavailable when it can't be known now, which is no reason to call a token a bad one.
 func (s *Service) Issuer(ctx context.Context, url string) (copse.Issuer, error) {
+	// Nobody can have registered it, and it must not fill the cache.
 	if len(url) > maxURLBytes {
 		return copse.Issuer{}, noIssuer("")
 	}
@@ -79,6 +84,7 @@ func (s *Service) Issuer(ctx context.Context, url string) (copse.Issuer, error) 
 }
 
 // GetIssuer by id.
+// GetIssuer needs Admin everywhere. NotFound when absent.
 func (s *Service) GetIssuer(ctx context.Context, c access.Caller, id string) (copse.Issuer, error) {
 	if err := requireAdmin(c); err != nil {
 		return copse.Issuer{}, err
@@ -88,6 +94,7 @@ func (s *Service) GetIssuer(ctx context.Context, c access.Caller, id string) (co
 }
 
 // ListIssuers in order of id.
+// It tells whether there are more after the page. Needs Admin everywhere.
 func (s *Service) ListIssuers(ctx context.Context, c access.Caller, after string, limit int) ([]copse.Issuer, bool, error) {
 	if err := requireAdmin(c); err != nil {
 		return nil, false, err
@@ -121,6 +128,7 @@ func (s *Service) AddIssuer(ctx context.Context, c access.Caller, in copse.Issue
 	if err != nil {
 		return copse.Issuer{}, err
 	}
+	// The URL makes the id, so that a second registration of it is found by its key.
 	next.ID, next.CreatedAt = issuerID(next.URL), now()
 	next.UpdatedAt = next.CreatedAt
 	return s.changeIssuer(ctx, c, "AddIssuer", next.ID, func(former *registration) (*registration, error) {
@@ -143,6 +151,7 @@ func (s *Service) UpdateIssuer(ctx context.Context, c access.Caller, in copse.Is
 		switch {
 		case former == nil:
 			return nil, noIssuer(in.ID)
+		// Who read something else would undo what came in between without having seen it.
 		case in.Revision != 0 && in.Revision != former.Revision:
 			return nil, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceIssuer, ID: in.ID,
 				Detail: "the registration was changed since it was read; read it again and retry"}
@@ -177,6 +186,8 @@ func (s *Service) RemoveIssuer(ctx context.Context, c access.Caller, id string) 
 // changeIssuer is the one way to change an issuer: decide turns the registration as it is (nil: none)
 // into what it shall be (nil: none), and the commit is taken only if no other issuer, and no tenant it
 // newly speaks for, was changed since the rules were checked.
+// decide is called again after a lost race. The lock is held all the while, so that registry's memory is of one
+// change at a time.
 func (s *Service) changeIssuer(ctx context.Context, c access.Caller, operation, id string,
 	decide func(former *registration) (*registration, error),
 ) (copse.Issuer, error) {
@@ -197,6 +208,7 @@ func (s *Service) changeIssuer(ctx context.Context, c access.Caller, operation, 
 		if err != nil {
 			return copse.Issuer{}, err
 		}
+		// The zero expectation is absence, and the nil body deletes.
 		write := storage.Write{Key: issuerKey(id)}
 		if former != nil {
 			write.Expect = storage.Version(former.Revision)
@@ -226,12 +238,15 @@ func (s *Service) changeIssuer(ctx context.Context, c access.Caller, operation, 
 		if next == nil {
 			return copse.Issuer{}, nil
 		}
+		// The version of the row that was written, by which tokens are remembered from now on.
 		next.Revision = revision
 		return next.Issuer, nil
 	}
 	return copse.Issuer{}, fromStorage(storage.ErrConflict, copse.ResourceIssuer, id)
 }
 
+// commitIssuer writes the marker in the same commit, at the version that the rules were checked under: a change
+// of any other issuer in between is a conflict.
 func (s *Service) commitIssuer(ctx context.Context, c access.Caller, operation string, known *registry,
 	require []storage.Requirement, write storage.Write,
 ) (uint64, error) {
@@ -248,6 +263,7 @@ func (s *Service) commitIssuer(ctx context.Context, c access.Caller, operation s
 		known.forget() // whatever it was, it may have been taken
 		return 0, err
 	}
+	// What the write says of the issuer itself comes to the registry by the feed, before Commit returned.
 	known.version = revision
 	return revision, nil
 }

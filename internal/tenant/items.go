@@ -30,6 +30,7 @@ func issuerKey(id string) storage.Key         { return storage.Key{Kind: kindIss
 // bodyVersion is in every body. A higher one was written by a newer copse, and is refused.
 const bodyVersion = 1
 
+// tenantBody is the tenant's word for which policy store is its own; the policy store's row must agree.
 type tenantBody struct {
 	V           int                 `json:"v"`
 	State       copse.TenantState   `json:"state"`
@@ -39,10 +40,13 @@ type tenantBody struct {
 	UpdatedAt   time.Time           `json:"updatedAt"`
 }
 
+// tenant shows a stored tenant. The incarnation is not shown: outside of copse it means nothing.
 func (b *tenantBody) tenant(id copse.TenantID) Tenant {
 	return Tenant{ID: id, State: b.State, PolicyStoreID: b.PolicyStore, CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt}
 }
 
+// issuerBody is an issuer's registration, with the members of copse.Issuer but for id and revision: those are
+// the item's.
 type issuerBody struct {
 	V                 int              `json:"v"`
 	URL               string           `json:"url"`
@@ -65,6 +69,7 @@ type issuerBody struct {
 	UpdatedAt         time.Time        `json:"updatedAt"`
 }
 
+// rulesBody says nothing: that it was written again is the message.
 type rulesBody struct {
 	V int `json:"v"`
 }
@@ -72,6 +77,7 @@ type rulesBody struct {
 // registration is an issuer as it is stored; its Revision is the item's version.
 type registration struct{ copse.Issuer }
 
+// decodeIssuer's slices belong to the caller alone.
 func decodeIssuer(item storage.Item) (registration, error) {
 	var b issuerBody
 	if err := decode(item, &b); err != nil {
@@ -88,6 +94,7 @@ func decodeIssuer(item storage.Item) (registration, error) {
 	}}, nil
 }
 
+// body shares r's slices.
 func (r registration) body() *issuerBody {
 	return &issuerBody{
 		V: bodyVersion, URL: r.URL,
@@ -101,6 +108,7 @@ func (r registration) body() *issuerBody {
 }
 
 // without is the registration once it no longer speaks for a tenant.
+// r itself stays as it is.
 func (r registration) without(id copse.TenantID) *issuerBody {
 	b := r.body()
 	b.Tenants = slices.DeleteFunc(slices.Clone(b.Tenants), func(t copse.TenantID) bool { return t == id })
@@ -108,6 +116,7 @@ func (r registration) without(id copse.TenantID) *issuerBody {
 	return b
 }
 
+// encode can only fail for text that is not UTF-8, which is refused before it comes here.
 func encode(body any) ([]byte, error) {
 	out, err := json.Marshal(body)
 	if err != nil {
@@ -117,6 +126,7 @@ func encode(body any) ([]byte, error) {
 }
 
 // decode reads a stored body. Unknown members are refused: writing the body back would drop them.
+// Internal, also for a body of another version: the row can't be used by this copse at all.
 func decode(item storage.Item, into any) error {
 	err := json.Unmarshal(item.Body, into, json.RejectUnknownMembers(true))
 	version := 0

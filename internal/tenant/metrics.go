@@ -7,6 +7,7 @@ import (
 )
 
 // registerMetrics publishes how the two caches do. Nothing in it names a tenant or an issuer.
+// Without a registerer nothing is counted.
 func registerMetrics(r prometheus.Registerer, s *Service) error {
 	if r == nil {
 		return nil

@@ -12,6 +12,7 @@ import (
 // may speak for it. A key with Decide sees this of what it covers, and nothing of anybody else.
 
 // EntryFor is Lookup for a key with Decide on the tenant's policy store; NotFound for any other tenant.
+// Unavailable when that can't be known. A suspended tenant is an entry, as in Lookup.
 func (s *Service) EntryFor(ctx context.Context, c access.Caller, id copse.TenantID) (copse.DirectoryEntry, error) {
 	e, err := s.Lookup(ctx, id)
 	if err != nil {
@@ -25,6 +26,8 @@ func (s *Service) EntryFor(ctx context.Context, c access.Caller, id copse.Tenant
 
 // IssuersFor lists the issuers that may speak for tenants the key covers with Decide, in order of id. A
 // key of one tenant sees them as if that were their only tenant.
+// next is where to go on, empty at the end; a page may be short, as most issuers may be others'. Without Decide
+// there is nothing to see, which is no error.
 func (s *Service) IssuersFor(ctx context.Context, c access.Caller, after string, limit int) (page []copse.Issuer, next string, err error) {
 	only, err := s.onlyTenant(ctx, c)
 	if err != nil || only == "" && !c.MayEverywhere(access.Decide) {
@@ -44,6 +47,7 @@ func (s *Service) IssuersFor(ctx context.Context, c access.Caller, after string,
 		if err != nil {
 			return nil, "", err
 		}
+		// Those that may not speak for it are left out: whose they are is not the key's to know.
 		if i := r.Issuer; only == "" || narrow(&i, only) {
 			page = append(page, i)
 		}
@@ -68,6 +72,7 @@ func (s *Service) onlyTenant(ctx context.Context, c access.Caller) (copse.Tenant
 }
 
 // narrow leaves of a registration what concerns one tenant, and reports whether anything does.
+// It changes i, whose slices it replaces and does not write to.
 func narrow(i *copse.Issuer, only copse.TenantID) bool {
 	if !i.MaySpeakFor(only) || i.FixedTenant != "" && i.FixedTenant != only {
 		return false

@@ -13,6 +13,7 @@ import (
 // registry is what the rules between issuers need to know of all of them. It is read when issuers are
 // changed, never for a decision, and then kept: the first change after a start reads every issuer, the
 // next ones only those that changed.
+// Its maps are indexes of claims, changed by put and remove alone.
 type registry struct {
 	version uint64 // of the marker, 0: there is none yet
 	loaded  bool
@@ -32,6 +33,7 @@ type dirty struct {
 	ids map[string]bool
 }
 
+// mark is called by the feed, before a change is acknowledged; it takes no other lock.
 func (d *dirty) mark(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -47,6 +49,7 @@ func (d *dirty) markAll() {
 	d.all = true
 }
 
+// take hands over what was marked. What is marked from then on is for the next time.
 func (d *dirty) take() (ids map[string]bool, all bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,6 +59,7 @@ func (d *dirty) take() (ids map[string]bool, all bool) {
 }
 
 // claims is what one issuer may say: for whom, and which principals.
+// The slices are a registration's and must not be changed.
 type claims struct {
 	tenants       []copse.TenantID
 	all           bool
@@ -66,6 +70,7 @@ type claims struct {
 	domains       []string
 }
 
+// claims shares r's slices.
 func (r *registration) claims() claims {
 	return claims{
 		tenants: r.Tenants, all: r.AllTenants, principalType: r.PrincipalType, groupType: r.GroupType,
@@ -76,6 +81,7 @@ func (r *registration) claims() claims {
 // meeting says in which roles two issuers could name the same entity; zero: in none.
 type meeting uint8
 
+// Principal and group are c's and o's, in this order.
 const (
 	principalAsPrincipal meeting = 1 << iota
 	principalAsGroup
@@ -107,6 +113,7 @@ func (c claims) meets(o claims) (m meeting) {
 }
 
 // registry brings what is kept up to date. The caller holds issuerRules.
+// After an error the next use reads everything: what was taken from the dirty set is not lost.
 func (s *Service) registry(ctx context.Context) (*registry, error) {
 	r := &s.known
 	// Marker first: a change after this read is not in what follows, and fails the commit.
@@ -118,6 +125,7 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 		return nil, fromStorage(err, copse.ResourceIssuer, "")
 	}
 	changed, all := r.dirty.take()
+	// The marker moved without this process knowing how, or it isn't known what changed.
 	if all || !r.loaded || r.version != version {
 		r.loaded = false
 		if err := s.loadRegistry(ctx, r); err != nil {
@@ -126,6 +134,7 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 		r.loaded, r.version = true, version
 		return r, nil
 	}
+	// The usual case: what the feed said has changed, and nothing else, is read again.
 	for id := range changed {
 		reg, err := s.readIssuer(ctx, id)
 		switch {
@@ -141,6 +150,8 @@ func (s *Service) registry(ctx context.Context) (*registry, error) {
 	return r, nil
 }
 
+// loadRegistry reads all issuers. They are not of one revision; that a change in between is not missed is the
+// marker's part.
 func (s *Service) loadRegistry(ctx context.Context, r *registry) error {
 	r.claims, r.tenants = make(map[string]claims), make(map[copse.TenantID]map[string]bool)
 	r.all, r.domains = make(map[string]bool), make(map[string]string)
@@ -163,6 +174,7 @@ func (s *Service) loadRegistry(ctx context.Context, r *registry) error {
 	}
 }
 
+// put takes what an issuer may say now in place of what it could before.
 func (r *registry) put(id string, c claims) {
 	r.remove(id)
 	r.claims[id] = c
@@ -180,6 +192,7 @@ func (r *registry) put(id string, c claims) {
 	}
 }
 
+// A domain may be another's by now, and stays so.
 func (r *registry) remove(id string) {
 	c := r.claims[id]
 	delete(r.claims, id)
@@ -203,8 +216,10 @@ func (r *registry) forget() { r.loaded = false }
 func (r *registry) expect() storage.Expectation { return storage.Version(r.version) }
 
 // sharing yields the issuers that may speak for a tenant that c speaks for.
+// With itself, where it is among those that are kept. The map is the caller's.
 func (r *registry) sharing(c claims) map[string]bool {
 	out := make(map[string]bool)
+	// It meets everybody who speaks for somebody.
 	if c.all {
 		for id, o := range r.claims {
 			if o.all || len(o.tenants) > 0 {
@@ -213,6 +228,7 @@ func (r *registry) sharing(c claims) map[string]bool {
 		}
 		return out
 	}
+	// It speaks for nobody, and so meets nobody.
 	if len(c.tenants) == 0 {
 		return out
 	}
@@ -229,6 +245,7 @@ func (r *registry) sharing(c claims) map[string]bool {
 
 // room holds the limits that let a tenant be deleted in one commit, which rewrites all issuers that list
 // it and removes its keys.
+// QuotaExceeded when the registration is too large, or too many issuers list one of its tenants.
 func (r *registry) room(next *registration, body []byte) error {
 	if len(body) > copse.MaxIssuerBytes {
 		return &copse.Error{Kind: copse.QuotaExceeded, Resource: copse.ResourceIssuer, ID: next.ID, Detail: fmt.Sprintf(
@@ -245,9 +262,11 @@ func (r *registry) room(next *registration, body []byte) error {
 }
 
 // check holds a registration against all others. former is what it replaces.
+// nil for a new one. Invalid lists what it breaks, up to a bound.
 func (r *registry) check(next, former *registration) error {
 	c := next.claims()
 	var fields []copse.Field
+	// Two issuers that vouch for one domain could each claim the other's users by their addresses.
 	for n, d := range c.domains {
 		if other, taken := r.domains[d]; taken && other != next.ID {
 			fields = append(fields, field("emailDomains", n, "issuer %s vouches for %q already", other, d))

@@ -135,6 +135,8 @@ func (s *Service) follow(c storage.Change) {
 }
 
 // Lookup is the cached directory read of copse.Directory.
+// NotFound when there is no such tenant, Unavailable when that can't be known. A suspended tenant is an entry:
+// its state is the caller's to look at.
 func (s *Service) Lookup(ctx context.Context, id copse.TenantID) (copse.DirectoryEntry, error) {
 	if id.Validate() != nil {
 		// It can't exist, and must not fill the cache.
@@ -167,6 +169,7 @@ func (s *Service) loadEntry(ctx context.Context, id copse.TenantID) (copse.Direc
 	return copse.DirectoryEntry{Tenant: id, State: r.State, PolicyStoreID: r.PolicyStore, Incarnation: r.Incarnation, CreatedAt: r.CreatedAt}, nil
 }
 
+// commit writes to the directory. Errors are storage's own, so that callers can tell a conflict.
 func (s *Service) commit(ctx context.Context, c access.Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {
 	_, err := s.backend.Commit(ctx, storage.Commit{
 		Partition: storage.Directory(), Incarnation: s.directory, Require: require, Writes: writes,
@@ -175,6 +178,7 @@ func (s *Service) commit(ctx context.Context, c access.Caller, operation string,
 	return err
 }
 
+// requireAdmin is Denied and not NotFound: it says nothing of whether something is there.
 func requireAdmin(c access.Caller) error {
 	if !c.MayEverywhere(access.Admin) {
 		return &copse.Error{Kind: copse.Denied, Detail: "this key may not administer tenants and issuers: that needs admin, everywhere"}

@@ -15,6 +15,7 @@ import (
 )
 
 // Tenant describes a tenant.
+// A tenant has one policy store for as long as it lives; what changes is its state.
 type Tenant struct {
 	ID            copse.TenantID
 	State         copse.TenantState
@@ -38,6 +39,8 @@ type NewTenant struct {
 
 // Create onboards a tenant: Conflict when it exists. Needs Admin everywhere, as all methods that
 // change the directory.
+// Invalid for an id that can't be one, and for what is wrong with the contents; after any error the tenant is
+// not there, unless the outcome of the commit could not be known.
 func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Tenant, error) {
 	if err := requireAdmin(c); err != nil {
 		return Tenant{}, err
@@ -52,6 +55,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	if in.Schema != nil {
 		settings = copse.Settings{Validation: copse.ValidationStrict, CheckRequests: true}
 	}
+	// What was asked for stands, also STRICT without a schema: then nothing can be added before there is one.
 	if in.Settings != nil {
 		settings = *in.Settings
 	}
@@ -63,6 +67,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	var bindErr error
 	created, err := s.policyStores.Create(ctx, c, policystore.NewPolicyStore{
 		Tenant: in.ID, Settings: settings, Description: in.Description, Schema: in.Schema, Templates: in.Templates, Policies: in.Policies,
+		// In the commit that makes the policy store's row: no moment has the one without the other.
 		Bind: func(p policystore.PolicyStore) []storage.Write {
 			body = newBody(p, p.CreatedAt)
 			var write storage.Write
@@ -83,6 +88,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewTenant) (Te
 	return body.tenant(in.ID), nil
 }
 
+// newBody is a tenant that begins active, with the incarnation of its policy store: the tenant's life is that.
 func newBody(p policystore.PolicyStore, at time.Time) tenantBody {
 	return tenantBody{
 		V: bodyVersion, State: copse.TenantActive, PolicyStore: p.ID, Incarnation: p.Incarnation,
@@ -117,6 +123,7 @@ func (s *Service) bindExisting(ctx context.Context, c access.Caller, in NewTenan
 
 // bind is the row that makes a policy store a tenant's. Only a policy store made for the tenant may be
 // bound to it: two tenants on one policy store would decide by each other's policies.
+// The row must be absent, so of two that make a tenant at once one gets a conflict.
 func bind(id copse.TenantID, p policystore.PolicyStore, body *tenantBody) (storage.Write, error) {
 	if p.Tenant != id {
 		return storage.Write{}, &copse.Error{Kind: copse.Conflict, Resource: copse.ResourcePolicyStore, ID: string(p.ID),
@@ -126,11 +133,13 @@ func bind(id copse.TenantID, p policystore.PolicyStore, body *tenantBody) (stora
 	return storage.Write{Key: tenantKey(id), Body: encoded, Expect: storage.Absent()}, err
 }
 
+// exists is a Conflict; cause may be nil. Who may create tenants may know which there are.
 func exists(id copse.TenantID, cause error) error {
 	return &copse.Error{Kind: copse.Conflict, Resource: copse.ResourceTenant, ID: string(id), Err: cause,
 		Detail: fmt.Sprintf("tenant %q exists already", id)}
 }
 
+// invalidTenant puts a finding about an id where it was given.
 func invalidTenant(path string, err error) error {
 	return &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceTenant, Detail: "the tenant id is not valid",
 		Fields: []copse.Field{{Path: path, Message: err.Error()}}}
@@ -143,6 +152,7 @@ type row struct {
 }
 
 // read reads a tenant's row past the cache. A malformed id is absent like any other.
+// Changes and administration read here: what they compute from must not be a cache's.
 func (s *Service) read(ctx context.Context, id copse.TenantID) (row, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), tenantKey(id))
 	if err != nil {
@@ -153,6 +163,7 @@ func (s *Service) read(ctx context.Context, id copse.TenantID) (row, error) {
 }
 
 // Get needs Admin everywhere, or Read on the tenant's policy store.
+// NotFound for every tenant that the key does not cover.
 func (s *Service) Get(ctx context.Context, c access.Caller, id copse.TenantID) (Tenant, error) {
 	r, err := s.read(ctx, id)
 	if err != nil {
@@ -164,6 +175,7 @@ func (s *Service) Get(ctx context.Context, c access.Caller, id copse.TenantID) (
 	return r.tenant(id), nil
 }
 
+// mayRead is the access check for one tenant. An administrator needs no Read.
 func mayRead(c access.Caller, id copse.TenantID, policyStore copse.PolicyStoreID) bool {
 	return c.MayEverywhere(access.Admin) || c.May(access.Read, policyStore, id)
 }
@@ -171,10 +183,12 @@ func mayRead(c access.Caller, id copse.TenantID, policyStore copse.PolicyStoreID
 // maxPage bounds what one call of a List method reads.
 const maxPage = 1000
 
+// pageSize makes a limit one that a page can have: at least one, at most maxPage.
 func pageSize(limit int) int { return min(max(limit, 1), maxPage) }
 
 // List returns up to limit tenants with ids after a given one that the caller may see, and whether
 // there are more.
+// In order of id. For a key that may see none, none and no error.
 func (s *Service) List(ctx context.Context, c access.Caller, after copse.TenantID, limit int) ([]Tenant, bool, error) {
 	if !c.Scope.All {
 		return s.listOwn(ctx, c, after)
@@ -227,6 +241,7 @@ func (s *Service) listOwn(ctx context.Context, c access.Caller, after copse.Tena
 const maxAttempts = 10
 
 // SetState suspends or resumes. Effective for every decision that starts after it returns.
+// NotFound when absent; the state that it has already is no error, and no commit.
 func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.TenantID, state copse.TenantState) (Tenant, error) {
 	if err := requireAdmin(c); err != nil {
 		return Tenant{}, err
@@ -235,6 +250,7 @@ func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.Tenant
 		return Tenant{}, &copse.Error{Kind: copse.Invalid, Resource: copse.ResourceTenant, ID: string(id),
 			Detail: fmt.Sprintf("%q is not a state of a tenant: use %s or %s", state, copse.TenantActive, copse.TenantSuspended)}
 	}
+	// The audit log tells the two apart by their names.
 	operation := "ResumeTenant"
 	if state == copse.TenantSuspended {
 		operation = "SuspendTenant"
@@ -244,6 +260,7 @@ func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.Tenant
 		if err != nil || r.State == state {
 			return r.tenant(id), err
 		}
+		// The policy store is not touched: a tenant that is resumed decides as it did before.
 		r.State, r.UpdatedAt = state, now()
 		body, err := encode(&r.tenantBody)
 		if err != nil {
@@ -263,6 +280,8 @@ func (s *Service) SetState(ctx context.Context, c access.Caller, id copse.Tenant
 // Delete offboards: directory row, then policy store, then the history rows that name the tenant,
 // and the tenant from every issuer that listed it. NotFound when absent. Access keys and members of the tenant go
 // too, and so does an issuer whose every token was of this tenant.
+// InvalidState while the policy store is protected from deletion. Conflict when others were faster too often;
+// then nothing was done. Left is told only of a deletion that is certain.
 func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID) error {
 	if err := requireAdmin(c); err != nil {
 		return err
@@ -276,6 +295,7 @@ func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID
 		if err != nil {
 			return err
 		}
+		// One commit takes the tenant's row and the policy store's, and all that u has.
 		err = s.policyStores.Release(ctx, c, r.PolicyStore, u)
 		if err == nil && s.left != nil {
 			s.left(ctx, id, r.Incarnation)
@@ -289,6 +309,7 @@ func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID
 
 // unbind is what must leave the directory together with the tenant's policy store. The requirement on
 // the rules' marker makes it all issuers: none was added or changed since they were read.
+// Issuers that may speak for all tenants list none, and are not touched.
 func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policystore.Unbind, error) {
 	version, listing, err := s.listing(ctx, id)
 	if err != nil {
@@ -305,6 +326,7 @@ func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policys
 		}
 		u.Writes = append(u.Writes, note)
 	}
+	// An issuer whose fixed tenant this is has nobody left to speak for: its row goes.
 	for _, issuer := range listing {
 		reg, err := s.readIssuer(ctx, issuer)
 		if err != nil && copse.KindOf(err) == copse.NotFound {
@@ -313,6 +335,7 @@ func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policys
 		if err != nil {
 			return policystore.Unbind{}, err
 		}
+		// The issuer as it was read is expected: an update that comes in between is not overwritten.
 		write := storage.Write{Key: issuerKey(reg.ID), Expect: storage.Version(reg.Revision)}
 		if reg.FixedTenant != id {
 			if write.Body, err = encode(reg.without(id)); err != nil {
@@ -325,6 +348,7 @@ func (s *Service) unbind(ctx context.Context, id copse.TenantID, r row) (policys
 }
 
 // listing is the issuers that list a tenant, and what must hold for there to be no others.
+// It takes the lock of issuerRules, and gives it back before the commit: the expectation stands in for it.
 func (s *Service) listing(ctx context.Context, id copse.TenantID) (storage.Expectation, []string, error) {
 	s.issuerRules.Lock()
 	defer s.issuerRules.Unlock()

@@ -38,6 +38,7 @@ func (u *unverified) checkClaims(r *rules, now time.Time) (expires time.Time, er
 	return expires, r.meant(u)
 }
 
+// checkTimes wants an exp, and takes nbf and iat where they are.
 func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
 	expires, present, ok := u.claims.instant("exp")
 	switch {
@@ -48,6 +49,7 @@ func (u *unverified) checkTimes(now time.Time) (time.Time, error) {
 	case !now.Before(expires):
 		return expires, refuse(ReasonExpired, "the token has expired")
 	}
+	// A clock that is ahead of ours makes both come from the future; a little of that is no reason to refuse.
 	for _, name := range []string{"nbf", "iat"} {
 		at, present, ok := u.claims.instant(name)
 		switch {
@@ -83,6 +85,7 @@ func (u *unverified) checkType(r *rules) error {
 	if u.claims.has("events") {
 		return wrong
 	}
+	// These belong to an ID token (OpenID Connect Core, sections 2 and 3).
 	if access && (u.claims.has("nonce") || u.claims.has("at_hash") || u.claims.has("c_hash")) {
 		return wrong
 	}
@@ -90,6 +93,7 @@ func (u *unverified) checkType(r *rules) error {
 }
 
 // checkAudience: a token that was made for another service must not work here, although the same issuer signed it.
+// It needs the registration to name an audience or a client, which checkRegistration has seen to.
 func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) error {
 	accepted := iss.Audiences
 	if kind == copse.TokenID {
@@ -103,6 +107,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) erro
 	}
 	if kind == copse.TokenAccess && !u.claims.has("aud") {
 		// Cognito's access tokens name the client that asked for them instead; others spell it cid.
+		// The first one that is there decides.
 		for _, name := range []string{"client_id", "cid"} {
 			if !u.claims.has(name) {
 				continue
@@ -116,6 +121,7 @@ func (u *unverified) checkAudience(iss *copse.Issuer, kind copse.TokenType) erro
 	return u.checkAud(accepted)
 }
 
+// meet reports whether the two lists have something in common. The empty string is nobody.
 func meet(said, accepted []string) bool {
 	for _, s := range said {
 		if s != "" && slices.Contains(accepted, s) {
@@ -127,11 +133,13 @@ func meet(said, accepted []string) bool {
 
 // checkEmail refuses an address of a domain that the issuer may not vouch for. Leaving the claim out
 // instead could switch off a forbid that reads it.
+// A claim that is not a string, or no address, is refused as well. Without domains there is no rule.
 func (u *unverified) checkEmail(iss *copse.Issuer) error {
 	if len(iss.EmailDomains) == 0 || !u.claims.has("email") {
 		return nil
 	}
 	address, _ := u.claims.text("email")
+	// The last one: what is before it may have one in quotes.
 	at := strings.LastIndexByte(address, '@')
 	if at < 1 || !slices.Contains(iss.EmailDomains, lowerASCII(address[at+1:])) {
 		return refuse(ReasonEmailDomain, "email: the issuer may not vouch for this address's domain")
@@ -151,8 +159,10 @@ func lowerASCII(s string) string {
 }
 
 // tenant reads the one tenant that the token is for, and checks that the issuer may speak for it.
+// Denied for every way in which there is none, with one answer; the cause is for the log.
 func (u *unverified) tenant(iss *copse.Issuer) (copse.TenantID, error) {
 	tenant := iss.FixedTenant
+	// A claim that contradicts a fixed tenant is refused and not ignored: somebody meant another tenant.
 	if iss.TenantClaim != "" {
 		value, present, ok := u.claims.at(iss.TenantClaim)
 		said, isText := textOf(value)
@@ -209,6 +219,7 @@ func claimPath(claim string) []string {
 }
 
 // subject is whose token it is and which client's, as far as it says so.
+// They name a member: the principal is made by the rules and not of these.
 func (o object) subject(kind copse.TokenType) (subject, client string) {
 	subject, _ = o.text("sub")
 	for _, name := range []string{"client_id", "azp", "cid"} {

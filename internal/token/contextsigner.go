@@ -27,6 +27,7 @@ type ContextKey struct {
 }
 
 // ContextKeyStore keeps the keys, sealed, for all nodes of a server.
+// Load gives all of them, in any order. Remove of one that is absent is not an error.
 type ContextKeyStore struct {
 	Load func(ctx context.Context) ([]ContextKey, error)
 	// Add is Conflict when there is a key of that id.
@@ -50,6 +51,7 @@ const (
 )
 
 // ContextSigner signs tenant contexts, and publishes the keys to verify them with.
+// Sign and KeySet read keys without a lock; one goroutine replaces them.
 type ContextSigner struct {
 	issuer string
 	rotate time.Duration
@@ -73,6 +75,7 @@ type contextKey struct {
 
 // NewContextSigner makes one, with a first key when there is none. issuer is copse's public URL; a key
 // signs for about the time of rotate. It keeps itself in order until Close.
+// Its keys are there when it returns, or there is an error.
 func NewContextSigner(ctx context.Context, issuer string, rotate time.Duration, store ContextKeyStore, log *slog.Logger) (*ContextSigner, error) {
 	if rotate < MinContextKeyRotation {
 		return nil, copse.Errorf(copse.Invalid, "keys of signed contexts can't be rotated more often than every %v: verifiers must have read a key before it is used", MinContextKeyRotation)
@@ -91,6 +94,7 @@ func (s *ContextSigner) Close() error {
 	return nil
 }
 
+// An error leaves the keys that are in use, which go on signing.
 func (s *ContextSigner) maintainUntil(ctx context.Context) {
 	tick := time.NewTicker(lookAtKeys)
 	defer tick.Stop()
@@ -121,6 +125,7 @@ func (s *ContextSigner) maintain(ctx context.Context) error {
 		if err := s.store.Add(ctx, made); err != nil && copse.KindOf(err) != copse.Conflict {
 			return err
 		}
+		// Read again, and not appended: with Conflict it was another node that made one.
 		if keys, err = s.load(ctx); err != nil {
 			return err
 		}
@@ -128,6 +133,7 @@ func (s *ContextSigner) maintain(ctx context.Context) error {
 	return s.use(ctx, keys, now)
 }
 
+// A key that can't be read is an error and not left out: it may be the one that others sign with.
 func (s *ContextSigner) load(ctx context.Context) ([]contextKey, error) {
 	stored, err := s.store.Load(ctx)
 	if err != nil {
@@ -154,6 +160,7 @@ func (s *ContextSigner) use(ctx context.Context, keys []contextKey, now time.Tim
 	if len(keys) == 0 {
 		return copse.Errorf(copse.Unavailable, "there is no key to sign contexts with")
 	}
+	// The next one has signed for so long that nothing of the first is good any more.
 	for len(keys) > 1 && now.Sub(keys[1].created) > publishedAhead+publishedAfter {
 		if err := s.store.Remove(ctx, keys[0].id); err != nil {
 			return err
@@ -179,6 +186,7 @@ func newContextKey(now time.Time) (ContextKey, error) {
 	return ContextKey{ID: now.UTC().Format("20060102-1504"), Private: der, CreatedAt: now.UTC()}, err
 }
 
+// publicSet is the JWK set of the keys' public halves, of those that don't sign yet as well.
 func publicSet(keys []contextKey) ([]byte, error) {
 	type published struct {
 		Kty string `json:"kty"`
@@ -199,6 +207,7 @@ func publicSet(keys []contextKey) ([]byte, error) {
 }
 
 // current is the newest key that verifiers have had time to read; the oldest where there is none.
+// There is always one: use takes no empty list.
 func (k *contextKeys) current(now time.Time) *contextKey {
 	for i := len(k.all) - 1; i > 0; i-- {
 		if now.Sub(k.all[i].created) >= publishedAhead {
@@ -209,6 +218,7 @@ func (k *contextKeys) current(now time.Time) *contextKey {
 }
 
 // KeySet is the JWK set to publish.
+// It is shared and must not be changed.
 func (s *ContextSigner) KeySet() []byte { return s.keys.Load().keySet }
 
 // Context is what a signed context says: Bound is the request it is for.
@@ -219,6 +229,7 @@ type Context struct {
 }
 
 // Sign makes the context of one request. It is good for as long as [ContextVerifier] takes one.
+// The user's token is in it by its hash alone: who sees a context has no token.
 func (s *ContextSigner) Sign(c *Context) (string, error) {
 	now := time.Now()
 	key := s.keys.Load().current(now)
@@ -231,6 +242,7 @@ func (s *ContextSigner) Sign(c *Context) (string, error) {
 		"htm":       c.Method, "path": c.Path,
 		"iat": now.Unix(), "exp": now.Unix() + int64(maxContextLife/time.Second),
 	})
+	// The type keeps it from being taken for a user's token, and the other way round.
 	token.Header["typ"], token.Header["kid"] = ContextType, key.id
 	signed, err := token.SignedString(key.private)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/copse-authz/copse"
 )
 
+// A URL's length, a document's bytes, and the time for both documents of an issuer together.
 const (
 	maxURLBytes  = 2048
 	maxDocument  = 1 << 20
@@ -49,6 +50,7 @@ func (p FetchPolicy) CheckEndpoint(e Endpoint) error {
 	return err
 }
 
+// forEndpoints is the policy for keys that the operator placed: private addresses are allowed, http as before.
 func (p FetchPolicy) forEndpoints() FetchPolicy {
 	return FetchPolicy{AllowPrivate: true, AllowHTTP: p.AllowHTTP}
 }
@@ -63,6 +65,7 @@ func (p FetchPolicy) CheckURL(url string) error {
 	if err != nil {
 		return err
 	}
+	// The discovery document's path is appended to it.
 	if u.RawQuery != "" || u.ForceQuery {
 		return copse.Errorf(copse.Invalid, "issuer URL %q: it must not have a query", url)
 	}
@@ -70,6 +73,7 @@ func (p FetchPolicy) CheckURL(url string) error {
 }
 
 // check looks at a URL as it is written. What its name resolves to is looked at when it is connected to, each time.
+// Invalid says what to change.
 func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	if len(url) > maxURLBytes {
 		return nil, copse.Errorf(copse.Invalid, "issuer URL: it has %d bytes, at most %d are allowed", len(url), maxURLBytes)
@@ -81,6 +85,7 @@ func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	if u.User != nil || strings.Contains(url, "#") {
 		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: it must have neither a user nor a fragment", u.Redacted())
 	}
+	// Loopback by its name or as an address; what any other name resolves to is for the dialer.
 	loopback := isLoopbackName(u.Hostname())
 	switch u.Scheme {
 	case "https":
@@ -97,6 +102,7 @@ func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	if loopback && !p.AllowPrivate {
 		return nil, copse.Errorf(copse.Invalid, "issuer URL %q: loopback needs --allow-private-issuers", url)
 	}
+	// An address is refused as early as it can be, for whoever registers the issuer to see.
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
 		if err := p.checkAddr(addr, false); err != nil {
 			return nil, copse.Errorf(copse.Invalid, "issuer URL %q: %w", url, err)
@@ -105,6 +111,7 @@ func (p FetchPolicy) check(url string) (*neturl.URL, error) {
 	return u, nil
 }
 
+// isLoopbackName knows localhost and all below it, with or without the last dot, and loopback addresses.
 func isLoopbackName(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -145,7 +152,9 @@ var metadata = []netip.Addr{
 
 // checkAddr decides about an address that is about to be connected to. Link-local addresses, where
 // most metadata services live, are refused under any policy.
+// An IPv4 address inside an IPv6 one is looked at as what it is. onlyLoopback is for http.
 func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
+	// A zone picks a network interface, which is not for a URL to do.
 	if addr.Zone() != "" {
 		return fmt.Errorf("address %s has a zone, which is not allowed", addr)
 	}
@@ -156,6 +165,7 @@ func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
 	case onlyLoopback && !addr.IsLoopback():
 		return fmt.Errorf("address %s is not loopback, and http is for loopback only", addr)
 	}
+	// Also where private addresses are allowed: what answers there gives the machine's own credentials away.
 	for _, m := range metadata {
 		if addr == m {
 			return fmt.Errorf("address %s is not allowed", addr)
@@ -182,6 +192,7 @@ type guarded struct{ http, https *http.Transport }
 // another address by then (DNS rebinding), and redirects pass here as well.
 func newGuarded(p FetchPolicy, roots *x509.CertPool) *guarded {
 	transport := func(onlyLoopback bool) *http.Transport {
+		// ControlContext is called for each address of a name, with the socket made and nothing sent.
 		dialer := &net.Dialer{
 			Timeout: fetchTimeout,
 			ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
@@ -208,6 +219,7 @@ func newGuarded(p FetchPolicy, roots *x509.CertPool) *guarded {
 	return &guarded{http: transport(true), https: transport(false)}
 }
 
+// RoundTrip keeps http apart: its dialer connects to loopback only.
 func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme == "http" {
 		return g.http.RoundTrip(r)
@@ -215,6 +227,7 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return g.https.RoundTrip(r)
 }
 
+// CloseIdleConnections is what http.Client looks for in a transport.
 func (g *guarded) CloseIdleConnections() {
 	g.http.CloseIdleConnections()
 	g.https.CloseIdleConnections()
@@ -228,6 +241,7 @@ type fetcher struct {
 	endpoints map[string]*http.Client
 }
 
+// newFetcher connects to nothing yet. cfg.Transport, when set, is for all issuers without an endpoint.
 func newFetcher(cfg Config) *fetcher {
 	transport := cfg.Transport
 	if transport == nil {
@@ -244,6 +258,7 @@ func newFetcher(cfg Config) *fetcher {
 	return f
 }
 
+// newClient follows no redirect: the answer would be that of whoever it names.
 func newClient(transport http.RoundTripper) *http.Client {
 	return &http.Client{
 		Transport: transport,
@@ -253,6 +268,7 @@ func newClient(transport http.RoundTripper) *http.Client {
 	}
 }
 
+// close ends connections that wait to be used; fetches under way end with their context.
 func (f *fetcher) close() {
 	f.client.CloseIdleConnections()
 	for _, c := range f.endpoints {
@@ -271,13 +287,16 @@ func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 		}
 		return parseKeySet(body)
 	}
+	// Again, although it was looked at when it was registered: the policy may be a stricter one by now.
 	if err := f.policy.CheckURL(issuer); err != nil {
 		return nil, err
 	}
+	// The path is appended to the issuer's own (OpenID Connect Discovery, section 4.1).
 	body, err := get(ctx, f.client, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
 	if err != nil {
 		return nil, fmt.Errorf("discovery document: %w", err)
 	}
+	// Everything else in it is the issuer's own affair: algorithms come from the registration.
 	var discovery struct {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
@@ -285,6 +304,7 @@ func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 	if err := json.Unmarshal(body, &discovery); err != nil {
 		return nil, fmt.Errorf("discovery document: %w", err)
 	}
+	// It must say whose keys these are (OpenID Connect Discovery, section 4.3).
 	if discovery.Issuer != issuer {
 		return nil, fmt.Errorf("discovery document: it is that of %q, not of %q, byte for byte", discovery.Issuer, issuer)
 	}
@@ -297,6 +317,7 @@ func (f *fetcher) keys(ctx context.Context, issuer string) (*keySet, error) {
 	return parseKeySet(body)
 }
 
+// get reads a document whole. Anything but 200 is an error, and so is one byte too many.
 func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -312,6 +333,7 @@ func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
 	}
+	// One byte more than is allowed tells a document that is too long from one that just fits.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ const (
 )
 
 // key is one usable key of an issuer.
+// id may be empty: a set of one key needs none.
 type key struct {
 	id     string
 	alg    string // the only algorithm it is for; empty: any that fits its type
@@ -41,6 +42,7 @@ type keySet struct {
 // find returns the keys that a token with this header may have been signed with. known is true when
 // the key id is one of the set's, even if that key is not for this algorithm. Without a key id there
 // must be one key only, so that nothing is left to guess.
+// Several keys may have one id: issuers do that with keys of different kinds, and each that fits is tried.
 func (s *keySet) find(kid string, hasKid bool, alg string) (found []crypto.PublicKey, known bool) {
 	if !hasKid {
 		if len(s.keys) != 1 {
@@ -61,6 +63,7 @@ func (s *keySet) find(kid string, hasKid bool, alg string) (found []crypto.Publi
 }
 
 // jwk has the members of a JSON Web Key that public signature keys need.
+// Members of private and symmetric keys are not read.
 type jwk struct {
 	Kty    string   `json:"kty"`
 	Use    string   `json:"use"`
@@ -77,6 +80,8 @@ type jwk struct {
 // parseKeySet keeps the keys that can verify signatures and leaves out the others: encryption keys,
 // symmetric ones, weak ones, kinds not known here. A set of none is a valid answer of an issuer that
 // withdrew its keys.
+// An error is for what is no key set, or has more than maxKeys. The fingerprint is of the keys that are kept, in
+// their order.
 func parseKeySet(body []byte) (*keySet, error) {
 	var doc struct {
 		Keys []jsontext.Value `json:"keys"`
@@ -84,6 +89,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
+	// No list is another document; an empty list says that there is no key any more.
 	if doc.Keys == nil {
 		return nil, errors.New("key set: it has no keys member")
 	}
@@ -93,6 +99,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 	set := &keySet{}
 	hash := sha256.New()
 	for _, raw := range doc.Keys {
+		// One that can't be read is left out like one of an unknown kind: it may be of a standard to come.
 		var j jwk
 		if json.Unmarshal(raw, &j) != nil || !j.signs() {
 			continue
@@ -105,8 +112,10 @@ func parseKeySet(body []byte) (*keySet, error) {
 		if err != nil {
 			continue
 		}
+		// Its form is checked, and it is of a kind that some method takes.
 		set.keys = append(set.keys, key{id: j.Kid, alg: j.Alg, public: public})
 		for _, part := range [][]byte{[]byte(j.Kid), []byte(j.Alg), der} {
+			// With lengths, so that no two lists of keys are hashed alike.
 			hash.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 			hash.Write(part)
 		}
@@ -117,6 +126,7 @@ func parseKeySet(body []byte) (*keySet, error) {
 
 // signs reports whether the key says it is for signatures, of an algorithm we know, if it says so.
 func (j *jwk) signs() bool {
+	// What a key does not say of itself, it does not restrict.
 	return (j.Use == "" || j.Use == "sig") &&
 		(j.KeyOps == nil || slices.Contains(j.KeyOps, "verify")) &&
 		(j.Alg == "" || methods[j.Alg] != nil) &&
@@ -130,6 +140,7 @@ func (j *jwk) public() crypto.PublicKey {
 		return j.rsaKey()
 	case "EC":
 		return j.ecKey()
+	// Ed25519 alone of that type (RFC 8037): the others are for key agreement, or not known here.
 	case "OKP":
 		if x := decode(j.X); j.Crv == "Ed25519" && len(x) == ed25519.PublicKeySize {
 			return ed25519.PublicKey(x)
@@ -138,8 +149,10 @@ func (j *jwk) public() crypto.PublicKey {
 	return nil
 }
 
+// rsaKey bounds both ends: short keys are weak, and long ones cost whoever verifies.
 func (j *jwk) rsaKey() crypto.PublicKey {
 	n, e := new(big.Int).SetBytes(decode(j.N)), new(big.Int).SetBytes(decode(j.E))
+	// An even modulus has the factor 2.
 	if n.BitLen() < minRSABits || n.BitLen() > maxRSABits || n.Bit(0) == 0 {
 		return nil
 	}
@@ -149,6 +162,7 @@ func (j *jwk) rsaKey() crypto.PublicKey {
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}
 }
 
+// ecKey wants coordinates of exactly the curve's length (RFC 7518, section 6.2.1.2), and a point on the curve.
 func (j *jwk) ecKey() crypto.PublicKey {
 	var curve elliptic.Curve
 	switch j.Crv {
@@ -173,6 +187,7 @@ func (j *jwk) ecKey() crypto.PublicKey {
 	return public
 }
 
+// decode is nil for what is not base64url without padding.
 func decode(text string) []byte {
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {

@@ -24,6 +24,7 @@ const (
 )
 
 // keySource has the keys of one issuer. They never mix with another's: each issuer has its own.
+// Its lock is never held while something is fetched.
 type keySource struct {
 	issuer  string
 	fetch   func(ctx context.Context, issuer string) (*keySet, error)
@@ -47,6 +48,7 @@ type keySource struct {
 type flight struct{ done chan struct{} }
 
 // view is a key set as it may be used now.
+// What was remembered under its generation stands for as long as the source has that generation.
 type view struct {
 	set        *keySet
 	generation uint64
@@ -54,6 +56,8 @@ type view struct {
 }
 
 // current returns keys that are fresh, or stale within bounds while the issuer can't be reached.
+// Unavailable when there are none, or only ones that are too old, and the issuer can't be asked now; also when
+// ctx ends first. The fetch goes on without the caller.
 func (s *keySource) current(ctx context.Context) (view, error) {
 	for attempts := 0; ; attempts++ {
 		s.mu.Lock()
@@ -62,7 +66,9 @@ func (s *keySource) current(ctx context.Context) (view, error) {
 		// Waiting for an issuer that has just failed would make every caller as slow as it is.
 		failing := s.err != nil && now.Sub(s.triedAt) < 2*(cooldown+fetchTimeout)
 		switch {
+		// Good as they are; stale ones only while asking fails, and not for long.
 		case s.set != nil && (age < freshFor || age < staleFor && (failing || attempts > 0)):
+			// In the background, so that nobody waits while the issuer answers.
 			if age >= refreshAfter {
 				s.startLocked(now)
 			}
@@ -84,6 +90,7 @@ func (s *keySource) current(ctx context.Context) (view, error) {
 
 // forKey returns the keys after the issuer was asked for a key id that the set does not have, at most
 // once per cool-down. asked is false when that was not worth asking, or not allowed yet.
+// Without the cool-down whoever invents key ids would have the issuer asked as often as they like.
 func (s *keySource) forKey(ctx context.Context, kid string) (v view, asked bool, err error) {
 	s.mu.Lock()
 	now := time.Now()
@@ -91,6 +98,7 @@ func (s *keySource) forKey(ctx context.Context, kid string) (v view, asked bool,
 		s.mu.Unlock()
 		return view{}, false, nil
 	}
+	// The set was asked for a moment ago. If that failed, the key may exist all the same: it can't be known.
 	if s.flight == nil && now.Sub(s.triedAt) < cooldown {
 		err := s.err
 		s.mu.Unlock()
@@ -130,6 +138,7 @@ func (s *keySource) rememberUnknown(kid string) {
 	}
 }
 
+// viewLocked says how long what is verified by the keys of now may be remembered.
 func (s *keySource) viewLocked() view {
 	until := s.fetchedAt.Add(freshFor)
 	if now := time.Now(); !now.Before(until) { // stale: until the next attempt
@@ -156,6 +165,7 @@ func (s *keySource) startLocked(now time.Time) *flight {
 	return f
 }
 
+// A nil flight is over. The error is Unavailable, and only when ctx ended.
 func (f *flight) wait(ctx context.Context) error {
 	if f == nil {
 		return nil
@@ -178,6 +188,7 @@ func (s *keySource) safely(ctx context.Context) (set *keySet, err error) {
 	return s.fetch(ctx, s.issuer)
 }
 
+// The set counts from the start of its fetch: what the issuer changed since may not be in it.
 func (s *keySource) finish(f *flight, began time.Time, set *keySet, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,6 +200,7 @@ func (s *keySource) finish(f *flight, began time.Time, set *keySet, err error) {
 	}
 	s.fetches(fetchOK)
 	s.fetchedAt = began
+	// The same keys again leave remembered tokens as they are. Among others may be ids that were unknown.
 	if s.set == nil || s.set.fingerprint != set.fingerprint {
 		s.generation.Add(1)
 		s.unknown = nil
@@ -196,17 +208,21 @@ func (s *keySource) finish(f *flight, began time.Time, set *keySet, err error) {
 	s.set = set
 }
 
+// keysUnavailable is the answer while the issuer can't be asked: the token may well be good.
 func keysUnavailable(err error) error {
 	return unavailable(ReasonKeys, "the keys of the token's issuer can't be fetched now; try again", err)
 }
 
 // keysFor finds the keys that may have made the token's signature.
+// Never none without an error. Unauthenticated for a key that the issuer does not have, or has for another
+// algorithm; Unavailable as in current and forKey.
 func (s *keySource) keysFor(ctx context.Context, u *unverified) ([]crypto.PublicKey, view, error) {
 	v, err := s.current(ctx)
 	if err != nil {
 		return nil, v, err
 	}
 	found, known := v.set.find(u.kid, u.hasKid, u.alg)
+	// The issuer may have made a key since; without a key id there is nothing to ask for.
 	if !known && u.hasKid {
 		newer, asked, err := s.forKey(ctx, u.kid)
 		if err != nil {
@@ -248,6 +264,7 @@ func newWorkers() *workers {
 }
 
 // start runs f, or refused when Close was called already.
+// Exactly one of the two is called, in a goroutine of its own.
 func (w *workers) start(f func(context.Context), refused func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -258,6 +275,7 @@ func (w *workers) start(f func(context.Context), refused func()) {
 	w.wg.Go(func() { f(w.ctx) })
 }
 
+// close waits until all that was started has ended.
 func (w *workers) close() {
 	w.mu.Lock()
 	w.closed = true

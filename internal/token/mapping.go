@@ -22,6 +22,7 @@ const (
 )
 
 // principal makes the entity that the token is about: "prefix|subject", never text that is parsed.
+// Nothing but a string that is not empty is one: a number could have two spellings.
 func (u *unverified) principal(r *rules) (types.EntityUID, error) {
 	claim := r.principalIDClaim
 	if claim == "" {
@@ -39,6 +40,7 @@ func (u *unverified) principal(r *rules) (types.EntityUID, error) {
 	return types.NewEntityUID(types.EntityType(r.principalType), types.String(id)), nil
 }
 
+// prefixed is an entity's id; without a prefix it is what the token says.
 func prefixed(prefix, id string) string {
 	if prefix == "" {
 		return id
@@ -48,6 +50,7 @@ func prefixed(prefix, id string) string {
 
 // groups reads the group claim: a string, several separated by spaces, or a list of strings. Anything
 // else in its place is refused, since nobody in no group is whom a forbid on groups lets through.
+// Sorted, each once. Without a mapping, or without the claim, there are none.
 func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 	if !r.mapsGroups() {
 		return nil, nil
@@ -60,6 +63,7 @@ func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 		return nil, nil
 	}
 	names, ok := textsOf(value)
+	// Several providers write lists as one string, as scope is written.
 	if text, isText := textOf(value); isText {
 		names, ok = strings.Fields(text), true
 	}
@@ -68,6 +72,7 @@ func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
+	// Refused and not cut: which groups would be left out is nobody's to choose.
 	if len(names) > maxGroups {
 		return nil, refuse(ReasonGroups, "%s: the token has %d groups, more than %d", r.groupClaim, len(names), maxGroups)
 	}
@@ -82,10 +87,12 @@ func (u *unverified) groups(r *rules) ([]types.EntityUID, error) {
 	return groups, nil
 }
 
+// mapsGroups reports whether the claims of groups become entities; the claim then is no attribute any more.
 func (r *rules) mapsGroups() bool { return r.groupType != "" && r.groupClaim != "" }
 
 // mapClaims fills in what the token says about its principal. ID tokens describe the principal,
 // access tokens the request, as in AVP.
+// Unauthenticated for reserved names, no principal id, groups of another shape, and claims that nest too deep.
 func (u *unverified) mapClaims(r *rules, v *Verified) error {
 	// AVP fails on these: its Cognito mapping uses the names for records of its own.
 	for _, name := range []string{"cognito", "dev", "custom"} {
@@ -105,11 +112,13 @@ func (u *unverified) mapClaims(r *rules, v *Verified) error {
 		return err
 	}
 	v.attributes = claims
+	// The principal is there with its groups and no attributes.
 	if r.tokenType == copse.TokenAccess {
 		v.attributes = []byte("{}")
 		v.Context = copse.Data{Format: copse.FormatCedarJSON, Bytes: slices.Concat([]byte(`{"token":`), claims, []byte("}"))}
 	}
 	v.Entities = copse.Data{Format: copse.FormatCedarJSON, Bytes: principalJSON(v.Principal, v.attributes, v.groups)}
+	// A caller who could define entities of these types could give the principal attributes, or groups parents.
 	v.ReservedTypes = []types.EntityType{types.EntityType(r.principalType)}
 	if r.mapsGroups() && r.groupType != r.principalType {
 		v.ReservedTypes = append(v.ReservedTypes, types.EntityType(r.groupType))
@@ -118,6 +127,7 @@ func (u *unverified) mapClaims(r *rules, v *Verified) error {
 }
 
 // principalJSON writes the Cedar JSON of a list with the one entity.
+// attributes is a Cedar JSON record. The slices are not kept.
 func principalJSON(uid types.EntityUID, attributes []byte, parents []types.EntityUID) []byte {
 	b := append([]byte(nil), `[{"uid":`...)
 	b = appendUID(b, uid)
@@ -133,6 +143,7 @@ func principalJSON(uid types.EntityUID, attributes []byte, parents []types.Entit
 	return append(b, `]}]`...)
 }
 
+// appendUID writes an entity's identifier, in the form without __entity.
 func appendUID(b []byte, uid types.EntityUID) []byte {
 	b = append(b, `{"type":`...)
 	b = appendString(b, string(uid.Type))
@@ -178,6 +189,7 @@ func (u *unverified) claimsRecord(r *rules) ([]byte, error) {
 	if !r.nests {
 		return append(b, '}'), nil
 	}
+	// The second form, after all plain names; a record that would be empty is not there.
 	for _, prefix := range nested {
 		record := []byte{'{'}
 		for _, name := range names {
@@ -211,6 +223,7 @@ func (u *unverified) appendMember(b []byte, r *rules, claim, name string, groups
 	}
 	start := len(b)
 	b = appendName(b, name)
+	// The scope of an access token is a list by its meaning (RFC 6749, section 3.3), so it becomes a set.
 	if scope, isText := u.claims.text(claim); isText && claim == "scope" && r.tokenType == copse.TokenAccess {
 		return appendStrings(b, strings.Fields(scope)), nil
 	}
@@ -225,6 +238,7 @@ func (u *unverified) appendMember(b []byte, r *rules, claim, name string, groups
 	return b, nil
 }
 
+// appendStrings writes a set of strings.
 func appendStrings(b []byte, list []string) []byte {
 	b = append(b, '[')
 	for i, s := range list {
@@ -266,6 +280,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int, leave []string) (ou
 	switch value.Kind() {
 	case '"', 't', 'f':
 		return append(b, value...), true, nil
+	// Only integers that fit: Cedar's Long has 64 bits, and a rounded number would be another one.
 	case '0':
 		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 			return strconv.AppendInt(b, n, 10), true, nil
@@ -275,6 +290,7 @@ func appendClaim(b []byte, dec *jsontext.Decoder, depth int, leave []string) (ou
 	return b, false, nil
 }
 
+// appendSet leaves out what Cedar has no type for, and keeps the rest of the set.
 func appendSet(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return b, false, err
@@ -299,6 +315,8 @@ func appendSet(b []byte, dec *jsontext.Decoder, depth int) ([]byte, bool, error)
 	return append(b, ']'), true, err
 }
 
+// appendRecord leaves out members that Cedar has no type for, and the whole record where a member's name is an
+// escape of Cedar's JSON. leave is the path of the groups, from here on down.
 func appendRecord(b []byte, dec *jsontext.Decoder, depth int, leave []string) ([]byte, bool, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return b, false, err
@@ -315,6 +333,7 @@ func appendRecord(b []byte, dec *jsontext.Decoder, depth int, leave []string) ([
 			return b, false, err
 		}
 		said := name.String()
+		// Noted, and acted upon at the end: the decoder must be past the record first.
 		escapes = escapes || strings.HasPrefix(said, "__")
 		left, leads := below(leave, said)
 		if leads && len(left) == 0 {

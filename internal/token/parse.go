@@ -35,13 +35,16 @@ type unverified struct {
 func parse(token string) (*unverified, error) { return parseAs(token, (*unverified).userType) }
 
 // parseAs takes a signed JWT apart whose header's typ readType accepts.
+// It verifies nothing. What it refuses is Unauthenticated, but for readType's own errors, which it returns.
 func parseAs(token string, readType func(u *unverified, header object) error) (*unverified, error) {
 	if len(token) > copse.MaxTokenBytes {
 		return nil, refuse(ReasonTooLarge, "the token has %d bytes; at most %d are read", len(token), copse.MaxTokenBytes)
 	}
+	// Three parts are a signed token; an encrypted one has five, and nothing here decrypts.
 	if strings.Count(token, ".") != 2 {
 		return nil, refuse(ReasonMalformed, "the token is not a signed JWT: it must have three parts joined by dots")
 	}
+	// What was signed is header and payload as they came, not as they decode.
 	last := strings.LastIndexByte(token, '.')
 	u := &unverified{signed: token[:last]}
 	head, payload, _ := strings.Cut(u.signed, ".")
@@ -80,6 +83,7 @@ func decodePart(what, text string) ([]byte, error) {
 	return nil, refuse(ReasonMalformed, "the token's %s is not base64url", what)
 }
 
+// parseObject decodes a part. Members that are there twice, at any depth, are refused by the JSON library.
 func parseObject(what, text string) (object, error) {
 	raw, err := decodePart(what, text)
 	if err != nil {
@@ -95,6 +99,7 @@ func parseObject(what, text string) (object, error) {
 // text returns a string member; ok is false when it is absent or not a string.
 func (o object) text(name string) (string, bool) { return textOf(o[name]) }
 
+// textOf is false for what is absent, too.
 func textOf(v jsontext.Value) (string, bool) {
 	if v.Kind() != '"' {
 		return "", false
@@ -133,6 +138,7 @@ func objectOf(v jsontext.Value) object {
 	return o
 }
 
+// has is true for a null as well: that a claim is there at all can be what counts.
 func (o object) has(name string) bool {
 	_, ok := o[name]
 	return ok
@@ -142,6 +148,7 @@ func (o object) has(name string) bool {
 const latest = 253402300799
 
 // instant reads a NumericDate. present is false when there is none; ok is false when it is no time.
+// Parts of a second count (RFC 7519, section 2).
 func (o object) instant(name string) (at time.Time, present, ok bool) {
 	v, present := o[name]
 	if !present {
@@ -156,7 +163,10 @@ func (o object) instant(name string) (at time.Time, present, ok bool) {
 }
 
 // readHeader takes what it needs and refuses what would let the token direct its own verification.
+// Whether the algorithm is the issuer's is for later; here it is one that can be verified at all.
 func (u *unverified) readHeader(h object) error {
+	// crit is extensions that must be understood (RFC 7515, section 4.1.11), and none is; jku, x5u and jwk
+	// bring keys along; zip, b64 and enc change what the signature is over.
 	for _, name := range []string{"crit", "jku", "x5u", "jwk", "zip", "b64", "enc"} {
 		if h.has(name) {
 			return refuse(ReasonHeader, "the token's header has %q, which is not supported: keys and rules come from the issuer's registration", name)
@@ -169,6 +179,7 @@ func (u *unverified) readHeader(h object) error {
 	if u.alg, ok = h.text("alg"); !ok || methods[u.alg] == nil {
 		return refuse(ReasonAlgorithm, "the token's algorithm is not supported: use one of %s", strings.Join(Algorithms(), ", "))
 	}
+	// Absent is allowed, for issuers with a single key; present it must be usable.
 	if h.has("kid") {
 		if u.kid, u.hasKid = h.text("kid"); !u.hasKid || u.kid == "" || len(u.kid) > maxKeyID {
 			return refuse(ReasonMalformed, "the token's key id is not a string of 1 to %d bytes", maxKeyID)
@@ -181,6 +192,7 @@ func (u *unverified) readHeader(h object) error {
 func (u *unverified) userType(h object) error {
 	if h.has("typ") {
 		typ, _ := h.text("typ")
+		// at+jwt is an access token's (RFC 9068, section 2.1). Media types are compared without case.
 		switch strings.ToLower(typ) {
 		case "jwt":
 		case "at+jwt", "application/at+jwt":

@@ -18,6 +18,7 @@ func Bearer(header http.Header) (string, error) {
 	case len(values) > 1:
 		return "", copse.Errorf(copse.Invalid, "there are %d Authorization headers; send one", len(values))
 	}
+	// The scheme in any case (RFC 9110, section 11.1). A comma would be two headers that somebody joined.
 	scheme, bearer, ok := strings.Cut(values[0], " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") || bearer == "" || strings.ContainsAny(bearer, " ,") {
 		return "", copse.Errorf(copse.Unauthenticated, "the Authorization header is not \"Bearer <token>\"")
@@ -59,6 +60,7 @@ func (p *Placing) Place(ctx context.Context, bearer string, verified *Verified) 
 	case source.Issuer() != verified.Issuer:
 		return nil, copse.DirectoryEntry{}, copse.Errorf(copse.Denied, "tenant %q has an identity source of another issuer than the token's", entry.Tenant)
 	}
+	// The same token once more, by the source's rules; the signature's keys are the same issuer's.
 	verified, err = p.VerifyBy(ctx, Presented{
 		Token: bearer, Kind: verified.TokenType, Source: source, Tenant: entry.Tenant,
 	})

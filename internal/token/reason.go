@@ -55,6 +55,7 @@ type refusal struct {
 	err    error
 }
 
+// Its text is for the log: what was refused stands in the error around it.
 func (r *refusal) Error() string {
 	if r.err != nil {
 		return string(r.reason) + ": " + r.err.Error()
@@ -62,8 +63,10 @@ func (r *refusal) Error() string {
 	return string(r.reason)
 }
 
+// Unwrap leads to what the attempt failed by, if anything did.
 func (r *refusal) Unwrap() error { return r.err }
 
+// refuse is Unauthenticated. Its text is for whoever sent the token.
 func refuse(reason Reason, format string, args ...any) error {
 	e := copse.Errorf(copse.Unauthenticated, format, args...)
 	e.Err = &refusal{reason: reason, err: e.Err}
@@ -77,6 +80,7 @@ func denied(cause string) error {
 		Err: &refusal{reason: ReasonTenant, err: errors.New(cause)}}
 }
 
+// unavailable is for what can't be known now: no word about the token.
 func unavailable(reason Reason, detail string, err error) error {
 	return &copse.Error{Kind: copse.Unavailable, Detail: detail, Err: &refusal{reason: reason, err: err}}
 }
@@ -88,6 +92,7 @@ type metrics struct {
 	fetches      *prometheus.CounterVec
 }
 
+// newMetrics has every value of the labels from the start, so that what never happened is 0 and not missing.
 func newMetrics(r prometheus.Registerer, kept *remembered) (*metrics, error) {
 	m := &metrics{
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -126,6 +131,7 @@ const (
 	fetchFailed = "failed"
 )
 
+// count leaves out errors that are no refusal of a token.
 func (m *metrics) count(err error) {
 	if reason := ReasonOf(err); reason != "" {
 		m.failures.WithLabelValues(string(reason)).Inc()

@@ -86,6 +86,7 @@ type shard struct {
 	bytes   int
 }
 
+// A digest's first byte is as good as random, so shards fill alike.
 func (r *remembered) shard(d *digest) *shard { return &r.shards[d[0]%shardCount] }
 
 func (r *remembered) get(d *digest) *entry {
@@ -95,6 +96,7 @@ func (r *remembered) get(d *digest) *entry {
 	return s.entries[*d]
 }
 
+// What was there under d is replaced.
 func (r *remembered) put(d *digest, e *entry, now time.Time) {
 	e.bytes = entryOverhead + len(e.verified.Entities.Bytes) + len(e.verified.Context.Bytes)
 	s := r.shard(d)

@@ -36,6 +36,7 @@ func registrationRules(iss *copse.Issuer, kind copse.TokenType) *rules {
 }
 
 // sourceRules are those of an identity source: AVP's, as its documentation has them.
+// Unauthenticated for a kind of token that it does not take. Cognito signs with RS256 alone.
 func sourceRules(src *copse.IdentitySource, kind copse.TokenType) (*rules, error) {
 	if !src.Accepts(kind) {
 		return nil, refuse(ReasonType, "the policy store's identity source does not take %s tokens", kind)
@@ -62,6 +63,7 @@ func sourceRules(src *copse.IdentitySource, kind copse.TokenType) (*rules, error
 
 // checkPoolClient compares the client of a Cognito token: aud of an ID token, client_id of an access
 // token, which has no audience of its own.
+// Without clients any client of the pool will do.
 func (u *unverified) checkPoolClient(clients []string, kind copse.TokenType) error {
 	if len(clients) == 0 {
 		return nil
@@ -77,6 +79,7 @@ func (u *unverified) checkPoolClient(clients []string, kind copse.TokenType) err
 
 // checkOIDCAudience wants one of an ID token's audiences among the clients, and one of an access token's
 // among the audiences; an access token without aud is judged by the client it names instead.
+// An ID token of any client will do where none is named.
 func (u *unverified) checkOIDCAudience(accepted []string, kind copse.TokenType) error {
 	if kind == copse.TokenID && len(accepted) == 0 {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 // method is an algorithm with the keys it may be used with. Naming the key's type beside the
 // algorithm is what stops a public key from being taken for an HMAC secret.
+// verify computes over bytes: it is never shown a header, in which a token would choose.
 type method struct {
 	verify jwt.SigningMethod
 	fits   func(crypto.PublicKey) bool
@@ -42,11 +43,13 @@ func Algorithms() []string {
 	return names
 }
 
+// isRSA, isEC and isEd25519 look at the key itself, not at what it says it is for.
 func isRSA(k crypto.PublicKey) bool {
 	_, ok := k.(*rsa.PublicKey)
 	return ok
 }
 
+// isEC names the curve as well: each of the ES algorithms is for one (RFC 7518, section 3.4).
 func isEC(curve elliptic.Curve) func(crypto.PublicKey) bool {
 	return func(k crypto.PublicKey) bool {
 		ec, ok := k.(*ecdsa.PublicKey)
@@ -60,8 +63,10 @@ func isEd25519(k crypto.PublicKey) bool {
 }
 
 // verifiedBy reports whether one of the keys made the signature. The keys fit the algorithm.
+// There may be none, and then it is false.
 func (u *unverified) verifiedBy(keys []crypto.PublicKey) bool {
 	m := methods[u.alg]
+	// Mostly one: several only where an issuer gave several keys one id.
 	for _, key := range keys {
 		if m.verify.Verify(u.signed, u.signature, key) == nil {
 			return true

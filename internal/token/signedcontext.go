@@ -44,6 +44,7 @@ type ContextVerifier struct {
 }
 
 // NewContextVerifier makes one. Nothing is fetched yet.
+// Invalid for what is missing in cfg, and for a key set that verifies nothing.
 func NewContextVerifier(cfg ContextConfig) (*ContextVerifier, error) {
 	if cfg.Issuer == "" || cfg.Audience == "" {
 		return nil, copse.Errorf(copse.Invalid, "signed contexts: the issuer (copse's public URL) and the audience (this service) are needed")
@@ -64,6 +65,7 @@ func NewContextVerifier(cfg ContextConfig) (*ContextVerifier, error) {
 		v.source.fetch = func(context.Context, string) (*keySet, error) { return set, nil }
 		return v, nil
 	}
+	// Whoever runs the service named the URL, so its address may be a private one.
 	policy := FetchPolicy{AllowHTTP: true, Endpoints: map[string]Endpoint{cfg.Issuer: {KeysURL: cfg.KeysURL, Roots: cfg.RootCAs}}}
 	if err := policy.CheckEndpoint(policy.Endpoints[cfg.Issuer]); err != nil {
 		return nil, copse.Errorf(copse.Invalid, "signed contexts: keys: %w", err)
@@ -83,6 +85,7 @@ func (v *ContextVerifier) Close() error {
 }
 
 // Bound is what a context must be bound to: the request that it came with.
+// All of it is needed.
 type Bound struct {
 	Token    string // the user's, as it was presented
 	Verified *Verified
@@ -110,6 +113,7 @@ func (v *ContextVerifier) Verify(ctx context.Context, text string, to *Bound) (d
 	case !slices.Contains(contextAlgorithms, u.alg):
 		return "", notForThis("alg: it is signed with another algorithm than ES256 or EdDSA")
 	}
+	// The key set is copse's alone: an issuer's key of the same id is not in it.
 	keys, _, err := v.source.keysFor(ctx, u)
 	switch {
 	case copse.KindOf(err) == copse.Unavailable && err != nil:
@@ -125,6 +129,7 @@ func (v *ContextVerifier) Verify(ctx context.Context, text string, to *Bound) (d
 	return u.boundTo(v.audience, to)
 }
 
+// Both are needed: from one alone it can't be seen for how long it was meant.
 func (u *unverified) checkContextTimes(now time.Time) error {
 	expires, hasExpiry, expiryOK := u.claims.instant("exp")
 	issued, hasIssued, issuedOK := u.claims.instant("iat")
@@ -142,6 +147,7 @@ func (u *unverified) checkContextTimes(now time.Time) error {
 }
 
 // boundTo compares every claim that ties a context to a request.
+// A context is a second word beside the token, never in place of it: both must say the same.
 func (u *unverified) boundTo(audience string, to *Bound) (decisionID string, err error) {
 	hash := sha256.Sum256([]byte(to.Token))
 	for _, claim := range []struct{ name, want string }{
@@ -155,6 +161,7 @@ func (u *unverified) boundTo(audience string, to *Bound) (decisionID string, err
 			return "", notForThis(claim.name + ": it is for another")
 		}
 	}
+	// Without an object there are no texts in it either.
 	principal := objectOf(u.claims["principal"])
 	entityType, hasType := principal.text("type")
 	id, hasID := principal.text("id")
@@ -176,6 +183,7 @@ func notForThis(cause string) error {
 // service compare it: escapes only where they must be, in upper case. A path that two programs could
 // read two ways is refused: empty or dotted segments, escaped slashes, backslashes, control characters.
 func CanonicalPath(target string) (string, error) {
+	// The query is not bound: services read it in too many ways to compare.
 	path, _, _ := strings.Cut(target, "?")
 	if !strings.HasPrefix(path, "/") {
 		return "", copse.Errorf(copse.Invalid, "the path does not begin with a slash")
@@ -188,6 +196,7 @@ func CanonicalPath(target string) (string, error) {
 				return "", copse.Errorf(copse.Invalid, "the path has a %% that begins no escape, at byte %d", i)
 			}
 			c = unhex(path[i+1])<<4 | unhex(path[i+2])
+			// Whoever decodes once more would see another path.
 			if c == '/' || c == '%' {
 				return "", copse.Errorf(copse.Invalid, "the path has an escaped %q, at byte %d", c, i)
 			}
@@ -203,6 +212,7 @@ func CanonicalPath(target string) (string, error) {
 			out = append(out, '%', digits[c>>4], digits[c&15])
 		}
 	}
+	// A slash at the end stays: it makes another path.
 	segments := strings.Split(string(out[1:]), "/")
 	for i, segment := range segments {
 		if segment == "." || segment == ".." || segment == "" && i < len(segments)-1 {
@@ -217,6 +227,7 @@ func plainInPath(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~!$&'()*+,=:@", c) >= 0
 }
 
+// isHex and unhex are for the two digits of an escape.
 func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }

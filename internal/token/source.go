@@ -36,6 +36,8 @@ func (v *Verifier) VerifyBy(ctx context.Context, p Presented) (*Verified, error)
 	return verified, nil
 }
 
+// verifyBy remembers under everything that decides how the token is read, but for the registration, which
+// recall asks about.
 func (v *Verifier) verifyBy(ctx context.Context, p *Presented) (*Verified, error) {
 	if len(p.Token) > copse.MaxTokenBytes {
 		_, err := parse(p.Token)
@@ -113,6 +115,7 @@ func (v *Verifier) ForgetPolicyStore(id copse.PolicyStoreID) {
 // Join makes one of an ID token and an access token that were verified by the same identity source: the
 // first describes the principal, the second the request, and groups are those of either. Both must be of
 // one principal.
+// Neither of the two is changed. Refused as a token is, by the principal or the groups.
 func Join(id, access *Verified) (*Verified, error) {
 	if id.Principal != access.Principal || id.Issuer != access.Issuer || id.Tenant != access.Tenant {
 		return nil, refuse(ReasonPrincipal, "the two tokens are of different principals")

@@ -69,6 +69,7 @@ type Verifier struct {
 const maxSources = 16_384
 
 // New makes a Verifier.
+// Nothing is fetched before a token needs it.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		issuer: cfg.Issuer, fetcher: newFetcher(cfg), work: newWorkers(),
@@ -128,6 +129,7 @@ func (v *Verifier) remember(ctx context.Context, d *digest, verify func() (*entr
 	if err != nil {
 		return nil, err
 	}
+	// A key set that is about to be asked for again, or a token about to expire, leaves nothing to remember.
 	if now := time.Now(); now.Before(e.until) {
 		v.remembered.put(d, e, now)
 	}
@@ -136,6 +138,7 @@ func (v *Verifier) remember(ctx context.Context, d *digest, verify func() (*entr
 
 // recall finds a token that was verified before, under the registration and the keys of now. What was
 // remembered under others is dropped.
+// nil without an error: it must be verified. An error says that the registration is gone or can't be read.
 func (v *Verifier) recall(ctx context.Context, d *digest) (*Verified, error) {
 	e := v.remembered.get(d)
 	if e == nil {
@@ -230,6 +233,7 @@ func (v *Verifier) prove(ctx context.Context, u *unverified, r *rules) (*entry, 
 	}, nil
 }
 
+// earliest is the first of them in time.
 func earliest(first time.Time, others ...time.Time) time.Time {
 	for _, t := range others {
 		if t.Before(first) {
@@ -240,6 +244,8 @@ func earliest(first time.Time, others ...time.Time) time.Time {
 }
 
 // source returns the keys of a registered issuer.
+// An issuer that was evicted comes back with keys to be fetched, and what was remembered by its former source
+// stays good until its time is over.
 func (v *Verifier) source(issuer string) *keySource {
 	now := time.Now()
 	v.mu.Lock()
