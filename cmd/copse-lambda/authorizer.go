@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -52,13 +54,13 @@ func (f *function) restRequest(ctx context.Context, event json.RawMessage) (any,
 	if query := url.Values(in.MultiValueQueryStringParameters); len(query) > 0 {
 		p.target += "?" + query.Encode()
 	}
-	header := http.Header{}
-	for name, value := range in.Headers {
-		header[http.CanonicalHeaderKey(name)] = []string{value}
+	header := canonical(in.Headers)
+	multi := http.Header{}
+	for name, values := range in.MultiValueHeaders {
+		name = http.CanonicalHeaderKey(name)
+		multi[name] = append(multi[name], values...)
 	}
-	for name, values := range in.MultiValueHeaders { // they say more: a header that stands twice
-		header[http.CanonicalHeaderKey(name)] = values
-	}
+	maps.Copy(header, multi) // they say more of the same headers: which of them stands twice
 	// Which of two values the service will read can't be known, so that neither is decided on.
 	if err := f.take(p, header); err != nil {
 		return f.denyARN(in.MethodArn), nil
@@ -73,20 +75,11 @@ func (f *function) httpAPI(ctx context.Context, event json.RawMessage) (any, err
 	if err := json.Unmarshal(event, &in); err != nil {
 		return nil, fmt.Errorf("the event can't be read")
 	}
-	// The path begins with the stage, unless that is the default one; routes are written without it.
-	path := in.RawPath
-	if stage := in.RequestContext.Stage; stage != "" && stage != "$default" {
-		path = strings.TrimPrefix(path, "/"+stage)
-	}
-	p := &passing{method: in.RequestContext.HTTP.Method, target: path}
+	p := &passing{method: in.RequestContext.HTTP.Method, target: withoutStage(in.RawPath, in.RequestContext.Stage)}
 	if in.RawQueryString != "" {
 		p.target += "?" + in.RawQueryString
 	}
-	header := http.Header{}
-	for name, value := range in.Headers { // a header that stands twice is joined with a comma, which no token has
-		header[http.CanonicalHeaderKey(name)] = []string{value}
-	}
-	err := f.take(p, header)
+	err := f.take(p, canonical(in.Headers)) // a header that stands twice is joined with a comma, which no token has
 	if !f.simple {
 		if err != nil {
 			return f.denyARN(in.RouteArn), nil
@@ -107,6 +100,27 @@ func (f *function) httpAPI(ctx context.Context, event json.RawMessage) (any, err
 		return denied, nil
 	}
 	return events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: true, Context: passed.context()}, nil
+}
+
+// withoutStage is a path as routes are written. It begins with the stage, unless that is the default one. Whole segments
+// only: the stage prod is no part of /production.
+func withoutStage(path, stage string) string {
+	if stage == "" || stage == "$default" {
+		return path
+	}
+	if rest, ok := strings.CutPrefix(path, "/"+stage); ok && (rest == "" || rest[0] == '/') {
+		return cmp.Or(rest, "/")
+	}
+	return path
+}
+
+// canonical joins names that differ in their case only: whoever sends one header under two of them has sent it twice.
+func canonical(headers map[string]string) http.Header {
+	out := http.Header{}
+	for name, value := range headers {
+		out.Add(name, value)
+	}
+	return out
 }
 
 // take fills in what headers say. errRefused: one that is read stands twice. header's keys are canonical.

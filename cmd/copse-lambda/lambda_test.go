@@ -203,7 +203,7 @@ func restARN(method, path string) string {
 
 func TestAuthorizers(t *testing.T) {
 	s := newSite(t)
-	cached := startRuntime(t, s.binary, "COPSE_URL="+s.URL, "COPSE_HEADERS=X-Device")
+	cached := startRuntime(t, s.binary, "COPSE_URL="+s.URL, "COPSE_HEADERS=X-Other, X-Device")
 	fresh := startRuntime(t, s.binary, "COPSE_URL="+s.URL, "COPSE_CACHED=false", "COPSE_RESPONSE=iam")
 
 	t.Run("REST, TOKEN", func(t *testing.T) {
@@ -253,6 +253,13 @@ func TestAuthorizers(t *testing.T) {
 		search["multiValueQueryStringParameters"] = map[string]any{"q": []any{"a b", "a b"}}
 		wantPolicy(t, ask(cached, search), "Deny", restARN("GET", "/search"))
 		wantPolicy(t, ask(cached, map[string]any{"multiValueHeaders": map[string]any{"Authorization": []any{s.clerk, s.stranger}}}), "Deny", restARN("GET", "/invoices/17"))
+		// Names that differ in their case only are one header.
+		for _, change := range []map[string]any{
+			{"multiValueHeaders": map[string]any{"Authorization": []any{s.clerk}, "authorization": []any{s.stranger}}},
+			{"multiValueHeaders": map[string]any{}, "headers": map[string]any{"Authorization": s.clerk, "authorization": s.stranger}},
+		} {
+			wantPolicy(t, ask(cached, change), "Deny", restARN("GET", "/invoices/17"))
+		}
 		if got := ask(cached, map[string]any{"headers": map[string]any{}, "multiValueHeaders": map[string]any{}}); got.failure != "Unauthorized" {
 			t.Errorf("%+v", got)
 		}
@@ -280,6 +287,12 @@ func TestAuthorizers(t *testing.T) {
 		simple(ask(cached, s.clerk, "/admin", ""), false)
 		simple(ask(cached, s.clerk+","+s.clerk, "/invoices/17", ""), false)
 		simple(ask(cached, "", "/invoices/17", ""), false)
+		// The stage is a whole segment of the path, or not in it.
+		for stage, want := range map[string]bool{"inv": true, "invoices": false, "invoices/17": false, "$default": true} {
+			simple(cached.invoke(sample(t, "apigw-v2-custom-authorizer-v2-request.json", map[string]any{"version": "2.0", "type": "REQUEST",
+				"routeArn": restARN("GET", "/invoices/17"), "rawPath": "/invoices/17", "rawQueryString": "", "headers": map[string]any{"authorization": s.clerk},
+				"requestContext.stage": stage, "requestContext.http.method": "GET"})), want)
+		}
 		wantPolicy(t, ask(fresh, s.clerk, "/invoices/17", ""), "Allow", restARN("GET", "/invoices/17"))
 		wantPolicy(t, ask(fresh, s.stranger, "/invoices/17", ""), "Deny", restARN("GET", "/invoices/17"))
 	})

@@ -75,7 +75,9 @@ func configure(environ []string) (*function, error) {
 				err = fmt.Errorf("%q is neither true nor false", value)
 			}
 		case "COPSE_HEADERS":
-			f.headers = strings.Split(value, ",")
+			for name := range strings.SplitSeq(value, ",") {
+				f.headers = append(f.headers, strings.TrimSpace(name))
+			}
 		case "COPSE_TIMEOUT":
 			f.timeout, err = time.ParseDuration(value)
 			if err == nil && f.timeout <= 0 {
