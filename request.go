@@ -81,6 +81,9 @@ type Response struct {
 	Considered int
 	// OverBudget: the decision was cut short; it is then Deny with one error and no policy.
 	OverBudget bool
+	// ForbidFailed: a forbid could not be evaluated, and the policy store is set to deny then
+	// ([Settings.ForbidErrorsDeny]). No policy is determining; Errors say which failed.
+	ForbidFailed bool
 }
 
 // Decider decides requests.

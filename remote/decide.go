@@ -68,11 +68,12 @@ func variantOf(d copse.Data) *variant {
 type decided struct {
 	Decision string `json:"decision"`
 	Copse    *struct {
-		Revision    uint64      `json:"revision"`
-		Considered  int         `json:"considered"`
-		OverBudget  bool        `json:"overBudget"`
-		Determining []policyRef `json:"determining"`
-		Errors      []struct {
+		Revision     uint64      `json:"revision"`
+		Considered   int         `json:"considered"`
+		OverBudget   bool        `json:"overBudget"`
+		ForbidFailed bool        `json:"forbidFailed"`
+		Determining  []policyRef `json:"determining"`
+		Errors       []struct {
 			Policy  policyRef `json:"policy"`
 			Message string    `json:"message"`
 		} `json:"errors"`
@@ -125,7 +126,7 @@ func (a *answer) response() (copse.Response, error) {
 		return copse.Response{}, &copse.Error{Kind: copse.Unavailable, Err: err,
 			Detail: "what answered is no copse server, or one older than this library"}
 	}
-	out := copse.Response{Revision: d.Copse.Revision, Considered: d.Copse.Considered, OverBudget: d.Copse.OverBudget}
+	out := copse.Response{Revision: d.Copse.Revision, Considered: d.Copse.Considered, OverBudget: d.Copse.OverBudget, ForbidFailed: d.Copse.ForbidFailed}
 	for _, ref := range d.Copse.Determining {
 		out.Determining = append(out.Determining, copse.PolicyRef(ref))
 	}

@@ -225,7 +225,7 @@ func (a *app) authorize(ctx context.Context, q question) error {
 			t.pairs("failed", firstOf(e.PolicyName, e.PolicyID)+": "+e.ErrorDescription)
 		}
 		if out.Explanation != nil {
-			drawExplanation(t, out.Explanation)
+			drawExplanation(t, out.Explanation, out.Reason)
 		}
 	})
 }

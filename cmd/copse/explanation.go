@@ -23,13 +23,16 @@ func tick(outcome string) string {
 
 // drawExplanation shows each policy as a tree. It draws what the server says and evaluates nothing. Beside
 // each part is the line of the policy's text that it begins in. Policies that were considered and are not
-// shown are counted at the end.
-func drawExplanation(t *table, e *api.AuthorizeExplanation) {
+// shown are counted at the end. reason is that of the decision.
+func drawExplanation(t *table, e *api.AuthorizeExplanation, reason string) {
 	for i := range e.Policies {
 		p := &e.Policies[i]
 		t.line("")
-		// Cedar leaves a policy out whose evaluation fails, a forbid too.
+		// Cedar leaves a policy out whose evaluation fails, a forbid too, unless the policy store denies then.
 		came := map[string]string{"true": "applies", "false": "does not apply", "error": "failed, and was skipped"}[p.Outcome]
+		if p.Outcome == "error" && p.Effect == "forbid" && reason == api.ReasonForbidFailed {
+			came = "failed, and so denies"
+		}
 		if p.TemplateLinked {
 			came += " (the lines are its template's)"
 		}

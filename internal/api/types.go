@@ -490,6 +490,9 @@ type AuthorizeEntities struct {
 	CedarJSON  any   `json:"cedarJson,omitempty" doc:"An array in Cedar's JSON entity format, or a string that holds it."`
 }
 
+// ReasonForbidFailed is the reason of a denial for want of certainty.
+const ReasonForbidFailed = "a forbid failed"
+
 // AuthorizeResponse is the decision. The members from determiningPolicies on are present only for
 // callers that also present an access key with decide on the policy store.
 type AuthorizeResponse struct {
@@ -497,10 +500,10 @@ type AuthorizeResponse struct {
 	Tenant        string `json:"tenant" doc:"Whose policies decided: the tenant the token names." example:"acme"`
 	PolicyStoreID string `json:"policyStoreId" example:"C7v5xMplfFH3i3e4Jrzb1a"`
 	Revision      uint64 `json:"revision" doc:"Of the policy store, at the decision." example:"3"`
-	Reason        string `json:"reason" enum:"permitted by policy,denied by policy,no policy applied,budget exceeded" example:"permitted by policy"`
+	Reason        string `json:"reason" enum:"permitted by policy,denied by policy,no policy applied,a forbid failed,budget exceeded" doc:"A forbid failed: it could not be evaluated, and the policy store denies then (forbidErrorsDeny)." example:"permitted by policy"`
 
 	DeterminingPolicies []AuthorizePolicy `json:"determiningPolicies,omitzero" nullable:"false" doc:"The policies that made the decision; empty when none applied."`
-	Errors              []AuthorizeError  `json:"errors,omitzero" nullable:"false" doc:"Policies that failed to evaluate and were skipped."`
+	Errors              []AuthorizeError  `json:"errors,omitzero" nullable:"false" doc:"Policies that failed to evaluate. They are skipped, but that a forbid denies where the policy store says so (forbidErrorsDeny)."`
 	Considered          *int              `json:"considered,omitempty" doc:"How many policies matched the request's principal, action and resource."`
 
 	Explanation *AuthorizeExplanation `json:"explanation,omitempty" doc:"When explain was asked for."`
@@ -530,7 +533,7 @@ type AuthorizeExplained struct {
 	PolicyID       string          `json:"policyId"`
 	PolicyName     string          `json:"policyName,omitempty"`
 	Effect         string          `json:"effect" enum:"permit,forbid"`
-	Outcome        string          `json:"outcome" enum:"true,false,error" doc:"Whether it applied; error: it was skipped."`
+	Outcome        string          `json:"outcome" enum:"true,false,error" doc:"Whether it applied; error: it failed, see errors."`
 	Scope          []AuthorizePart `json:"scope" nullable:"false" doc:"Principal, action and resource of its head."`
 	Conditions     []AuthorizePart `json:"conditions" nullable:"false" doc:"Its when and unless; without parts if the scope did not match."`
 	TemplateLinked bool            `json:"templateLinked,omitempty" doc:"Lines and columns are those of its template's text."`

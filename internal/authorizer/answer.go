@@ -58,6 +58,8 @@ func reason(resp *copse.Response) string {
 		return "permitted by policy"
 	case len(resp.Determining) > 0:
 		return "denied by policy"
+	case resp.ForbidFailed:
+		return "a forbid failed"
 	}
 	return "no policy applied"
 }

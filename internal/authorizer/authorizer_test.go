@@ -181,6 +181,10 @@ func TestDetailIsForKeysThatMayDecide(t *testing.T) {
 	if w := f.post(plainBody, HeaderKey, "copse_KEY_secret"); !strings.HasSuffix(w.Body.String(), `"reason":"no policy applied","determiningPolicies":[],"errors":[],"considered":0}`+"\n") {
 		t.Errorf("default deny: %s", w.Body)
 	}
+	f.answer = copse.Response{Decision: copse.Deny, ForbidFailed: true}
+	if w := f.post(plainBody); !strings.Contains(w.Body.String(), `"reason":"a forbid failed"`) {
+		t.Errorf("a failed forbid: %s", w.Body)
+	}
 	f.answer = copse.Response{Decision: copse.Deny, OverBudget: true}
 	if w := f.post(plainBody); !strings.Contains(w.Body.String(), `"reason":"budget exceeded"`) {
 		t.Errorf("over budget: %s", w.Body)

@@ -88,11 +88,12 @@ func (v *verified) complete(req *copse.Request) {
 
 // whole is the answer's member "copse": all of a copse.Response, for who asked with one.
 type whole struct {
-	Revision    uint64       `json:"revision"`
-	Considered  int          `json:"considered"`
-	OverBudget  bool         `json:"overBudget,omitzero"`
-	Determining []policyRef  `json:"determining"`
-	Errors      []wholeError `json:"errors"`
+	Revision     uint64       `json:"revision"`
+	Considered   int          `json:"considered"`
+	OverBudget   bool         `json:"overBudget,omitzero"`
+	ForbidFailed bool         `json:"forbidFailed,omitzero"`
+	Determining  []policyRef  `json:"determining"`
+	Errors       []wholeError `json:"errors"`
 }
 
 type policyRef struct {
@@ -106,7 +107,7 @@ type wholeError struct {
 }
 
 func appendWhole(out []byte, resp *copse.Response) ([]byte, error) {
-	w := whole{Revision: resp.Revision, Considered: resp.Considered, OverBudget: resp.OverBudget}
+	w := whole{Revision: resp.Revision, Considered: resp.Considered, OverBudget: resp.OverBudget, ForbidFailed: resp.ForbidFailed}
 	for _, p := range resp.Determining {
 		w.Determining = append(w.Determining, policyRef{p.ID, p.Name})
 	}

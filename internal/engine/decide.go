@@ -85,6 +85,7 @@ func (c *call) response() copse.Response {
 			unsure = unsure || p.program.forbids && c.snapshot.settings.ForbidErrorsDeny
 		}
 	}
+	out.ForbidFailed = unsure && len(c.forbids) == 0
 	determining := c.forbids
 	// Of a denial for want of certainty nothing is determining: the errors say why.
 	if len(c.forbids) == 0 && len(c.permits) > 0 && !unsure {

@@ -40,7 +40,7 @@ func TestDecisionsAndTheirReasons(t *testing.T) {
 		"forbid overrides":  {false, []string{permit, forbid, forbid}, copse.Response{Determining: ref("p1", "p2"), Considered: 3}},
 		"error on permit":   {false, []string{permit, permitError}, copse.Response{Decision: copse.Allow, Determining: ref("p0"), Errors: []copse.EvaluationError{fault("p1", noAttribute)}, Considered: 2}},
 		"error on forbid":   {false, []string{permit, forbidError}, copse.Response{Decision: copse.Allow, Determining: ref("p0"), Errors: []copse.EvaluationError{fault("p1", "record does not have the attribute `y`")}, Considered: 2}},
-		"forbid must work":  {true, []string{permit, forbidError}, copse.Response{Errors: []copse.EvaluationError{fault("p1", "record does not have the attribute `y`")}, Considered: 2}},
+		"forbid must work":  {true, []string{permit, forbidError}, copse.Response{ForbidFailed: true, Errors: []copse.EvaluationError{fault("p1", "record does not have the attribute `y`")}, Considered: 2}},
 		"permit may fail":   {true, []string{permit, permitError}, copse.Response{Decision: copse.Allow, Determining: ref("p0"), Errors: []copse.EvaluationError{fault("p1", noAttribute)}, Considered: 2}},
 		"forbid, and error": {true, []string{permit, forbid, forbidError}, copse.Response{Determining: ref("p1"), Errors: []copse.EvaluationError{fault("p2", "record does not have the attribute `y`")}, Considered: 3}},
 	} {
