@@ -72,8 +72,8 @@ func stream(to io.Writer, from io.Reader) error {
 		deadline = http.NewResponseController(w).SetWriteDeadline
 	}
 	for {
+		// A writer without deadlines is a test's.
 		if deadline != nil {
-			// A writer without deadlines is a test's.
 			if err := deadline(time.Now().Add(backupStall)); err != nil {
 				return err
 			}

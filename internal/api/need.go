@@ -9,10 +9,11 @@ import (
 
 // need is what an operation needs a key to be able to do at the least. The services check everything;
 // this spares reading and decoding the body of a request that none of them would grant. It refuses only
-// what they refuse, in their words. The zero value lets every key through to the service.
+// what they refuse, in their words. Every member that is set must be
+// met; the zero value lets every key through to the service.
 type need struct {
 	// admin is the service's answer to a key that may not administer; empty when the operation does not
-	// need Admin everywhere. Every member that is set must be met.
+	// need Admin everywhere.
 	admin string
 	// policyStore is the verb on the policy store that the path names. None: any key may ask.
 	policyStore access.Verb
