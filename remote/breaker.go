@@ -47,7 +47,6 @@ var errOpen = copse.Errorf(copse.Unavailable, "the copse server has not answered
 func (b *breaker) enter(now time.Time) (probe bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// Closed, the common case.
 	switch {
 	case b.until.IsZero():
 		return false, nil

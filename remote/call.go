@@ -116,10 +116,10 @@ func (p *PDP) attempt(ctx context.Context, m *message) (a answer, again bool, er
 		return answer{}, false, unanswered(err)
 	case err != nil:
 		p.metrics.count("failed")
-		// When the attempt's time is over, so is what a second one could have been given.
+		// An attempt that used up its time is not made again.
 		return answer{}, within.Err() == nil, unanswered(err)
-	// Redirects and 5xx are not copse's word on the request. 503 and 502 may be gone
-	// with the next connection.
+	// Redirects and 5xx are not copse's word on the request. Of these, 503
+	// and 502 may be over at once.
 	case a.status >= http.StatusInternalServerError || a.status < http.StatusOK || a.status >= 300 && a.status < 400:
 		p.metrics.count("failed")
 		return answer{}, a.status == http.StatusServiceUnavailable || a.status == http.StatusBadGateway,

@@ -109,7 +109,6 @@ func (p *PDP) Decide(ctx context.Context, req *copse.Request) (copse.Response, e
 	if !req.Incarnation.IsZero() {
 		q.Copse.Incarnation = &req.Incarnation
 	}
-	// jsontext takes raw values as they are, so these are checked here.
 	for _, d := range []copse.Data{req.Context, req.Entities, req.ServerContext, req.ServerEntities} {
 		if !utf8.Valid(d.Bytes) {
 			return copse.Response{}, copse.Errorf(copse.Invalid, "entities and context must be UTF-8")

@@ -111,7 +111,8 @@ func (w *writer) file(name, text string) {
 }
 
 // ReadDir reads what WriteDir wrote, or somebody since. No file outside of the directory is read,
-// whatever its settings name. The error is Invalid, with the file's name, for what can't be contents.
+// whatever its settings name. The error is Invalid for settings that can't be contents; otherwise
+// it names the file that can't be read.
 func ReadDir(dir string) (contents *Contents, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -135,12 +136,11 @@ func ReadDir(dir string) (contents *Contents, err error) {
 		return nil, err
 	}
 	for i := range contents.Templates {
-		// The file's name has served; contents that were read are equal to those that were written.
 		t := &contents.Templates[i]
 		if t.Statement, err = readStatement(root, t.File); err != nil {
 			return nil, fmt.Errorf("template %s: %w", t.ID, err)
 		}
-		t.File = ""
+		t.File = "" // it has served: what was read equals what was written
 	}
 	for i := range contents.Policies {
 		p := &contents.Policies[i]

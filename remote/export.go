@@ -153,7 +153,7 @@ func policyOf(item *types.BatchGetPolicyOutputItem) (Policy, error) {
 	return p, nil
 }
 
-// identitySources are read one by one, for all that the list may leave out.
+// identitySources are read one by one: what Get shows of each is what is carried.
 func (x *exporter) identitySources(ctx context.Context) error {
 	for p := avp.NewListIdentitySourcesPaginator(x.avp, &avp.ListIdentitySourcesInput{PolicyStoreId: x.id}); p.HasMorePages(); {
 		page, err := p.NextPage(ctx)
@@ -190,7 +190,7 @@ func userPoolOf(d *types.CognitoUserPoolConfigurationDetail) *UserPool {
 	return pool
 }
 
-// openIDOf keeps the two types of token apart, as one may be given for other audiences than the other.
+// openIDOf keeps audiences and client ids apart, as the API does.
 func openIDOf(d *types.OpenIdConnectConfigurationDetail) *OpenIDRef {
 	o := &OpenIDRef{Issuer: text(d.Issuer), EntityIDPrefix: text(d.EntityIdPrefix)}
 	if g := d.GroupConfiguration; g != nil {

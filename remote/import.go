@@ -79,7 +79,7 @@ func (im *importer) undo(ctx context.Context) error {
 	return fromAPI(err, "deleting the policy store that was begun,", im.id)
 }
 
-// schema comes first, as it does no harm while validation is OFF.
+// schema is put first. With validation OFF no policy is held against it.
 func (im *importer) schema(ctx context.Context) error {
 	if im.in.Schema == "" {
 		return nil
@@ -102,16 +102,15 @@ func (im *importer) templates(ctx context.Context) error {
 	return nil
 }
 
-// policies are made in the order of the contents; none decides anything before there is
-// somebody to ask.
+// policies are made in the order of the contents, static and linked ones: all templates are there.
 func (im *importer) policies(ctx context.Context) error {
 	for _, p := range im.in.Policies {
 		definition := types.PolicyDefinition(&types.PolicyDefinitionMemberStatic{Value: types.StaticPolicyDefinition{
 			Statement: &p.Statement, Description: optional(p.Description),
 		}})
 		if p.TemplateID != "" {
-			template := im.report.NewIDs[p.TemplateID]
 			// check has seen to it that there is one.
+			template := im.report.NewIDs[p.TemplateID]
 			definition = &types.PolicyDefinitionMemberTemplateLinked{Value: types.TemplateLinkedPolicyDefinition{
 				PolicyTemplateId: &template, Principal: p.Principal.identifier(), Resource: p.Resource.identifier(),
 			}}
@@ -125,7 +124,7 @@ func (im *importer) policies(ctx context.Context) error {
 	return nil
 }
 
-// identitySources says of each with which words it is made on the other side.
+// identitySources makes each with the configuration it had.
 func (im *importer) identitySources(ctx context.Context) error {
 	for _, s := range im.in.IdentitySources {
 		// A method of nil is fine until it is called.
@@ -153,7 +152,7 @@ func (p *UserPool) configuration() types.Configuration {
 	return &types.ConfigurationMemberCognitoUserPoolConfiguration{Value: value}
 }
 
-// configuration is ID tokens' unless access tokens are asked for.
+// configuration takes ID tokens unless access tokens are asked for.
 func (o *OpenIDRef) configuration() types.Configuration {
 	value := types.OpenIdConnectConfiguration{Issuer: &o.Issuer, EntityIdPrefix: optional(o.EntityIDPrefix)}
 	if o.GroupClaim != "" {

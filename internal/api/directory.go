@@ -63,7 +63,8 @@ type OpenIDConnect struct {
 	GroupType        string   `json:"groupType,omitzero" doc:"Cedar entity type of groups."`
 }
 
-// lookUpTenant gives away no more than a decision for the tenant would, and to the same keys.
+// lookUpTenant answers keys with decide on the tenant's policy store. For all others there
+// is no such tenant.
 func (a *API) lookUpTenant(ctx context.Context, c access.Caller, in *TenantPath) (*directoryOutput, error) {
 	id, err := in.id()
 	if err != nil {

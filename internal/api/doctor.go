@@ -95,8 +95,8 @@ func (a *API) makeDebugBundle(ctx context.Context, c access.Caller, in *BundleQu
 	archive, err := a.support.DebugBundle(ctx, in.Names)
 	if err != nil {
 		return nil, err
-		// From here on nothing can fail but the connection.
 	}
+	// From here on nothing can fail but the connection.
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader("Content-Type", bundleType)
 		hc.SetHeader("Content-Length", strconv.Itoa(len(archive)))

@@ -13,7 +13,7 @@ import (
 )
 
 // encodeOptions write times as RFC 3339 in UTC with microseconds, always six digits, so that they
-// compare as text. Without the fixed number of digits a longer text could be the earlier time.
+// compare as text. Were zeros left out, a Z would be compared with a digit.
 var encodeOptions = json.WithMarshalers(json.MarshalToFunc(func(enc *jsontext.Encoder, t time.Time) error {
 	return enc.WriteToken(jsontext.String(t.UTC().Format("2006-01-02T15:04:05.000000Z")))
 }))

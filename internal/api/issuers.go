@@ -102,7 +102,6 @@ func (a *API) listIssuers(ctx context.Context, c access.Caller, in *struct{ Pagi
 	out := &struct{ Body IssuerList }{Body: IssuerList{Issuers: make([]Issuer, len(page))}}
 	for i := range page {
 		out.Body.Issuers[i] = issuerOf(&page[i])
-		// The position is the last id that was looked at, which is shown here anyway.
 		after = page[i].ID
 	}
 	out.Body.NextToken = a.next(list, c, more, after)

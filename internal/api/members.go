@@ -75,7 +75,7 @@ func (a *API) putMembers(ctx context.Context, c access.Caller, in *struct {
 		if copse.KindOf(err) == copse.NotFound { // the tenant is the same for all
 			return nil, err
 		}
-		// The index tells which, and the request id is that of the whole answer.
+		// There is no request id in each: it is that of the whole answer, in its header.
 		out.Body.Errors = append(out.Body.Errors, MemberError{Index: i, Error: describe(err, "").Error})
 	}
 	return out, nil

@@ -88,7 +88,7 @@ func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
 // listOf is a list that is there, if empty. It is a copy, so nothing of the service's is handed on.
 func listOf(list []string) []string { return append([]string{}, list...) }
 
-// listPolicyStores never names what the key does not cover, not even by a page that is short.
+// listPolicyStores never names what the key does not cover.
 func (a *API) listPolicyStores(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body PolicyStoreList }, error) {
 	const list = "policy-stores"
 	after, err := in.start(a, list, c)

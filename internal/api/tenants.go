@@ -150,7 +150,7 @@ func (a *API) suspendTenant(ctx context.Context, c access.Caller, in *TenantPath
 	return a.setState(ctx, c, in, copse.TenantSuspended)
 }
 
-// resumeTenant makes the tenant's users be decided for again, by the policies it has.
+// resumeTenant lets decisions for the tenant's users be made again, by the policies it has.
 func (a *API) resumeTenant(ctx context.Context, c access.Caller, in *TenantPath) (*tenantOutput, error) {
 	return a.setState(ctx, c, in, copse.TenantActive)
 }

@@ -47,8 +47,8 @@ type GatewayEntity struct {
 const maxGatewayBody = 64 << 10
 
 // Request is the endpoint. A DENY is a 200; a path that is ambiguous or that no route matches is a 403,
-// like everything that is wrong with the tenant. It answers what Envoy and nginx are told by status in
-// words, for code that makes its own of them.
+// like everything that is wrong with the tenant. It says in JSON what nginx and Envoy are told by a
+// status, for gateways with code of their own.
 func (g *Gateway) Request() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()

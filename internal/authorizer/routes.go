@@ -193,12 +193,12 @@ func (t template) fill(r *Route, values []string, in *Asked) (text string, ok bo
 		switch p.from {
 		case fromText:
 		case fromPath:
+			// Values are by position: each route has its own names for them.
 			for i, name := range r.params {
 				if name == p.name {
 					part = values[i]
 				}
 			}
-		// Values are by position: each route has its own names for them.
 		case fromQuery:
 			part, found, err = fromQueryOf(in.Target, p.name)
 		case fromHeader:
@@ -259,8 +259,7 @@ func (r *Route) contextData(values []string, in *Asked) (copse.Data, error) {
 	return copse.Data{Format: copse.FormatCedarJSON, Bytes: text}, nil
 }
 
-// isMethod takes methods as they are registered with IANA: capital letters, and a hyphen. Anything else
-// could be two tokens to another reader.
+// isMethod takes methods as they are registered with IANA: capital letters, and a hyphen.
 func isMethod(m string) bool {
 	for i := range len(m) {
 		if c := m[i]; (c < 'A' || c > 'Z') && c != '-' {

@@ -106,8 +106,8 @@ func (p *linkParser) link(at int, value jsontext.Value) {
 	if err := json.Unmarshal(value, &in, json.RejectUnknownMembers(true)); err != nil {
 		p.wrong(at, err)
 		return
-		// The place is kept also for findings of the template, which know nothing of this file.
 	}
+	// The place is kept also for findings of the template, which know nothing of this file.
 	out := NamedLink{Name: in.Name, Link: policystore.Link{Template: copse.PolicyTemplateID(byName + in.Template)}}
 	out.Line, out.Column = p.place(at)
 	// Both names keep to the rules of the policy store, so what passes here is not
