@@ -50,8 +50,7 @@ func (in *aliasNameInput) name() string {
 	return name
 }
 
-// createAliasInput names its policy store by id: an alias of an alias
-// would be a chain that deletions break.
+// createAliasInput names its policy store by id, as at AVP: there are no aliases of aliases.
 type createAliasInput struct {
 	policyStoreIDInput
 	aliasNameInput

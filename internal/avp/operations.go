@@ -73,8 +73,8 @@ var operations = []operation{
 	{"UpdatePolicyTemplate", access.Write, serve((*handler).updatePolicyTemplate)},
 	{"DeletePolicyTemplate", access.Write, serve((*handler).deletePolicyTemplate)},
 	{"ListPolicyTemplates", access.Read, serve((*handler).listPolicyTemplates)},
-	// The four that decide have a reader of their own: cedar values are
-	// cut out of the message, not decoded.
+	// The four that decide have a reader of their own: Cedar values are cut out of the
+	// message, not decoded.
 	{"IsAuthorized", access.Decide, (*handler).isAuthorized},
 	{"BatchIsAuthorized", access.Decide, (*handler).batchIsAuthorized},
 	{"IsAuthorizedWithToken", access.Decide, (*handler).isAuthorizedWithToken},
@@ -102,8 +102,8 @@ func serve[Req any, P input[Req], Resp any](do func(*handler, context.Context, a
 		if req.validate(&f); f.err() != nil {
 			return nil, f.err()
 		}
-		// From here on the operation sees ids only, and a key is always held against an id. Answers
-		// name the id as well, also where the request had an alias.
+		// From here on the operation sees an id, unless it refuses the caller whatever is named: see
+		// [handler.resolve]. Answers name the id, also where the request had an alias.
 		if in, ok := any(req).(targeted); ok {
 			id, err := h.resolve(ctx, c.caller, c.needs, *in.target())
 			if err != nil {

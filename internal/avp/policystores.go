@@ -141,8 +141,7 @@ func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPo
 	out := getPolicyStoreOutput{
 		policyStoreCreated: h.policyStoreCreated(&ps),
 		ValidationSettings: validationSettings{Mode: string(ps.Settings.Validation)},
-		// What is evaluated here is Cedar 4; the other value that the model
-		// has is for policy stores of before.
+		// What is evaluated here is Cedar 4.
 		CedarVersion:       "CEDAR_4",
 		DeletionProtection: protectionDisabled,
 		Description:        optional(ps.Description),
