@@ -118,8 +118,8 @@ type deleteAliasInput struct {
 	DeletionMode *string `json:"deletionMode"`
 }
 
-// The modes: the soft one keeps the name from being used anew for a day, so that a request under way
-// can't reach a successor by it; the hard one frees it at once.
+// The modes: the soft one keeps the name from being used anew for a day, so that programs which still
+// have it reach nothing else by it; the hard one frees it at once.
 const (
 	softDelete = "SoftDelete"
 	hardDelete = "HardDelete"

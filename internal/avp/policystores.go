@@ -8,8 +8,7 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
-// validationSettings must be given in both directions: there is no
-// default that AVP and its users agree on.
+// validationSettings are required in requests that write them, and always in the answer.
 type validationSettings struct {
 	Mode string `json:"mode"`
 }
