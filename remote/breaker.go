@@ -7,6 +7,7 @@ import (
 	"github.com/copse-authz/copse"
 )
 
+// failuresToOpen are counted in a row: one answer in between starts anew.
 const (
 	failuresToOpen = 5
 	openFor        = time.Second
@@ -17,8 +18,10 @@ const (
 	tokenPerRetry = 1.0
 )
 
-// breaker keeps calls from a server that does not answer: after some failures in a row it refuses at once,
-// and lets one call try again when a second has passed. Refused is an error, never an answer.
+// breaker keeps calls from a server that does not answer: after some failures in a row it refuses at
+// once, and lets one call try again when a second has passed. Refused is an error, never an answer. It
+// is safe for concurrent use; the zero value is closed, with no budget of retries. The budget keeps a
+// server in trouble from getting twice the calls.
 type breaker struct {
 	mu      sync.Mutex
 	failed  int       // in a row
@@ -36,9 +39,11 @@ const (
 	abandoned                // by the caller: says nothing
 )
 
+// errOpen is shared, and must not be changed.
 var errOpen = copse.Errorf(copse.Unavailable, "the copse server has not answered several times; not asking again for a moment")
 
-// enter admits a call, whose outcome must be told to leave with the same probe; or refuses it.
+// enter admits a call, whose outcome must be told to leave with the same probe; or refuses it. Only one
+// call is out as a probe; all others are refused until it is back.
 func (b *breaker) enter(now time.Time) (probe bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -52,7 +57,8 @@ func (b *breaker) enter(now time.Time) (probe bool, err error) {
 	return true, nil
 }
 
-// leave reports whether this outcome opened the breaker. Calls that began before it opened don't close it.
+// leave reports whether this outcome opened the breaker. Calls that began before it opened don't close
+// it. The calls in a row are of all callers together.
 func (b *breaker) leave(now time.Time, probe bool, o outcome) (opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,13 +66,17 @@ func (b *breaker) leave(now time.Time, probe bool, o outcome) (opened bool) {
 		b.probing = false
 	}
 	switch o {
+	// An answer earns a part of a retry. One that was asked for before the breaker
+	// opened says nothing about now.
 	case answered:
 		b.retries = min(maxRetries, b.retries+retryPerOK)
 		if probe || b.until.IsZero() {
 			b.failed, b.until = 0, time.Time{}
 		}
+	// What the caller gave up tells neither way; a probe that was given up lets the next call be one.
 	case abandoned:
 	case failed:
+		// A probe that fails opens it for another second, and counts as opened again.
 		if b.failed++; probe || b.until.IsZero() && b.failed >= failuresToOpen {
 			b.until = now.Add(openFor)
 			return true
@@ -75,7 +85,8 @@ func (b *breaker) leave(now time.Time, probe bool, o outcome) (opened bool) {
 	return false
 }
 
-// mayRetry takes one retry out of the budget, if there is one.
+// mayRetry takes one retry out of the budget, if there is one. None while the breaker is open: the
+// second attempt would be refused.
 func (b *breaker) mayRetry() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -46,7 +46,7 @@ type Policy struct {
 	Resource    *Entity `json:"resource,omitzero"`
 }
 
-// Entity names what fills a template's slot.
+// Entity names what fills a template's slot. It is nil for a slot that the template has not.
 type Entity struct {
 	Type string `json:"type"`
 	ID   string `json:"id"`
@@ -80,29 +80,33 @@ type OpenIDRef struct {
 	GroupType      string   `json:"groupType,omitzero"`
 }
 
-// Note is one thing that is not as it was.
+// Note is one thing that is not as it was. Its texts are for people; What is a word of a fixed set.
 type Note struct {
 	What string `json:"what"` // "policy", "alias", "encryption", ...
 	ID   string `json:"id,omitzero"`
 	Why  string `json:"why"`
 }
 
-// Report tells what could not be carried, and the ids that things got.
+// Report tells what could not be carried, and the ids that things got. A report is worth reading after
+// a success too: what could not be carried is no error.
 type Report struct {
 	Notes []Note `json:"notes"`
 	// NewIDs maps the ids of templates, policies and identity sources to those they have now.
 	NewIDs map[string]string `json:"newIds,omitzero"`
 }
 
+// note adds to the report.
 func (r *Report) note(what, id, why string) {
 	r.Notes = append(r.Notes, Note{What: what, ID: id, Why: why})
 }
 
-// check finds what an import would only trip over when half of it is done.
+// check finds what an import would only trip over when half of it is done. It asks nobody; names and
+// texts are for the side that gets them to check. Every error is Invalid.
 func (c *Contents) check() error {
 	if c.Validation != string(types.ValidationModeStrict) && c.Validation != string(types.ValidationModeOff) {
 		return copse.Errorf(copse.Invalid, "validation is %q; it must be STRICT or OFF", c.Validation)
 	}
+	// A link must find its template among the contents, under the id that it has there.
 	templates := map[string]bool{}
 	for _, t := range c.Templates {
 		if t.ID == "" || templates[t.ID] || t.Statement == "" {
@@ -115,6 +119,7 @@ func (c *Contents) check() error {
 		switch {
 		case p.ID == "" || policies[p.ID]:
 			return copse.Errorf(copse.Invalid, "policy %q: every policy has an id of its own", p.ID)
+		// Both would be two policies under one id, neither would be none.
 		case (p.Statement == "") == (p.TemplateID == ""):
 			return copse.Errorf(copse.Invalid, "policy %q has a statement or a template, one of the two", p.ID)
 		case p.TemplateID != "" && !templates[p.TemplateID]:
@@ -130,6 +135,7 @@ func (c *Contents) check() error {
 	return nil
 }
 
+// entityOf is nil for nil, as is [Entity.identifier].
 func entityOf(e *types.EntityIdentifier) *Entity {
 	if e == nil {
 		return nil
@@ -137,6 +143,7 @@ func entityOf(e *types.EntityIdentifier) *Entity {
 	return &Entity{Type: text(e.EntityType), ID: text(e.EntityId)}
 }
 
+// identifier shares the entity's texts.
 func (e *Entity) identifier() *types.EntityIdentifier {
 	if e == nil {
 		return nil
@@ -160,7 +167,7 @@ func optional(s string) *string {
 	return &s
 }
 
-// fieldsOf are the findings of a ValidationException.
+// fieldsOf are the findings of a ValidationException. They are nil for any other error.
 func fieldsOf(err error) []copse.Field {
 	e, ok := errors.AsType[*types.ValidationException](err)
 	if !ok {
@@ -173,6 +180,7 @@ func fieldsOf(err error) []copse.Field {
 	return fields
 }
 
+// describe is an error's text for a note: findings tell more than the API's bare message.
 func describe(err error) string {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || len(e.Fields) == 0 {

@@ -24,7 +24,8 @@ const (
 	templateDir  = "templates"
 )
 
-// WriteDir writes contents into a directory that is made, or is there and empty.
+// WriteDir writes contents into a directory that is made, or is there and empty. Conflict when
+// something is in it. With an error what was written stays, and is no export: its settings are missing.
 func WriteDir(dir string, contents *Contents) (err error) {
 	if err := contents.check(); err != nil {
 		return err
@@ -32,6 +33,7 @@ func WriteDir(dir string, contents *Contents) (err error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
+	// Old files among new ones would be read back as policies.
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -39,12 +41,14 @@ func WriteDir(dir string, contents *Contents) (err error) {
 	if len(entries) > 0 {
 		return copse.Errorf(copse.Conflict, "%s is not empty: name a new directory", dir)
 	}
+	// No name from the contents leads out of the directory, whatever it holds.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	w := &writer{root: root, taken: map[string]bool{}}
+	// The contents given are not changed: parts with their files go into a copy.
 	out := *contents
 	out.Templates, out.Policies = nil, nil
 	for _, t := range contents.Templates {
@@ -60,6 +64,7 @@ func WriteDir(dir string, contents *Contents) (err error) {
 	if contents.Schema != "" {
 		w.file(schemaFile, contents.Schema)
 	}
+	// The order of members is fixed, so that two exports can be compared.
 	text, err := json.Marshal(&out, jsontext.WithIndent("  "), json.Deterministic(true))
 	if err != nil {
 		return err
@@ -76,10 +81,12 @@ type writer struct {
 	err   error
 }
 
-// statement writes a file named for the policy, and returns the path it got.
+// statement writes a file named for the policy, and returns the path it got. Two names that differ in
+// case, or in a slash, are two files.
 func (w *writer) statement(dir, name, id, text string) string {
 	stem := strings.TrimPrefix(name, "name/")
 	if stem == "" {
+		// A policy without a name is found by the id it had.
 		stem = id
 	}
 	stem = strings.ReplaceAll(stem, "/", "_")
@@ -95,6 +102,7 @@ func (w *writer) statement(dir, name, id, text string) string {
 	return file
 }
 
+// file does nothing after an error.
 func (w *writer) file(name, text string) {
 	if w.err != nil {
 		return
@@ -103,7 +111,8 @@ func (w *writer) file(name, text string) {
 }
 
 // ReadDir reads what WriteDir wrote, or somebody since. No file outside of the directory is read,
-// whatever its settings name.
+// whatever its settings name. The error is Invalid for settings that can't be contents; otherwise
+// it names the file that can't be read.
 func ReadDir(dir string) (contents *Contents, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -117,10 +126,12 @@ func ReadDir(dir string) (contents *Contents, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// A member that is misspelt would be a setting that is lost in silence.
 	contents = new(Contents)
 	if err := json.Unmarshal([]byte(text), contents, json.RejectUnknownMembers(true)); err != nil {
 		return nil, copse.Errorf(copse.Invalid, "%s: %w", path.Join(dir, settingsFile), err)
 	}
+	// No schema is no error: not every policy store has one.
 	if contents.Schema, err = readFile(root, schemaFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -129,10 +140,11 @@ func ReadDir(dir string) (contents *Contents, err error) {
 		if t.Statement, err = readStatement(root, t.File); err != nil {
 			return nil, fmt.Errorf("template %s: %w", t.ID, err)
 		}
-		t.File = ""
+		t.File = "" // it has served: what was read equals what was written
 	}
 	for i := range contents.Policies {
 		p := &contents.Policies[i]
+		// A link has no file.
 		if p.File == "" {
 			continue
 		}
@@ -144,12 +156,14 @@ func ReadDir(dir string) (contents *Contents, err error) {
 	return contents, contents.check()
 }
 
-// readStatement takes off the line's end that the file has and the statement has not.
+// readStatement takes off the line's end that the file has and the statement has not. Only one is taken
+// off, so a statement that ends in a line's end keeps its own.
 func readStatement(root *os.Root, name string) (string, error) {
 	text, err := readFile(root, name)
 	return strings.TrimSuffix(text, "\n"), err
 }
 
+// readFile follows no link out of the directory, and reads no more than a policy store may hold.
 func readFile(root *os.Root, name string) (string, error) {
 	f, err := root.Open(name)
 	if err != nil {

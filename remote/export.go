@@ -19,8 +19,10 @@ const (
 )
 
 // Export reads a policy store, by id or alias. It is no snapshot: what is written meanwhile may be in
-// or not, and what is deleted meanwhile makes it fail with NotFound or Conflict.
+// or not, and what is deleted meanwhile makes it fail with NotFound or Conflict. The contents are what
+// the policy store has, whether or not its schema would take them now.
 func (c *Client) Export(ctx context.Context, policyStore string) (*Contents, *Report, error) {
+	// Every step reads one kind of thing; each may be of another moment.
 	x := &exporter{avp: c.avp, id: &policyStore, out: &Contents{}, report: &Report{}}
 	for _, step := range []func(context.Context) error{
 		x.settings, x.schema, x.templates, x.policies, x.identitySources, x.aliases,
@@ -32,6 +34,7 @@ func (c *Client) Export(ctx context.Context, policyStore string) (*Contents, *Re
 	return x.out, x.report, nil
 }
 
+// exporter is one export under way; it is used once, by one goroutine.
 type exporter struct {
 	avp    *avp.Client
 	id     *string
@@ -39,6 +42,7 @@ type exporter struct {
 	report *Report
 }
 
+// settings also finds the id, where an alias was given: the later steps may go by either.
 func (x *exporter) settings(ctx context.Context) error {
 	got, err := x.avp.GetPolicyStore(ctx, &avp.GetPolicyStoreInput{PolicyStoreId: x.id, Tags: true})
 	if err != nil {
@@ -55,6 +59,7 @@ func (x *exporter) settings(ctx context.Context) error {
 	return nil
 }
 
+// schema leaves the text empty where there is none, which the API calls an error.
 func (x *exporter) schema(ctx context.Context) error {
 	got, err := x.avp.GetSchema(ctx, &avp.GetSchemaInput{PolicyStoreId: x.id})
 	if isAbsent(err) {
@@ -67,10 +72,13 @@ func (x *exporter) schema(ctx context.Context) error {
 	return nil
 }
 
+// isAbsent tells that a call found nothing.
 func isAbsent(err error) bool {
 	return err != nil && copse.KindOf(fromAPI(err, "", "")) == copse.NotFound
 }
 
+// templates are read one by one: lists hold no statements. They are put in order, so that two exports
+// of the same are equal.
 func (x *exporter) templates(ctx context.Context) error {
 	size := pageSize
 	for p := avp.NewListPolicyTemplatesPaginator(x.avp, &avp.ListPolicyTemplatesInput{PolicyStoreId: x.id, MaxResults: &size}); p.HasMorePages(); {
@@ -92,6 +100,7 @@ func (x *exporter) templates(ctx context.Context) error {
 	return nil
 }
 
+// policies are read in batches, by ids that were listed before: a list holds no statements.
 func (x *exporter) policies(ctx context.Context) error {
 	var ids []string
 	size := pageSize
@@ -114,6 +123,7 @@ func (x *exporter) policies(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// One that is missing could be a forbid: contents without it must not be taken for the whole.
 		if len(got.Errors) > 0 || len(got.Results) != len(batch) {
 			return copse.Errorf(copse.Conflict, "policies were deleted while they were read: try again")
 		}
@@ -128,6 +138,7 @@ func (x *exporter) policies(ctx context.Context) error {
 	return nil
 }
 
+// policyOf refuses what it does not know rather than leave it out.
 func policyOf(item *types.BatchGetPolicyOutputItem) (Policy, error) {
 	p := Policy{ID: text(item.PolicyId), Name: text(item.Name)}
 	switch d := item.Definition.(type) {
@@ -142,6 +153,7 @@ func policyOf(item *types.BatchGetPolicyOutputItem) (Policy, error) {
 	return p, nil
 }
 
+// identitySources are read one by one: what Get shows of each is what is carried.
 func (x *exporter) identitySources(ctx context.Context) error {
 	for p := avp.NewListIdentitySourcesPaginator(x.avp, &avp.ListIdentitySourcesInput{PolicyStoreId: x.id}); p.HasMorePages(); {
 		page, err := p.NextPage(ctx)
@@ -154,6 +166,7 @@ func (x *exporter) identitySources(ctx context.Context) error {
 				return err
 			}
 			s := IdentitySource{ID: text(got.IdentitySourceId), PrincipalType: text(got.PrincipalEntityType)}
+			// A source of a kind that is not known would be lost with its policy store's principals.
 			switch d := got.Configuration.(type) {
 			case *types.ConfigurationDetailMemberCognitoUserPoolConfiguration:
 				s.UserPool = userPoolOf(&d.Value)
@@ -168,6 +181,7 @@ func (x *exporter) identitySources(ctx context.Context) error {
 	return nil
 }
 
+// userPoolOf leaves out the issuer, which follows from the ARN.
 func userPoolOf(d *types.CognitoUserPoolConfigurationDetail) *UserPool {
 	pool := &UserPool{ARN: text(d.UserPoolArn), ClientIDs: d.ClientIds}
 	if g := d.GroupConfiguration; g != nil {
@@ -176,6 +190,7 @@ func userPoolOf(d *types.CognitoUserPoolConfigurationDetail) *UserPool {
 	return pool
 }
 
+// openIDOf keeps audiences and client ids apart, as the API does.
 func openIDOf(d *types.OpenIdConnectConfigurationDetail) *OpenIDRef {
 	o := &OpenIDRef{Issuer: text(d.Issuer), EntityIDPrefix: text(d.EntityIdPrefix)}
 	if g := d.GroupConfiguration; g != nil {
@@ -190,6 +205,7 @@ func openIDOf(d *types.OpenIdConnectConfigurationDetail) *OpenIDRef {
 	return o
 }
 
+// aliases leaves out those that wait for their deletion: they lead nowhere.
 func (x *exporter) aliases(ctx context.Context) error {
 	filter := &types.PolicyStoreAliasFilter{PolicyStoreId: &x.out.PolicyStoreID}
 	for p := avp.NewListPolicyStoreAliasesPaginator(x.avp, &avp.ListPolicyStoreAliasesInput{Filter: filter}); p.HasMorePages(); {

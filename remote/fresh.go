@@ -29,12 +29,15 @@ type reading[V any] struct {
 	at     time.Time // before it was asked for: what changed since may not be in it
 }
 
+// newFresh knows nothing yet: its first get reads.
 func newFresh[V any](after time.Duration) *fresh[V] {
 	return &fresh[V]{after: after, reading: make(chan struct{}, 1)}
 }
 
+// youngerThan is false for what was never read.
 func (r *reading[V]) youngerThan(age time.Duration) bool { return r != nil && time.Since(r.at) < age }
 
+// answer is the value, or the error that says there is none.
 func (r *reading[V]) answer() (V, error) { return r.value, r.absent }
 
 // get returns what is known, reading it when that is too old. While another call reads, what is not yet
@@ -45,6 +48,7 @@ func (f *fresh[V]) get(ctx context.Context, read func(context.Context) (V, error
 	if last.youngerThan(f.after) {
 		return last.answer()
 	}
+	// One caller reads at a time; the server is not asked once for each that waits.
 	select {
 	case f.reading <- struct{}{}:
 	default:

@@ -23,11 +23,13 @@ type ImportOptions struct {
 // set at the end, as are deletion protection and, last of all, aliases.
 //
 // All of it is made or nothing: with an error, the policy store that was begun is deleted again. Only
-// an alias that can't be had is not an error; the report has it.
+// an alias that can't be had is not an error; the report has it. NewIDs of the report leads from each
+// id in the contents to the new one. With an error there is no report.
 func (c *Client) Import(ctx context.Context, contents *Contents, o ImportOptions) (policyStore string, report *Report, err error) {
 	if err := contents.check(); err != nil {
 		return "", nil, err
 	}
+	// Nothing is sent before the contents are known to fit together.
 	im := &importer{avp: c.avp, in: contents, report: &Report{NewIDs: map[string]string{}}}
 	if err := im.create(ctx); err != nil {
 		return "", nil, err
@@ -37,11 +39,13 @@ func (c *Client) Import(ctx context.Context, contents *Contents, o ImportOptions
 			return "", nil, errors.Join(err, im.undo(ctx))
 		}
 	}
+	// The new policy store is whole by now: an alias leads to all of it or is not there.
 	im.aliases(ctx, o)
 	im.report.note("policy store", contents.PolicyStoreID, "its id is "+im.id+" now; so are those of its policies and templates new, and all dates")
 	return im.id, im.report, nil
 }
 
+// importer is one import under way; it is used once, by one goroutine.
 type importer struct {
 	avp    *avp.Client
 	in     *Contents
@@ -49,6 +53,8 @@ type importer struct {
 	report *Report
 }
 
+// create makes it with validation OFF, so that no order of writing is refused, and without protection,
+// so that it can be taken back.
 func (im *importer) create(ctx context.Context) error {
 	made, err := im.avp.CreatePolicyStore(ctx, &avp.CreatePolicyStoreInput{
 		ValidationSettings: &types.ValidationSettings{Mode: types.ValidationModeOff},
@@ -63,6 +69,7 @@ func (im *importer) create(ctx context.Context) error {
 
 // undo takes back what was begun, also when the import ended because its context did.
 func (im *importer) undo(ctx context.Context) error {
+	// It has a time of its own: the context may be what ended the import.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	// Protection is the one setting that could stand in the way.
@@ -72,6 +79,7 @@ func (im *importer) undo(ctx context.Context) error {
 	return fromAPI(err, "deleting the policy store that was begun,", im.id)
 }
 
+// schema is put first. With validation OFF no policy is held against it.
 func (im *importer) schema(ctx context.Context) error {
 	if im.in.Schema == "" {
 		return nil
@@ -80,6 +88,7 @@ func (im *importer) schema(ctx context.Context) error {
 	return fromAPI(err, "putting the schema of", im.in.PolicyStoreID)
 }
 
+// templates come before the policies, which need their new ids.
 func (im *importer) templates(ctx context.Context) error {
 	for _, t := range im.in.Templates {
 		made, err := im.avp.CreatePolicyTemplate(ctx, &avp.CreatePolicyTemplateInput{
@@ -93,12 +102,14 @@ func (im *importer) templates(ctx context.Context) error {
 	return nil
 }
 
+// policies are made in the order of the contents, static and linked ones: all templates are there.
 func (im *importer) policies(ctx context.Context) error {
 	for _, p := range im.in.Policies {
 		definition := types.PolicyDefinition(&types.PolicyDefinitionMemberStatic{Value: types.StaticPolicyDefinition{
 			Statement: &p.Statement, Description: optional(p.Description),
 		}})
 		if p.TemplateID != "" {
+			// check has seen to it that there is one.
 			template := im.report.NewIDs[p.TemplateID]
 			definition = &types.PolicyDefinitionMemberTemplateLinked{Value: types.TemplateLinkedPolicyDefinition{
 				PolicyTemplateId: &template, Principal: p.Principal.identifier(), Resource: p.Resource.identifier(),
@@ -113,8 +124,10 @@ func (im *importer) policies(ctx context.Context) error {
 	return nil
 }
 
+// identitySources makes each with the configuration it had.
 func (im *importer) identitySources(ctx context.Context) error {
 	for _, s := range im.in.IdentitySources {
+		// A method of nil is fine until it is called.
 		configuration := s.OpenID.configuration
 		if s.UserPool != nil {
 			configuration = s.UserPool.configuration
@@ -130,6 +143,7 @@ func (im *importer) identitySources(ctx context.Context) error {
 	return nil
 }
 
+// configuration is the pool in the API's types; the issuer is not part of them.
 func (p *UserPool) configuration() types.Configuration {
 	value := types.CognitoUserPoolConfiguration{UserPoolArn: &p.ARN, ClientIds: p.ClientIDs}
 	if p.GroupType != "" {
@@ -138,6 +152,7 @@ func (p *UserPool) configuration() types.Configuration {
 	return &types.ConfigurationMemberCognitoUserPoolConfiguration{Value: value}
 }
 
+// configuration takes ID tokens unless access tokens are asked for.
 func (o *OpenIDRef) configuration() types.Configuration {
 	value := types.OpenIdConnectConfiguration{Issuer: &o.Issuer, EntityIdPrefix: optional(o.EntityIDPrefix)}
 	if o.GroupClaim != "" {
@@ -154,6 +169,7 @@ func (o *OpenIDRef) configuration() types.Configuration {
 	return &types.ConfigurationMemberOpenIdConnectConfiguration{Value: value}
 }
 
+// settings is the last step that can fail: from here on the policy store is as the other was.
 func (im *importer) settings(ctx context.Context) error {
 	protection := types.DeletionProtectionDisabled
 	if im.in.DeletionProtection {
@@ -166,6 +182,7 @@ func (im *importer) settings(ctx context.Context) error {
 	return fromAPI(err, "setting the validation mode of", im.id)
 }
 
+// aliases never fails. What it could not make is in the report, each with why.
 func (im *importer) aliases(ctx context.Context, o ImportOptions) {
 	for _, name := range im.in.Aliases {
 		if !o.Aliases {

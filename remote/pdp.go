@@ -65,15 +65,18 @@ var (
 	_ copse.Directory = (*PDP)(nil)
 )
 
-// NewPDP makes a PDP. Nothing is sent before the first question.
+// NewPDP makes a PDP. Nothing is sent before the first question. Invalid for options that can't be;
+// then there is no PDP.
 func NewPDP(o PDPOptions) (*PDP, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
 		return nil, copse.Errorf(copse.Invalid, "remote: URL must be a server's, such as https://copse.example.com")
 	}
+	// Over http whoever is in between reads the key, or with signatures at least forges answers.
 	if u.Scheme != "https" && (u.Scheme != "http" || !o.AllowHTTP && !isLoopback(u.Hostname())) {
 		return nil, copse.Errorf(copse.Invalid, "remote: URL must be https; http is for loopback addresses, or with AllowHTTP")
 	}
+	// The id has no underscore; the secret is all that follows.
 	rest, isKey := strings.CutPrefix(o.Key, "copse_")
 	id, secret, whole := strings.Cut(rest, "_")
 	if !isKey || !whole || id == "" || secret == "" {
@@ -101,20 +104,25 @@ func NewPDP(o PDPOptions) (*PDP, error) {
 	return p, nil
 }
 
+// isLoopback also takes the name that systems give to it. Other names are not looked up: what they lead
+// to can change.
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Close gives back the connections.
+// Close gives back the connections. It may be used after that: connections are made again.
 func (p *PDP) Close() error {
 	p.http.CloseIdleConnections()
 	return nil
 }
 
+// maxTenants bounds memory, and not what may be asked for.
 const maxTenants = 100_000
 
-// Lookup finds a tenant's policy store. The caller must refuse a tenant that is not active.
+// Lookup finds a tenant's policy store. The caller must refuse a tenant that is not active. NotFound
+// for a tenant that the key does not cover, as for one that never was. The entry may be as old as
+// RereadAfter, or 30 seconds while the server can't be read.
 func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.DirectoryEntry, error) {
 	found, err := p.place(ctx, tenant)
 	if err != nil {
@@ -126,9 +134,12 @@ func (p *PDP) Lookup(ctx context.Context, tenant copse.TenantID) (copse.Director
 // place finds a tenant's policy store in what is remembered for a while. When there are too many, all are forgotten rather than
 // some chosen: reading them again is cheap, and nobody can push out one other tenant's alone.
 func (p *PDP) place(ctx context.Context, tenant copse.TenantID) (place, error) {
+	// What can't be a tenant's id is not asked for: it would be an entry for anything a token may say.
 	if err := tenant.Validate(); err != nil {
 		return place{}, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceTenant, Detail: err.Error(), Err: err}
 	}
+	// The lock is held for the maps alone, never while the server is asked; the cell sees to it that
+	// one caller reads.
 	p.mu.Lock()
 	cell := p.tenants[tenant]
 	if cell == nil {
@@ -140,6 +151,7 @@ func (p *PDP) place(ctx context.Context, tenant copse.TenantID) (place, error) {
 		p.tenants[tenant] = cell
 	}
 	p.mu.Unlock()
+	// A policy store leads back to its tenant once it was read: see IdentitySource.
 	return cell.get(ctx, func(ctx context.Context) (place, error) {
 		found, err := p.readPlace(ctx, tenant)
 		if err == nil {
@@ -151,12 +163,14 @@ func (p *PDP) place(ctx context.Context, tenant copse.TenantID) (place, error) {
 	})
 }
 
-// IdentitySource is the one by which a policy store reads users' tokens; nil when it has none. The policy
-// store is one that Lookup has found.
+// IdentitySource is the one by which a policy store reads users' tokens; nil when it has none. The
+// policy store is one that Lookup has found. The answer is shared and must not be changed. NotFound
+// when the tenant has another policy store by now.
 func (p *PDP) IdentitySource(ctx context.Context, id copse.PolicyStoreID, incarnation copse.Incarnation) (*copse.IdentitySource, error) {
 	p.mu.Lock()
 	tenant, known := p.owners[id]
 	p.mu.Unlock()
+	// Which tenant it is of can't be asked by the policy store's id.
 	if !known {
 		return nil, copse.Errorf(copse.Unavailable, "policy store %q was not looked up before", id)
 	}
@@ -171,7 +185,7 @@ func (p *PDP) IdentitySource(ctx context.Context, id copse.PolicyStoreID, incarn
 }
 
 // Issuer finds the registration of a trusted issuer by its URL, byte for byte. The answer is shared and
-// must not be changed.
+// must not be changed. NotFound means that the server lists no such issuer for this key.
 func (p *PDP) Issuer(ctx context.Context, url string) (copse.Issuer, error) {
 	all, err := p.issuers.get(ctx, p.readIssuers)
 	if err != nil {

@@ -11,12 +11,14 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// place is a tenant's entry, and by whose tokens its policy store decides.
+// place is a tenant's entry, and by whose tokens its policy store decides. It is read in one answer,
+// and replaced as a whole.
 type place struct {
 	entry  copse.DirectoryEntry
 	source *copse.IdentitySource
 }
 
+// wireEntry is api.DirectoryEntry as it is read: this package does not import the server's.
 type wireEntry struct {
 	Tenant        copse.TenantID      `json:"tenant"`
 	State         copse.TenantState   `json:"state"`
@@ -26,6 +28,7 @@ type wireEntry struct {
 	Source        *wireSource         `json:"identitySource"`
 }
 
+// wireSource has one of its two members set; both and neither are refused.
 type wireSource struct {
 	ID            string `json:"id"`
 	Revision      uint64 `json:"revision"`
@@ -46,6 +49,8 @@ type wireSource struct {
 	} `json:"openIdConnect"`
 }
 
+// readPlace believes an entry only when it is whole and of the tenant that was asked for: an empty one
+// would otherwise be an entry with the zero incarnation, which is any.
 func (p *PDP) readPlace(ctx context.Context, tenant copse.TenantID) (place, error) {
 	var w wireEntry
 	if err := p.get(ctx, "/v1/directory/tenants/"+url.PathEscape(string(tenant)), &w); err != nil {
@@ -61,6 +66,7 @@ func (p *PDP) readPlace(ctx context.Context, tenant copse.TenantID) (place, erro
 	if w.Source == nil {
 		return out, nil
 	}
+	// A kind of source that a newer server knows must not become a tenant without one.
 	out.source = w.Source.source(w.PolicyStoreID)
 	if (out.source.CognitoUserPool == nil) == (out.source.OpenIDConnect == nil) {
 		return place{}, copse.Errorf(copse.Unavailable, "the identity source of tenant %q is of a kind this library does not know", tenant)
@@ -68,6 +74,7 @@ func (p *PDP) readPlace(ctx context.Context, tenant copse.TenantID) (place, erro
 	return out, nil
 }
 
+// source is the identity source in the words of the root package.
 func (w *wireSource) source(id copse.PolicyStoreID) *copse.IdentitySource {
 	out := &copse.IdentitySource{ID: w.ID, PolicyStoreID: id, Revision: w.Revision, PrincipalType: w.PrincipalType}
 	if c := w.Cognito; c != nil {
@@ -82,6 +89,7 @@ func (w *wireSource) source(id copse.PolicyStoreID) *copse.IdentitySource {
 	return out
 }
 
+// wireIssuer has the members of [copse.Issuer] in its order, so that one converts to the other.
 type wireIssuer struct {
 	ID                string           `json:"id"`
 	URL               string           `json:"url"`
@@ -108,6 +116,8 @@ type wireIssuer struct {
 // maxIssuerPages of 500 are read, or none: a listing that is cut short would refuse good tokens in silence.
 const maxIssuerPages = 100
 
+// readIssuers reads the whole list before any of it is used. Pages may be of different moments; an
+// issuer that stays is in one of them.
 func (p *PDP) readIssuers(ctx context.Context) (map[string]copse.Issuer, error) {
 	all := map[string]copse.Issuer{}
 	next := ""
@@ -123,6 +133,7 @@ func (p *PDP) readIssuers(ctx context.Context) (map[string]copse.Issuer, error) 
 		if err := p.get(ctx, path, &page); err != nil {
 			return nil, err
 		}
+		// Without the member it is some other JSON, such as a proxy's.
 		if page.Issuers == nil {
 			return nil, copse.Errorf(copse.Unavailable, "the copse server's list of issuers is not one")
 		}
@@ -142,6 +153,8 @@ var statuses = map[int]copse.Kind{
 	http.StatusNotFound: copse.NotFound, http.StatusTooManyRequests: copse.Throttled,
 }
 
+// get asks the control API and reads a 200 into into. Errors are those of [PDP.call], and the server's
+// refusals by their kind.
 func (p *PDP) get(ctx context.Context, path string, into any) error {
 	a, err := p.call(ctx, &message{method: http.MethodGet, path: path})
 	if err != nil {

@@ -32,7 +32,8 @@ type Options struct {
 	HTTPClient *http.Client
 }
 
-// Client is safe for concurrent use.
+// Client is safe for concurrent use. Each of its calls takes as many requests as a
+// policy store has parts.
 type Client struct {
 	avp *verifiedpermissions.Client
 }
@@ -41,7 +42,7 @@ type Client struct {
 // a single one of the SDK's three tries would wait for.
 const attempts = 12
 
-// New makes a client; nothing is sent yet.
+// New makes a client; nothing is sent yet. An error is about the options.
 func New(o Options) (*Client, error) {
 	if o.AccessKeyID == "" || o.SecretAccessKey == "" {
 		return nil, errors.New("remote: an access key is required")
@@ -57,6 +58,7 @@ func New(o Options) (*Client, error) {
 		Credentials: credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, o.SessionToken),
 		Retryer:     retry.NewStandard(func(s *retry.StandardOptions) { s.MaxAttempts = attempts }),
 	}
+	// Without an endpoint the SDK finds AWS's own for the region.
 	if o.Endpoint != "" {
 		options.BaseEndpoint = aws.String(o.Endpoint)
 	}
@@ -66,7 +68,8 @@ func New(o Options) (*Client, error) {
 	return &Client{avp: verifiedpermissions.New(options)}, nil
 }
 
-// kinds are the exceptions of the API that say something of the request.
+// kinds are the exceptions of the API that say something of the request. What is not here, and every
+// 5xx, says nothing of the request.
 var kinds = map[string]copse.Kind{
 	"ValidationException":                 copse.Invalid,
 	"ResourceNotFoundException":           copse.NotFound,
@@ -83,8 +86,9 @@ var kinds = map[string]copse.Kind{
 	"RequestExpiredException":             copse.Unauthenticated,
 }
 
-// fromAPI makes a *copse.Error of what a call ended with: what was tried, on what, and the findings.
-// An answer that says nothing of the request, or none at all, is Unavailable.
+// fromAPI makes a *copse.Error of what a call ended with: what was tried, on what, and the findings. An
+// answer that says nothing of the request, or none at all, is Unavailable. nil for nil. The detail is
+// the API's own message where there is one.
 func fromAPI(err error, trying, on string) error {
 	if err == nil {
 		return nil

@@ -23,13 +23,19 @@ import (
 // body.
 type adapter struct{ api *API }
 
+// ServeHTTP is the whole API's: huma asks its adapter for it.
 func (ad *adapter) ServeHTTP(w http.ResponseWriter, r *http.Request) { ad.api.ServeHTTP(w, r) }
 
+// Handle registers an operation behind everything that must happen before huma sees a request: who
+// calls and whether that key could do this at all, then the form of the message, then its size in
+// values. What is refused here cost no decoding.
 func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
 	a := ad.api
+	// An operation without a need is open to every key, and leaves it to its service.
 	needs, _ := op.Metadata[needsKey].(need)
 	a.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		id := requestID(w)
+		// huma is given one byte more than the limit, see [register].
 		caller, body, err := a.authenticate(r, op.MaxBodyBytes-1, needs)
 		if err == nil {
 			err = checkForm(op, r, body)
@@ -42,7 +48,10 @@ func (ad *adapter) Handle(op *huma.Operation, next func(huma.Context)) {
 			return
 		}
 		caller.RequestID = id
+		// Only the adapter puts a caller there, so who finds one in the context knows
+		// that it was verified.
 		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+		// The body is in memory by now and within its limit; huma reads that copy.
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(&exchange{humaContext: humago.NewContext(op, r, w), requestID: id})
 	})
@@ -86,9 +95,11 @@ func (x *exchange) SetHeader(name, value string) {
 // SetReadDeadline does nothing: the body has been read, and deadlines are the server's.
 func (x *exchange) SetReadDeadline(time.Time) error { return nil }
 
+// contentType is that of all bodies in both directions, but for backups.
 const contentType = "application/json"
 
-// requestID is the one the server in front has put on the answer, or a new one.
+// requestID is the one the server in front has put on the answer, or a new one. The caller sees it in
+// the answer, and an error's body and the log have the same.
 func requestID(w http.ResponseWriter) string {
 	id := w.Header().Get("X-Request-Id")
 	if id == "" {
@@ -108,9 +119,13 @@ func (a *API) authenticate(r *http.Request, limit int64, needs need) (access.Cal
 		return access.Caller{}, nil, copse.Errorf(copse.Unauthenticated, "there are %d Authorization headers; send one", len(values))
 	}
 	var scheme, rest string
+	// One header holds either form. What is neither is told about both, since it may be
+	// a forgotten prefix.
 	if len(values) == 1 {
 		scheme, rest, _ = strings.Cut(values[0], " ")
 	}
+	// The scheme's name is compared as AWS writes it; the other as RFC 9110 says,
+	// without regard to case.
 	if scheme == "AWS4-HMAC-SHA256" {
 		return a.authenticateSigned(r, limit, needs)
 	}
@@ -122,6 +137,7 @@ func (a *API) authenticate(r *http.Request, limit int64, needs need) (access.Cal
 	if err != nil {
 		return access.Caller{}, nil, err
 	}
+	// Before the body: what the key can't do needs none of it.
 	if err := a.allow(caller, needs, r); err != nil {
 		return access.Caller{}, nil, err
 	}
@@ -137,11 +153,14 @@ func (a *API) authenticateSigned(r *http.Request, limit int64, needs need) (acce
 	if err != nil {
 		return access.Caller{}, nil, err
 	}
+	// The key is proven without the body, so it is refused without it too. To who has not proven it yet
+	// nothing is told of what it may do.
 	if verified {
 		if err := a.allow(caller, needs, r); err != nil {
 			return access.Caller{}, nil, err
 		}
 	}
+	// A larger body than this is only taken on a proven signature.
 	most := limit
 	if !verified {
 		most = min(limit, copse.MaxRequestBytes)
@@ -155,6 +174,7 @@ func (a *API) authenticateSigned(r *http.Request, limit int64, needs need) (acce
 	if err != nil {
 		return access.Caller{}, nil, tooLarge(err, limit)
 	}
+	// The body counts only now: the signature is over exactly these bytes.
 	if caller, err = a.access.SigV4(r.Context(), r, body); err != nil {
 		return access.Caller{}, nil, err
 	}
@@ -168,6 +188,7 @@ func (a *API) allow(c access.Caller, needs need, r *http.Request) error {
 	return err
 }
 
+// tooLarge gives the one error that has a status of its own; others pass.
 func tooLarge(err error, limit int64) error {
 	if errors.Is(err, access.ErrBodyTooLarge) {
 		return &refusal{status: http.StatusRequestEntityTooLarge,
@@ -183,12 +204,14 @@ func checkForm(op *huma.Operation, r *http.Request, body []byte) error {
 	if err != nil {
 		return copse.Errorf(copse.Invalid, "the query can't be read: %w", err)
 	}
+	// Which of the two counts would be for each reader to choose.
 	for name, values := range query {
 		if len(values) > 1 {
 			return &copse.Error{Kind: copse.Invalid, Detail: "a query parameter is given twice",
 				Fields: []copse.Field{{Path: "query." + name, Message: "is given more than once"}}}
 		}
 	}
+	// A body that nobody reads could be meant for another operation.
 	if op.RequestBody == nil {
 		if len(body) > 0 {
 			return copse.Errorf(copse.Invalid, "this operation takes no body")
@@ -199,6 +222,8 @@ func checkForm(op *huma.Operation, r *http.Request, body []byte) error {
 	switch {
 	case len(r.Header["Content-Encoding"]) > 0:
 		return unsupported("send the body without Content-Encoding")
+	// No Content-Type is JSON: there is nothing else it could be, and tools for the
+	// command line leave it out.
 	case len(given) == 0 || slices.Equal(given, []string{contentType}):
 		return nil
 	}
@@ -210,6 +235,7 @@ func checkForm(op *huma.Operation, r *http.Request, body []byte) error {
 	return nil
 }
 
+// unsupported is 415, which no Kind has.
 func unsupported(message string) error {
 	return &refusal{status: http.StatusUnsupportedMediaType, err: copse.Errorf(copse.Invalid, "%s", message)}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/copse-authz/copse/internal/tenant"
 )
 
-// Config is what an API is made of.
+// Config is what an API is made of. All but Backup, Decisions, Support, Version and Log are required.
 type Config struct {
 	Tenants      *tenant.Service
 	PolicyStores *policystore.Service
@@ -34,14 +34,17 @@ type Config struct {
 	Log       *slog.Logger // nil: nothing is logged
 }
 
-// Support is what a server tells about itself, to those who may administer everything.
+// Support is what a server tells about itself, to those who may administer everything. Support's
+// functions may be nil, for a program that does not look at itself; the operations then say so. Both
+// are called for keys with admin everywhere only.
 type Support struct {
 	Diagnose    func(ctx context.Context) (Diagnosis, error)
 	DebugBundle func(ctx context.Context, withNames bool) (archive []byte, err error)
 }
 
-// API serves the control API: everything under /v1/ that has no handler of its own, and
-// GET /openapi.json.
+// API serves the control API: everything under /v1/ that has no handler of its own, and GET
+// /openapi.json. It holds no state of its own but what is fixed by [New], so any number of requests may
+// be in it at once.
 type API struct {
 	tenants      *tenant.Service
 	policyStores *policystore.Service
@@ -59,14 +62,14 @@ type API struct {
 	document []byte
 }
 
-// Route is one row of the API's table.
+// Route is one row of the API's table. A test asks each of them without a credential.
 type Route struct {
 	Method string
 	Path   string // as in the document: /v1/tenants/{tenant}
 	Open   bool   // needs no credential
 }
 
-// New makes the API.
+// New makes the API. New fails for a missing service, and never for what a request could bring about.
 func New(cfg Config) (*API, error) {
 	if cfg.Tenants == nil || cfg.PolicyStores == nil || cfg.Access == nil || cfg.Members == nil || cfg.Audit == nil {
 		return nil, errors.New("api: Tenants, PolicyStores, Access, Members and Audit are required")
@@ -80,6 +83,7 @@ func New(cfg Config) (*API, error) {
 	}
 	h := huma.NewAPI(a.humaConfig(cfg.Version), &adapter{a})
 	a.schemas = h.OpenAPI().Components.Schemas
+	// Registering an operation is what puts it into the document.
 	registerTenants(a, h)
 	registerIssuers(a, h)
 	registerDirectory(a, h)
@@ -92,14 +96,18 @@ func New(cfg Config) (*API, error) {
 	registerDecisions(a, h)
 	registerDoctor(a, h)
 	registerAudit(a, h)
+	// These are served by the authorizer, but who looks for them looks in this document.
 	describeAuthorize(h.OpenAPI())
 	describeGatewayRequest(h.OpenAPI())
 	var err error
+	// From here on the document is bytes: what is served can't change with what is going on.
 	if a.document, err = finish(h.OpenAPI()); err != nil {
 		return nil, err
 	}
 	a.routes = append(a.routes, Route{Method: http.MethodGet, Path: "/openapi.json", Open: true})
 	a.mux.HandleFunc("GET /openapi.json", a.serveDocument)
+	// The mux' own answers to what it does not know would be plain text, and tell
+	// strangers what there is.
 	a.mux.HandleFunc("/", a.nowhere)
 	return a, nil
 }
@@ -107,11 +115,14 @@ func New(cfg Config) (*API, error) {
 // Routes lists every route, for the test that walks them.
 func (a *API) Routes() []Route { return slices.Clone(a.routes) }
 
-// Document is the OpenAPI document.
+// Document is the OpenAPI document. The slice is the caller's.
 func (a *API) Document() []byte { return slices.Clone(a.document) }
 
+// ServeHTTP takes requests under /v1/ and for the document; others get the answer of a
+// path where nothing is.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
+// serveDocument asks for no credential: it is the same for everyone and names no tenant.
 func (a *API) serveDocument(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
 	_, _ = w.Write(a.document)
@@ -125,6 +136,7 @@ func (a *API) nowhere(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, id, err)
 		return
 	}
+	// Which methods a path takes is asked of the mux itself, so it can't disagree with what it does.
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := r.Clone(r.Context())
@@ -155,8 +167,9 @@ type route struct {
 	errors       []int // besides those every operation has
 }
 
-// register adds an operation. Its function gets the caller as a parameter: huma offers no way for
-// one but the context, which ends here.
+// register adds an operation. Its function gets the caller as a parameter: huma offers no way for one
+// but the context, which ends here. Its error goes out as a [refusal], whatever it was, and counts as a
+// failed use of the key if it is one. do's context ends with the request.
 func register[I, O any](a *API, h huma.API, rt route, do func(*API, context.Context, access.Caller, *I) (*O, error)) {
 	if rt.limit == 0 {
 		rt.limit = copse.MaxRequestBytes

@@ -31,6 +31,7 @@ type AuditQuery struct {
 	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
 }
 
+// readAudit shows rows and never what was written: that is in no row.
 func (a *API) readAudit(ctx context.Context, c access.Caller, in *AuditQuery) (*struct{ Body AuditPage }, error) {
 	f := auditlog.Filter{Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
 		Actor: in.Actor, Operation: in.Operation, From: in.From}
@@ -41,6 +42,7 @@ func (a *API) readAudit(ctx context.Context, c access.Caller, in *AuditQuery) (*
 	}
 	out := &struct{ Body AuditPage }{Body: AuditPage{Rows: make([]AuditRow, len(page.Entries)),
 		Next: a.position(c, listAudit, page.Next), Earlier: a.earlierPosition(c, listAudit, page.Earlier), AtEnd: page.AtEnd}}
+	// It is there for callers who see all rows: only they can verify the log.
 	if page.End != nil {
 		out.Body.End = &AuditEnd{Number: page.End.Number, Chain: page.End.Chain[:]}
 	}
@@ -48,16 +50,20 @@ func (a *API) readAudit(ctx context.Context, c access.Caller, in *AuditQuery) (*
 		if out.Body.Rows[i], err = newAuditRow(&page.Entries[i]); err != nil {
 			return nil, err
 		}
+		// Numbers count what everybody did.
 		out.Body.Rows[i].Number = numberFor(c, out.Body.Rows[i].Number)
 	}
 	return out, nil
 }
 
-// auditPage goes forward from after, where 0 is the beginning for every key, or back from the end.
+// auditPage goes forward from after, where 0 is the beginning for every key, or back from the end. A
+// position that was not given to this key is Invalid.
 func (a *API) auditPage(ctx context.Context, c access.Caller, f *auditlog.Filter, in *AuditQuery, limit int) (auditlog.Page, error) {
 	if in.After == "0" {
 		return a.audit.After(ctx, c, f, 0, limit)
 	}
+	// Both are looked at even where only one counts: a position that does not open is a mistake
+	// wherever it stands.
 	after, err := a.number(c, listAudit, "after", in.After)
 	if err != nil {
 		return auditlog.Page{}, err
@@ -72,8 +78,11 @@ func (a *API) auditPage(ctx context.Context, c access.Caller, f *auditlog.Filter
 	return a.audit.Last(ctx, c, f, before, limit)
 }
 
+// auditTime has all nine digits always: the text is part of what a row's hash is over,
+// and is parsed back.
 const auditTime = "2006-01-02T15:04:05.000000000Z"
 
+// newAuditRow can only fail for an incarnation that can't be written, which is copse's own failure.
 func newAuditRow(e *auditlog.Entry) (AuditRow, error) {
 	incarnation, err := e.Incarnation.MarshalText()
 	if err != nil {
@@ -104,6 +113,7 @@ func (r *AuditRow) Entry() (*auditlog.Entry, error) {
 	e := &auditlog.Entry{Number: r.Number, At: at, Actor: r.Actor, RequestID: r.RequestID, Operation: r.Operation,
 		PolicyStoreID: copse.PolicyStoreID(r.PolicyStoreID), Revision: r.Revision, Writes: r.Writes}
 	ok := err == nil && e.Incarnation.UnmarshalText([]byte(r.Incarnation)) == nil
+	// A hash of another length would be filled up or cut by copy, and then be some other hash.
 	hash := func(to *[32]byte, from []byte) {
 		ok = ok && copy(to[:], from) == len(to) && len(from) == len(to)
 	}
@@ -120,7 +130,8 @@ func (r *AuditRow) Entry() (*auditlog.Entry, error) {
 	return e, nil
 }
 
-// Log is the end for a [auditlog.Verifier].
+// Log is the end for a [auditlog.Verifier]. A chain of the wrong length gives an end
+// that no chain comes to.
 func (e *AuditEnd) Log() auditlog.End {
 	out := auditlog.End{Number: e.Number}
 	copy(out.Chain[:], e.Chain)

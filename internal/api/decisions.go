@@ -38,7 +38,10 @@ type DecisionQuery struct {
 	MaxResults    int       `query:"maxResults" minimum:"1" default:"50" doc:"The most an answer may hold; more than 500 is taken as 500."`
 }
 
+// searchDecisions shows what the key may Read when it is asked, whatever it could read
+// when it was decided.
 func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *DecisionQuery) (*struct{ Body DecisionList }, error) {
+	// May is asked for each line, so no filter of the caller's can lead beyond it.
 	f := decisionlog.Filter{
 		May:    func(id copse.PolicyStoreID, tenant copse.TenantID) bool { return c.May(access.Read, id, tenant) },
 		Tenant: copse.TenantID(in.Tenant), PolicyStoreID: copse.PolicyStoreID(in.PolicyStoreID),
@@ -46,12 +49,15 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 		From: in.From, To: in.To,
 	}
 	var err error
+	// Positions of this list only: one of the audit log does not open here.
 	if f.After, err = a.number(c, listDecisions, "after", in.After); err != nil {
 		return nil, err
 	}
 	if f.Before, err = a.number(c, listDecisions, "before", in.Before); err != nil {
 		return nil, err
 	}
+	// What was logged may be hashed by the rules of its policy store, so an identifier is looked for as
+	// it is and as that hashes it.
 	id, err := a.rulesOf(ctx, c, in)
 	if err != nil {
 		return nil, err
@@ -81,12 +87,14 @@ func (a *API) searchDecisions(ctx context.Context, c access.Caller, in *Decision
 			Determining: d.Determining, Errors: d.Errors, OverBudget: d.OverBudget, Micros: d.Micros,
 		})
 	}
+	// A search that found nothing still moves on: the position is never before the one it began after.
 	out.Body.Next, out.Body.Before = a.position(c, listDecisions, max(results.Next, f.After)), a.earlierPosition(c, listDecisions, results.Before)
 	return out, nil
 }
 
-// rulesOf is the policy store whose rules hash the identifiers that the query looks for: the one it names, or its
-// tenant's. Empty: there is none, or the caller's key does not cover it.
+// rulesOf is the policy store whose rules hash the identifiers that the query looks for: the one it
+// names, or its tenant's. Empty: there is none, or the caller's key does not cover it. A tenant that
+// does not exist, or whose name can't be one, is none: the search then finds nothing either.
 func (a *API) rulesOf(ctx context.Context, c access.Caller, in *DecisionQuery) (copse.PolicyStoreID, error) {
 	if in.PolicyStoreID != "" || in.Tenant == "" || in.Principal == "" && in.Resource == "" {
 		return copse.PolicyStoreID(in.PolicyStoreID), nil
@@ -98,8 +106,9 @@ func (a *API) rulesOf(ctx context.Context, c access.Caller, in *DecisionQuery) (
 	return t.PolicyStoreID, nil
 }
 
-// loggedAs is an identifier as it is, and as the rules of a policy store hash it, if there is one. What the
-// caller's key does not cover adds nothing, as it finds nothing.
+// loggedAs is an identifier as it is, and as the rules of a policy store hash it, if there is one. What
+// the caller's key does not cover adds nothing, as it finds nothing. The plain text is always among
+// them, since rules change, and lines from before have it as it was.
 func (a *API) loggedAs(ctx context.Context, c access.Caller, id copse.PolicyStoreID, text string) ([]string, error) {
 	if text == "" {
 		return nil, nil
@@ -117,11 +126,14 @@ func (a *API) loggedAs(ctx context.Context, c access.Caller, id copse.PolicyStor
 	return []string{text, hashed}, nil
 }
 
+// decisionKeys is for whoever verifies the log without the server. Public keys are no
+// secret: any key may ask.
 func (a *API) decisionKeys(_ context.Context, _ access.Caller, _ *struct{}) (*struct{ Body DecisionKeyList }, error) {
 	out := &struct{ Body DecisionKeyList }{Body: DecisionKeyList{Keys: []DecisionKey{}}}
 	for id, key := range a.decisions.Keys() {
 		out.Body.Keys = append(out.Body.Keys, DecisionKey{ID: id, PublicKey: key})
 	}
+	// A map has no order, and answers should not differ for nothing.
 	slices.SortFunc(out.Body.Keys, func(x, y DecisionKey) int { return strings.Compare(x.ID, y.ID) })
 	return out, nil
 }

@@ -23,6 +23,7 @@ func registerDirectory(a *API, h huma.API) {
 		description: "For a PEP that verifies tokens itself: needs the verb decide. A key of one tenant sees each issuer as if that were its only tenant."}, (*API).listIssuersForDeciding)
 }
 
+// directoryOutput is the answer of lookUpTenant.
 type directoryOutput struct{ Body DirectoryEntry }
 
 // DirectoryEntry is where a tenant's decisions are made, and by whose tokens.
@@ -62,6 +63,8 @@ type OpenIDConnect struct {
 	GroupType        string   `json:"groupType,omitzero" doc:"Cedar entity type of groups."`
 }
 
+// lookUpTenant answers keys with decide on the tenant's policy store. For all others there
+// is no such tenant.
 func (a *API) lookUpTenant(ctx context.Context, c access.Caller, in *TenantPath) (*directoryOutput, error) {
 	id, err := in.id()
 	if err != nil {
@@ -71,6 +74,8 @@ func (a *API) lookUpTenant(ctx context.Context, c access.Caller, in *TenantPath)
 	if err != nil {
 		return nil, err
 	}
+	// Of the incarnation that the directory names: that of a successor would say what
+	// the successor's tokens mean.
 	source, err := a.policyStores.IdentitySource(ctx, e.PolicyStoreID, e.Incarnation)
 	if err != nil {
 		return nil, err
@@ -81,6 +86,8 @@ func (a *API) lookUpTenant(ctx context.Context, c access.Caller, in *TenantPath)
 	}}, nil
 }
 
+// identitySourceOf is nil for none; one of the two members is set otherwise. Its lists are the
+// service's, and only written out.
 func identitySourceOf(src *copse.IdentitySource) *IdentitySource {
 	if src == nil {
 		return nil
@@ -98,6 +105,7 @@ func identitySourceOf(src *copse.IdentitySource) *IdentitySource {
 	return out
 }
 
+// listIssuersForDeciding never names another tenant to a key that covers one.
 func (a *API) listIssuersForDeciding(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body IssuerList }, error) {
 	const list = "directory/issuers"
 	after, err := in.start(a, list, c)

@@ -23,6 +23,7 @@ func registerDoctor(a *API, h huma.API) {
 		Content: map[string]*huma.MediaType{bundleType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}
 }
 
+// bundleType is what the archive is: a gzip of a tar.
 const bundleType = "application/gzip"
 
 // What a finding calls for.
@@ -57,7 +58,9 @@ func (d *Diagnosis) Count(severity string) (n int) {
 	return n
 }
 
+// diagnose looks and changes nothing, so it may be asked while the server is in trouble.
 func (a *API) diagnose(ctx context.Context, c access.Caller, _ *struct{}) (*struct{ Body Diagnosis }, error) {
+	// need has asked already; there is no service behind it that would.
 	if !c.MayEverywhere(access.Admin) {
 		return nil, &copse.Error{Kind: copse.Denied, Detail: adminOfServers.admin}
 	}
@@ -71,6 +74,7 @@ func (a *API) diagnose(ctx context.Context, c access.Caller, _ *struct{}) (*stru
 	return &struct{ Body Diagnosis }{found}, nil
 }
 
+// errNoSupport is for a program that has the API without a server around it.
 func errNoSupport() error {
 	return copse.Errorf(copse.InvalidState, "this program does not look at itself")
 }
@@ -80,6 +84,7 @@ type BundleQuery struct {
 	Names bool `query:"names" doc:"With the names of tenants and plans."`
 }
 
+// makeDebugBundle collects in memory: the archive's size is known before its first byte goes out.
 func (a *API) makeDebugBundle(ctx context.Context, c access.Caller, in *BundleQuery) (*huma.StreamResponse, error) {
 	if !c.MayEverywhere(access.Admin) {
 		return nil, &copse.Error{Kind: copse.Denied, Detail: adminOfServers.admin}
@@ -91,6 +96,7 @@ func (a *API) makeDebugBundle(ctx context.Context, c access.Caller, in *BundleQu
 	if err != nil {
 		return nil, err
 	}
+	// From here on nothing can fail but the connection.
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader("Content-Type", bundleType)
 		hc.SetHeader("Content-Length", strconv.Itoa(len(archive)))

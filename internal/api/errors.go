@@ -13,7 +13,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// statuses has a row for every copse.Kind; a test ranges over them.
+// statuses has a row for every copse.Kind; a test ranges over them. Where two kinds share a status, the
+// body's kind tells them apart.
 var statuses = [...]int{
 	copse.Internal:        http.StatusInternalServerError,
 	copse.Invalid:         http.StatusBadRequest,
@@ -29,7 +30,8 @@ var statuses = [...]int{
 }
 
 // refusal is an error with the status it is answered with. It passes through huma as one of its
-// StatusErrors, and becomes an ErrorBody in transform.
+// StatusErrors, and becomes an ErrorBody in transform. Its status may differ from its kind's: 413, 415,
+// 405 and those of preconditions have no kind.
 type refusal struct {
 	err    error
 	status int
@@ -39,7 +41,8 @@ func (r *refusal) Error() string  { return r.err.Error() }
 func (r *refusal) Unwrap() error  { return r.err }
 func (r *refusal) GetStatus() int { return r.status }
 
-// asRefusal gives any error its status.
+// asRefusal gives any error its status. One that has a status keeps it, also when it
+// was wrapped on the way.
 func asRefusal(err error) *refusal {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r
@@ -50,14 +53,17 @@ func asRefusal(err error) *refusal {
 // maxFields bounds an answer: ten thousand mistakes in one body are not ten thousand findings.
 const maxFields = 50
 
-// describe makes the body of an error. The detail of an internal one stays inside.
+// describe makes the body of an error. The detail of an internal one stays inside. It takes any error,
+// classified or not, and always has a message.
 func describe(err error, requestID string) ErrorBody {
 	kind := copse.KindOf(err)
 	info := ErrorInfo{Kind: kind.String(), RequestID: requestID}
 	e, ok := errors.AsType[*copse.Error](err)
 	switch {
+	// Whatever it says may name files, rows or other tenants.
 	case kind == copse.Internal:
 		info.Message = "internal error"
+	// A context that ended is Unavailable without being a copse.Error.
 	case !ok:
 		info.Message = "the answer can't be known now; try again"
 	default:
@@ -75,7 +81,8 @@ func describe(err error, requestID string) ErrorBody {
 	return ErrorBody{Error: info}
 }
 
-// refuse answers a request that never reached huma.
+// refuse answers a request that never reached huma. It writes the same body that transform makes, so a
+// client can't tell where a request ended.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, requestID string, err error) {
 	refused := asRefusal(err)
 	a.logFailure(r.Method, r.URL.Path, requestID, refused)
@@ -90,13 +97,15 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, requestID string, e
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// transform turns errors on their way through huma, ours and its own, into the one error shape.
+// transform turns errors on their way through huma, ours and its own, into the one error shape. huma
+// calls it for every answer; what is not an error passes as it is.
 func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 	x, ok := ctx.(*exchange)
 	if !ok {
 		return v, nil
 	}
 	var refused *refusal
+	// huma has its own type for what it found; ours comes back as it went in.
 	switch e := v.(type) {
 	case *refusal:
 		refused = e
@@ -105,6 +114,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 	default:
 		return v, nil
 	}
+	// [exchange.SetStatus] takes this in place of huma's.
 	x.status = refused.status
 	setErrorHeaders(x.SetHeader, refused.status)
 	url := x.URL()
@@ -112,7 +122,9 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 	return describe(refused, x.requestID), nil
 }
 
-// fromHuma reads an error of huma's own: a parameter or body that breaks its schema.
+// fromHuma reads an error of huma's own: a parameter or body that breaks its schema. What it says is
+// about the request and in the document's words, so it may go out; unless it is about huma itself,
+// which is internal.
 func fromHuma(m *huma.ErrorModel) *refusal {
 	if m.Status >= http.StatusInternalServerError {
 		return asRefusal(fmt.Errorf("huma: %s: %v", m.Detail, m.Errors))
@@ -122,6 +134,7 @@ func fromHuma(m *huma.ErrorModel) *refusal {
 		path := shorten(strings.TrimPrefix(d.Location, "body."))
 		e.Fields = append(e.Fields, copse.Field{Path: path, Message: d.Message})
 	}
+	// One finding is the message as well, for clients that show nothing else.
 	switch len(e.Fields) {
 	case 0:
 	case 1:
@@ -130,12 +143,14 @@ func fromHuma(m *huma.ErrorModel) *refusal {
 		e.Detail = "the request is not as the OpenAPI document at /openapi.json describes it"
 	}
 	status := m.Status
+	// To huma a body that breaks its schema is 422; here that is for quotas.
 	if status == http.StatusUnprocessableEntity {
 		status = http.StatusBadRequest
 	}
 	return &refusal{err: e, status: status}
 }
 
+// setErrorHeaders adds what HTTP wants with some statuses: how to authenticate, and when to try again.
 func setErrorHeaders(set func(name, value string), status int) {
 	switch status {
 	case http.StatusUnauthorized:
@@ -145,12 +160,14 @@ func setErrorHeaders(set func(name, value string), status int) {
 	}
 }
 
-// logFailure puts what went wrong inside copse into the log, since it is not in the answer.
+// logFailure puts what went wrong inside copse into the log, since it is not in the answer. It logs no
+// body and no header, in which secrets could be. What a client that went away caused is not logged.
 func (a *API) logFailure(method, path, requestID string, r *refusal) {
 	if r.status < http.StatusInternalServerError || errors.Is(r.err, context.Canceled) { // the client went away
 		return
 	}
 	attrs := []any{"requestId", requestID, "method", method, "path", path, "error", r.err}
+	// An Error's text is for callers; its cause is only here.
 	if e, ok := errors.AsType[*copse.Error](r.err); ok && e.Err != nil {
 		attrs = append(attrs, "cause", e.Err)
 	}

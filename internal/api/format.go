@@ -13,7 +13,7 @@ import (
 )
 
 // encodeOptions write times as RFC 3339 in UTC with microseconds, always six digits, so that they
-// compare as text.
+// compare as text. Were zeros left out, a Z would be compared with a digit.
 var encodeOptions = json.WithMarshalers(json.MarshalToFunc(func(enc *jsontext.Encoder, t time.Time) error {
 	return enc.WriteToken(jsontext.String(t.UTC().Format("2006-01-02T15:04:05.000000Z")))
 }))
@@ -31,6 +31,7 @@ var strictJSON = huma.Format{
 		return nil
 	},
 	Unmarshal: func(data []byte, v any) error {
+		// The error is a finding of huma's, so its text goes to the client.
 		if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
 			return errors.New(jsonProblem(data, err))
 		}
@@ -57,6 +58,7 @@ func jsonProblem(body []byte, err error) string {
 		}
 	}
 	line, column := position(body, offset)
+	// The path is a JSON pointer, and may hold whatever the client wrote.
 	where := shorten(string(pointer))
 	if where == "" {
 		where = "the body"
@@ -64,7 +66,7 @@ func jsonProblem(body []byte, err error) string {
 	return fmt.Sprintf("%s %s (line %d, column %d)", where, problem, line, column)
 }
 
-// position of a byte in a text, from 1.
+// position of a byte in a text, from 1. An offset beyond the text is its end.
 func position(text []byte, offset int64) (line, column int) {
 	before := string(text[:min(max(offset, 0), int64(len(text)))])
 	return 1 + strings.Count(before, "\n"), len(before) - strings.LastIndexByte(before, '\n')

@@ -29,6 +29,7 @@ func registerIssuers(a *API, h huma.API) {
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).removeIssuer)
 }
 
+// issuerOutput is the answer to everything that is about one issuer.
 type issuerOutput struct{ Body Issuer }
 
 // IssuerPath is exported for the same reason as [Paging].
@@ -36,6 +37,7 @@ type IssuerPath struct {
 	ID string `path:"id" maxLength:"200" doc:"The issuer's id, as addIssuer returned it."`
 }
 
+// issuerOf is the registration as it is shown. There is no secret in it.
 func issuerOf(i *copse.Issuer) Issuer {
 	return Issuer{
 		ID: i.ID, URL: i.URL, Tenants: texts[string](i.Tenants), AllTenants: i.AllTenants,
@@ -48,6 +50,8 @@ func issuerOf(i *copse.Issuer) Issuer {
 	}
 }
 
+// registration is what the client asks for. Of what copse sets, only the revision is read: in an update
+// it is the one that must still be there.
 func (i *Issuer) registration() copse.Issuer {
 	return copse.Issuer{
 		ID: i.ID, URL: i.URL, Tenants: texts[copse.TenantID](i.Tenants), AllTenants: i.AllTenants,
@@ -60,7 +64,8 @@ func (i *Issuer) registration() copse.Issuer {
 	}
 }
 
-// texts converts between kinds of strings.
+// texts converts between kinds of strings. nil stays nil, so that a list which was left out is not one
+// that is empty.
 func texts[To, From ~string](in []From) []To {
 	if in == nil {
 		return nil
@@ -72,6 +77,7 @@ func texts[To, From ~string](in []From) []To {
 	return out
 }
 
+// addIssuer refuses what copse sets, instead of dropping it: who sends an id expects it to be the one.
 func (a *API) addIssuer(ctx context.Context, c access.Caller, in *struct{ Body Issuer }) (*issuerOutput, error) {
 	if in.Body.ID != "" || in.Body.Revision != 0 {
 		return nil, copse.Errorf(copse.Invalid, "id and revision are set by copse: leave them out of a new registration")
@@ -110,10 +116,13 @@ func (a *API) getIssuer(ctx context.Context, c access.Caller, in *IssuerPath) (*
 	return &issuerOutput{Body: issuerOf(&found)}, nil
 }
 
+// updateIssuer replaces all of it: what is left out is then as in a new registration,
+// and not as it was.
 func (a *API) updateIssuer(ctx context.Context, c access.Caller, in *struct {
 	IssuerPath
 	Body Issuer
 }) (*issuerOutput, error) {
+	// Path and body must agree, or an edit of one issuer could overwrite another.
 	if in.Body.ID != "" && in.Body.ID != in.ID {
 		return nil, copse.Errorf(copse.Invalid, "the body is of issuer %q, the path names %q", in.Body.ID, in.ID)
 	}
@@ -126,6 +135,7 @@ func (a *API) updateIssuer(ctx context.Context, c access.Caller, in *struct {
 	return &issuerOutput{Body: issuerOf(&updated)}, nil
 }
 
+// removeIssuer is Conflict only when other changes kept coming in between; it may be tried again.
 func (a *API) removeIssuer(ctx context.Context, c access.Caller, in *IssuerPath) (*struct{}, error) {
 	return nil, a.tenants.RemoveIssuer(ctx, c, in.ID)
 }

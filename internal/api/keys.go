@@ -32,12 +32,13 @@ func registerKeys(a *API, h huma.API) {
 		errors:      []int{http.StatusNotFound, http.StatusConflict}}, (*API).revokeKey)
 }
 
-// verbs in the order they are shown.
+// verbs in the order they are shown. The names are the API's; what each allows is access.Verb's.
 var verbs = [...]struct {
 	name string
 	verb access.Verb
 }{{"read", access.Read}, {"write", access.Write}, {"decide", access.Decide}, {"admin", access.Admin}}
 
+// verbsOf is never nil: a key without verbs has an empty list.
 func verbsOf(set access.Verb) []string {
 	names := []string{}
 	for _, v := range verbs {
@@ -48,7 +49,8 @@ func verbsOf(set access.Verb) []string {
 	return names
 }
 
-// parseVerbs reads names that the schema has already held against its list.
+// parseVerbs reads names that the schema has already held against its list. A name that is given twice
+// is refused, since it may be a slip for another one.
 func parseVerbs(names []string) (set access.Verb, err error) {
 	for _, name := range names {
 		before := set
@@ -64,6 +66,7 @@ func parseVerbs(names []string) (set access.Verb, err error) {
 	return set, nil
 }
 
+// keyOf has no secret to show: access.Key does not hold it.
 func keyOf(k *access.Key) Key {
 	return Key{
 		ID: k.ID, Description: k.Description, Verbs: verbsOf(k.Verbs),
@@ -72,6 +75,7 @@ func keyOf(k *access.Key) Key {
 	}
 }
 
+// createKey's scope is checked by the service: exactly one member, and what it names exists.
 func (a *API) createKey(ctx context.Context, c access.Caller, in *struct{ Body CreateKeyRequest }) (*struct{ Body CreatedKey }, error) {
 	set, err := parseVerbs(in.Body.Verbs)
 	if err != nil {
@@ -88,11 +92,13 @@ func (a *API) createKey(ctx context.Context, c access.Caller, in *struct{ Body C
 	return &struct{ Body CreatedKey }{Body: createdKey(&key, secret)}, nil
 }
 
-// createdKey shows a secret, once.
+// createdKey shows a secret, once. After this answer the secret can't be read anywhere.
 func createdKey(key *access.Key, secret access.Secret) CreatedKey {
 	return CreatedKey{Key: keyOf(key), Secret: string(secret), Credential: string(access.FormatBearer(key.ID, secret))}
 }
 
+// setKeyExpiry wants to be told never in so many words: a member that was forgotten
+// must not make a key immortal.
 func (a *API) setKeyExpiry(ctx context.Context, c access.Caller, in *struct {
 	ID   string `path:"id" maxLength:"200" doc:"The key's id."`
 	Body KeyExpiry
@@ -107,6 +113,7 @@ func (a *API) setKeyExpiry(ctx context.Context, c access.Caller, in *struct {
 	return &struct{ Body Key }{Body: keyOf(&key)}, nil
 }
 
+// rotateKey lets both keys be good during the overlap, so that clients can change over one by one.
 func (a *API) rotateKey(ctx context.Context, c access.Caller, in *struct {
 	ID   string `path:"id" maxLength:"200" doc:"The key's id."`
 	Body RotateKeyRequest
@@ -118,6 +125,7 @@ func (a *API) rotateKey(ctx context.Context, c access.Caller, in *struct {
 	return &struct{ Body RotatedKey }{Body: RotatedKey{CreatedKey: createdKey(&made, secret), Replaces: keyOf(&old)}}, nil
 }
 
+// listKeys does not list the root key.
 func (a *API) listKeys(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body KeyList }, error) {
 	const list = "keys"
 	after, err := in.start(a, list, c)
@@ -137,6 +145,8 @@ func (a *API) listKeys(ctx context.Context, c access.Caller, in *struct{ Paging 
 	return out, nil
 }
 
+// revokeKey may be repeated after an error: the key is revoked first, and its traces
+// removed after that.
 func (a *API) revokeKey(ctx context.Context, c access.Caller, in *struct {
 	ID string `path:"id" maxLength:"200" doc:"The key's id."`
 }) (*struct{}, error) {

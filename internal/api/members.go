@@ -12,6 +12,8 @@ import (
 	"github.com/copse-authz/copse/internal/member"
 )
 
+// registerMembers also has the hooks, which answer identity providers and not tenants. Behind the hooks
+// and setActiveTenant no service asks who calls: there their needs are the only check.
 func registerMembers(a *API, h huma.API) {
 	register(a, h, route{method: http.MethodPut, path: "/v1/tenants/{tenant}/members", id: "putMembers", tag: tagMembers, needs: need{members: access.Write}, status: http.StatusOK,
 		summary:     "Make members of a tenant, or change them",
@@ -36,10 +38,13 @@ func registerMembers(a *API, h huma.API) {
 		description: "Takes and returns the event, of version 1, 2 or 3, with its response filled in. 403 and 503 mean that the trigger must fail. Needs decide, everywhere."}, (*API).cognitoHook)
 }
 
+// who names one person, machine or invitation. Which members must be given together is
+// the service's to check.
 func (m *MemberRef) who() member.Who {
 	return member.Who{Issuer: m.Issuer, Subject: m.Subject, ClientID: m.ClientID, Email: m.Email}
 }
 
+// memberOf has an empty list for no roles: they are always in the answer.
 func memberOf(m *member.Membership) Member {
 	return Member{
 		MemberRef: MemberRef{Issuer: m.Issuer, Subject: m.Subject, ClientID: m.ClientID, Email: m.Email},
@@ -47,6 +52,7 @@ func memberOf(m *member.Membership) Member {
 	}
 }
 
+// putMembers writes each by itself. A batch that is half refused is no error: the answer says which.
 func (a *API) putMembers(ctx context.Context, c access.Caller, in *struct {
 	TenantPath
 	Body PutMembersRequest
@@ -69,6 +75,7 @@ func (a *API) putMembers(ctx context.Context, c access.Caller, in *struct {
 		if copse.KindOf(err) == copse.NotFound { // the tenant is the same for all
 			return nil, err
 		}
+		// There is no request id in each: it is that of the whole answer, in its header.
 		out.Body.Errors = append(out.Body.Errors, MemberError{Index: i, Error: describe(err, "").Error})
 	}
 	return out, nil
@@ -78,6 +85,7 @@ func (a *API) listMembers(ctx context.Context, c access.Caller, in *struct {
 	TenantPath
 	Paging
 }) (*struct{ Body MemberList }, error) {
+	// The tenant is part of what a page's token is bound to.
 	list := "members of " + in.Tenant
 	after, err := in.start(a, list, c)
 	if err != nil {
@@ -104,10 +112,12 @@ type MemberQuery struct {
 	Email    string `query:"email" maxLength:"254" doc:"Of an invitation, instead of both."`
 }
 
+// who is [MemberRef.who] for a query.
 func (q *MemberQuery) who() member.Who {
 	return member.Who{Issuer: q.Issuer, Subject: q.Subject, ClientID: q.ClientID, Email: q.Email}
 }
 
+// getMember finds one that the caller names; there is no search.
 func (a *API) getMember(ctx context.Context, c access.Caller, in *MemberQuery) (*struct{ Body Member }, error) {
 	m, err := a.members.Get(ctx, c, copse.TenantID(in.Tenant), in.who())
 	if err != nil {
@@ -116,14 +126,17 @@ func (a *API) getMember(ctx context.Context, c access.Caller, in *MemberQuery) (
 	return &struct{ Body Member }{memberOf(&m)}, nil
 }
 
+// removeMember is in force before the answer, for tokens that are issued from then on.
 func (a *API) removeMember(ctx context.Context, c access.Caller, in *MemberQuery) (*struct{}, error) {
 	return nil, a.members.Remove(ctx, c, copse.TenantID(in.Tenant), in.who())
 }
 
+// setActiveTenant is for operators; a user chooses with a token of their own, elsewhere.
 func (a *API) setActiveTenant(ctx context.Context, c access.Caller, in *struct{ Body SetActiveRequest }) (*struct{}, error) {
 	return nil, a.members.SetActive(ctx, c.Actor(), in.Body.who(), in.Body.Client, copse.TenantID(in.Body.Tenant))
 }
 
+// tokenHook gives no answer that could be taken for one when there is none: any error means no token.
 func (a *API) tokenHook(ctx context.Context, _ access.Caller, in *struct{ Body TokenHookRequest }) (*struct{ Body TokenHookAnswer }, error) {
 	b := &in.Body
 	found, err := a.members.Resolve(ctx, member.Presented{
@@ -137,6 +150,8 @@ func (a *API) tokenHook(ctx context.Context, _ access.Caller, in *struct{ Body T
 	}}, nil
 }
 
+// cognitoHook takes the issuer that the caller names, for emulators, and AWS's own for
+// the pool otherwise.
 func (a *API) cognitoHook(ctx context.Context, _ access.Caller, in *struct {
 	Issuer string `query:"issuer" maxLength:"2048" doc:"The user pool's issuer URL, where it is not AWS's own: with an emulator."`
 	Body   CognitoEvent

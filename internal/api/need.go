@@ -8,11 +8,12 @@ import (
 )
 
 // need is what an operation needs a key to be able to do at the least. The services check everything;
-// this spares reading and decoding the body of a request that none of them would grant. It refuses
-// only what they refuse, in their words.
+// this spares reading and decoding the body of a request that none of them would grant. It refuses only
+// what they refuse, in their words. Every member that is set must be
+// met; the zero value lets every key through to the service.
 type need struct {
-	// admin is the service's answer to a key that may not administer; empty when the operation does
-	// not need Admin everywhere.
+	// admin is the service's answer to a key that may not administer; empty when the operation does not
+	// need Admin everywhere.
 	admin string
 	// policyStore is the verb on the policy store that the path names. None: any key may ask.
 	policyStore access.Verb
@@ -39,6 +40,8 @@ var adminOfServers = need{admin: "this key may not look into the server: that ne
 // needsKey is where an operation's need is in its metadata.
 const needsKey = "copse.needs"
 
+// check looks at the key and the path only, never at what is stored, so its answer says nothing about
+// what there is.
 func (n need) check(c access.Caller, r *http.Request) error {
 	if n.admin != "" && !c.MayEverywhere(access.Admin) {
 		return &copse.Error{Kind: copse.Denied, Detail: n.admin}
@@ -46,6 +49,8 @@ func (n need) check(c access.Caller, r *http.Request) error {
 	if n.hook && !c.MayEverywhere(access.Decide) {
 		return copse.Errorf(copse.Denied, "this key may not answer for identity providers: that needs decide, everywhere")
 	}
+	// Admin everywhere may do for any tenant what its own keys may. The value is empty on a path
+	// without tenant, and such operations set no members.
 	if tenant := copse.TenantID(r.PathValue("tenant")); n.members != 0 && !c.MayEverywhere(access.Admin) && !c.MayForTenant(n.members, tenant) {
 		return access.NotCovered(copse.ResourceTenant, string(tenant))
 	}
@@ -53,6 +58,7 @@ func (n need) check(c access.Caller, r *http.Request) error {
 		return nil
 	}
 	id := copse.PolicyStoreID(r.PathValue("id"))
+	// An id that can't be one is Invalid for every key alike.
 	if err := id.Validate(); err != nil {
 		return err
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// humaConfig switches off what huma adds by itself: documentation pages, schema routes and links,
-// other formats, other versions of the document.
+// humaConfig switches off what huma adds by itself: documentation pages, schema routes
+// and links, other formats, other versions of the document. Every format is ours and
+// strict; errors take their form on the way out.
 func (a *API) humaConfig(version string) huma.Config {
 	if version == "" {
 		version = "unknown"
@@ -55,6 +56,7 @@ func (a *API) humaConfig(version string) huma.Config {
 	}
 }
 
+// Names in the document: tags, and the ways to show who one is.
 const (
 	schemaPrefix = "#/components/schemas/"
 
@@ -75,16 +77,19 @@ const (
 	securityUser   = "userToken"
 )
 
+// keySecurity says that either form will do.
 func keySecurity() []map[string][]string {
 	return []map[string][]string{{securityBearer: {}}, {securitySigV4: {}}}
 }
 
-// everyError are the statuses any operation may answer with.
+// everyError are the statuses any operation may answer with. Those that only some operations have are
+// in their routes.
 var everyError = []int{
 	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge,
 	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
 
+// errorResponses describes all with one shape, since there is one.
 func errorResponses(schemas huma.Registry, errorStatuses []int) map[string]*huma.Response {
 	responses := make(map[string]*huma.Response, len(errorStatuses))
 	for _, status := range errorStatuses {
@@ -98,7 +103,8 @@ func errorResponses(schemas huma.Registry, errorStatuses []int) map[string]*huma
 	return responses
 }
 
-// describeAuthorize documents the one route under /v1 that another package serves.
+// describeAuthorize documents the one route under /v1 that another package serves. It must be kept in
+// step by hand, which [API.Conforms] lets the authorizer's tests check.
 func describeAuthorize(doc *huma.OpenAPI) {
 	schemas := doc.Components.Schemas
 	responses := errorResponses(schemas, everyError)
@@ -111,6 +117,7 @@ func describeAuthorize(doc *huma.OpenAPI) {
 			contentType: {Schema: schemas.Schema(reflect.TypeFor[AuthorizeResponse](), true, "")},
 		},
 	}
+	// Headers are not in Go types, so they are named here.
 	text := &huma.Schema{Type: huma.TypeString}
 	doc.AddOperation(&huma.Operation{
 		Method: http.MethodPost, Path: "/v1/authorize", OperationID: "authorize", Tags: []string{tagDecisions},
@@ -169,6 +176,7 @@ func (*UpdatePolicyStoreRequest) TransformSchema(_ huma.Registry, s *huma.Schema
 	return s
 }
 
+// exactlyOneMember can be said of an object in which every member is one of the choices.
 func exactlyOneMember(s *huma.Schema) *huma.Schema {
 	s.MinProperties, s.MaxProperties = new(1), new(1)
 	return s
@@ -182,7 +190,8 @@ func finish(doc *huma.OpenAPI) ([]byte, error) {
 }
 
 // Conforms checks a JSON text against a schema of the document, by name: that the text is what the
-// document describes, and that the Go type made from the same source reads it.
+// document describes, and that the Go type made from the same source reads it. Both are asked, because
+// each takes something that the other refuses.
 func (a *API) Conforms(schema string, text []byte) error {
 	ref := schemaPrefix + schema
 	if a.schemas.SchemaFromRef(ref) == nil {

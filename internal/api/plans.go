@@ -29,12 +29,15 @@ type PlanPath struct {
 	Name string `path:"name" maxLength:"64" doc:"The plan's name." example:"default"`
 }
 
+// planOutput is the answer to everything that is about one plan.
 type planOutput struct{ Body Plan }
 
+// planOf converts quotas as a whole, so one that only one of the two types has does not compile.
 func planOf(p *policystore.Plan) Plan {
 	return Plan{Name: p.Name, Description: p.Description, Quotas: Quotas(p.Quotas), BuiltIn: p.BuiltIn, UpdatedAt: p.UpdatedAt}
 }
 
+// listPlans needs no paging: the number of plans is bounded.
 func (a *API) listPlans(ctx context.Context, c access.Caller, _ *struct{}) (*struct{ Body PlanList }, error) {
 	plans, err := a.policyStores.ListPlans(ctx, c)
 	if err != nil {
@@ -47,6 +50,7 @@ func (a *API) listPlans(ctx context.Context, c access.Caller, _ *struct{}) (*str
 	return out, nil
 }
 
+// getPlan also finds a built-in plan that was never changed.
 func (a *API) getPlan(ctx context.Context, c access.Caller, in *PlanPath) (*planOutput, error) {
 	p, err := a.policyStores.GetPlan(ctx, c, in.Name)
 	if err != nil {
@@ -55,6 +59,7 @@ func (a *API) getPlan(ctx context.Context, c access.Caller, in *PlanPath) (*plan
 	return &planOutput{Body: planOf(&p)}, nil
 }
 
+// putPlan takes all quotas at once, so that none is whatever it was.
 func (a *API) putPlan(ctx context.Context, c access.Caller, in *struct {
 	PlanPath
 	Body PutPlanRequest
@@ -66,6 +71,7 @@ func (a *API) putPlan(ctx context.Context, c access.Caller, in *struct {
 	return &planOutput{Body: planOf(&p)}, nil
 }
 
+// deletePlan succeeds for a plan that does not exist.
 func (a *API) deletePlan(ctx context.Context, c access.Caller, in *PlanPath) (*struct{}, error) {
 	return nil, a.policyStores.DeletePlan(ctx, c, in.Name)
 }

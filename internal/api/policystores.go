@@ -60,11 +60,14 @@ type PolicyStorePath struct {
 	ID string `path:"id" maxLength:"200" doc:"The policy store's id." example:"C7v5xMplfFH3i3e4Jrzb1a"`
 }
 
+// id is Invalid for what can't be one; whether it exists is for the service to find out. Aliases are
+// the AVP API's.
 func (p *PolicyStorePath) id() (copse.PolicyStoreID, error) {
 	id := copse.PolicyStoreID(p.ID)
 	return id, id.Validate()
 }
 
+// policyStoreOf is what a key with read may see; its lists are always there.
 func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
 	return PolicyStore{
 		PolicyStoreID: string(ps.ID), Tenant: string(ps.Tenant),
@@ -82,9 +85,10 @@ func policyStoreOf(ps *policystore.PolicyStore) PolicyStore {
 	}
 }
 
-// listOf is a list that is there, if empty.
+// listOf is a list that is there, if empty. It is a copy, so nothing of the service's is handed on.
 func listOf(list []string) []string { return append([]string{}, list...) }
 
+// listPolicyStores never names what the key does not cover.
 func (a *API) listPolicyStores(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body PolicyStoreList }, error) {
 	const list = "policy-stores"
 	after, err := in.start(a, list, c)
@@ -104,6 +108,7 @@ func (a *API) listPolicyStores(ctx context.Context, c access.Caller, in *struct{
 	return out, nil
 }
 
+// getPolicyStore is NotFound for what the key does not cover, as for what never was.
 func (a *API) getPolicyStore(ctx context.Context, c access.Caller, in *PolicyStorePath) (*struct{ Body PolicyStore }, error) {
 	id, err := in.id()
 	if err != nil {
@@ -116,6 +121,7 @@ func (a *API) getPolicyStore(ctx context.Context, c access.Caller, in *PolicySto
 	return &struct{ Body PolicyStore }{Body: policyStoreOf(&ps)}, nil
 }
 
+// updatePolicyStore changes what is given in the body, and nothing else: nil stays as it is.
 func (a *API) updatePolicyStore(ctx context.Context, c access.Caller, in *struct {
 	PolicyStorePath
 	Body UpdatePolicyStoreRequest
@@ -129,6 +135,7 @@ func (a *API) updatePolicyStore(ctx context.Context, c access.Caller, in *struct
 		Validation: (*copse.ValidationMode)(b.Validation), CheckRequests: b.CheckRequests, ForbidErrorsDeny: b.ForbidErrorsDeny,
 		Description: b.Description, DeletionProtection: b.DeletionProtection, Plan: b.Plan,
 	}
+	// Lists replace the former ones; nil keeps them, an empty one clears them.
 	if l := b.DecisionLog; l != nil {
 		update.Logging = &policystore.LoggingUpdate{Full: (*policystore.LogFull)(l.Full), Keep: l.Keep, Hash: l.Hash, Drop: l.Drop, HashIDs: l.HashIDs}
 	}
@@ -139,11 +146,15 @@ func (a *API) updatePolicyStore(ctx context.Context, c access.Caller, in *struct
 	return &struct{ Body PolicyStore }{Body: policyStoreOf(&ps)}, nil
 }
 
+// contentsOutput carries the revision in both places: who edits a file has the body,
+// who uses HTTP the header.
 type contentsOutput struct {
 	ETag string `header:"ETag" doc:"The revision, quoted."`
 	Body Contents
 }
 
+// getContents is of one revision, so that it can be put back, changed, on the condition
+// that nothing else was.
 func (a *API) getContents(ctx context.Context, c access.Caller, in *PolicyStorePath) (*contentsOutput, error) {
 	id, err := in.id()
 	if err != nil {
@@ -157,6 +168,8 @@ func (a *API) getContents(ctx context.Context, c access.Caller, in *PolicyStoreP
 	if got.Schema != nil {
 		out.Body.Schema = new(schemaOf(got.Schema))
 	}
+	// A link shows its template's name too: ids differ from policy store to policy
+	// store, and names need not.
 	names := make(map[copse.PolicyTemplateID]string)
 	for _, t := range got.Templates {
 		names[t.ID] = t.Name
@@ -185,6 +198,7 @@ func effectOf(forbids bool) string {
 	return "permit"
 }
 
+// entityOf is nil for a slot that is not there.
 func entityOf(uid types.EntityUID) *EntityUID {
 	if uid.IsZero() {
 		return nil
@@ -192,19 +206,24 @@ func entityOf(uid types.EntityUID) *EntityUID {
 	return &EntityUID{Type: string(uid.Type), ID: string(uid.ID)}
 }
 
+// etag is a strong one, in quotes.
 func etag(revision uint64) string { return strconv.Quote(strconv.FormatUint(revision, 10)) }
 
+// putContentsInput has If-Match as text, because its absence is an answer of its own.
 type putContentsInput struct {
 	PolicyStorePath
 	IfMatch string `header:"If-Match" doc:"The ETag that was read, or * to replace whatever is there. Required." example:"\"3\""`
 	Body    PutContentsRequest
 }
 
+// contentsResultOutput has the revision with which the next change is made.
 type contentsResultOutput struct {
 	ETag string `header:"ETag" doc:"The new revision, quoted."`
 	Body ContentsResult
 }
 
+// putContents does all of it or nothing. Conflict with a condition is 412: the caller's copy is old,
+// and must be read again. Without one it is 409, and the same call may be made again.
 func (a *API) putContents(ctx context.Context, c access.Caller, in *putContentsInput) (*contentsResultOutput, error) {
 	id, err := in.id()
 	if err != nil {
@@ -217,6 +236,7 @@ func (a *API) putContents(ctx context.Context, c access.Caller, in *putContentsI
 	if err := checkSchemaText("schema", in.Body.Schema); err != nil {
 		return nil, err
 	}
+	// An empty list deletes all named templates, and their links with them.
 	var templates []policystore.PolicyText // nil keeps them
 	if in.Body.Templates != nil {
 		templates = templateTexts(*in.Body.Templates)
@@ -237,8 +257,9 @@ func (a *API) putContents(ctx context.Context, c access.Caller, in *putContentsI
 	}}, nil
 }
 
-// ifMatch reads the header: nil takes any revision. It is required, so that nobody overwrites what
-// they have not seen without saying so.
+// ifMatch reads the header: nil takes any revision. It is required, so that nobody overwrites what they
+// have not seen without saying so. Lists of ETags and weak ones are refused rather than guessed at:
+// what copse gives out is one strong one.
 func ifMatch(header string) (*uint64, error) {
 	if header == "" {
 		return nil, &refusal{status: http.StatusPreconditionRequired, err: copse.Errorf(copse.Invalid,
@@ -256,6 +277,7 @@ func ifMatch(header string) (*uint64, error) {
 		Fields: []copse.Field{{Path: "header.If-Match", Message: `send one ETag as the server returned it, quotes included, such as "3", or *`}}}
 }
 
+// policyRefs is never nil: its lists are always in the answer.
 func policyRefs(refs []copse.PolicyRef) []PolicyRef {
 	out := make([]PolicyRef, len(refs))
 	for i, r := range refs {
@@ -264,10 +286,12 @@ func policyRefs(refs []copse.PolicyRef) []PolicyRef {
 	return out
 }
 
+// schemaOf has the JSON form always, and the Cedar text where that is what was put.
 func schemaOf(s *policystore.Schema) Schema {
 	return Schema{JSON: string(s.JSON), Cedar: s.Cedar, Namespaces: s.Namespaces}
 }
 
+// schemaOutput is the answer of both directions.
 type schemaOutput struct{ Body Schema }
 
 func (a *API) getSchema(ctx context.Context, c access.Caller, in *PolicyStorePath) (*schemaOutput, error) {
@@ -282,6 +306,8 @@ func (a *API) getSchema(ctx context.Context, c access.Caller, in *PolicyStorePat
 	return &schemaOutput{Body: schemaOf(&s)}, nil
 }
 
+// putSchema is in force before the answer. What is stored is not checked by it, as at
+// AVP; checkSchema does that.
 func (a *API) putSchema(ctx context.Context, c access.Caller, in *struct {
 	PolicyStorePath
 	Body SchemaText
@@ -300,8 +326,10 @@ func (a *API) putSchema(ctx context.Context, c access.Caller, in *struct {
 	return &schemaOutput{Body: schemaOf(&s)}, nil
 }
 
+// schemaCheckOutput is the answer of both checks.
 type schemaCheckOutput struct{ Body SchemaCheck }
 
+// checkNewSchema needs read only, as nothing is changed.
 func (a *API) checkNewSchema(ctx context.Context, c access.Caller, in *struct {
 	PolicyStorePath
 	Body SchemaText
@@ -312,10 +340,12 @@ func (a *API) checkNewSchema(ctx context.Context, c access.Caller, in *struct {
 	return a.check(ctx, c, &in.PolicyStorePath, schemaText(&in.Body))
 }
 
+// checkSchema looks at the schema that is stored; NotFound when there is none.
 func (a *API) checkSchema(ctx context.Context, c access.Caller, in *PolicyStorePath) (*schemaCheckOutput, error) {
 	return a.check(ctx, c, in, nil)
 }
 
+// check is bounded in work and one at a time for each policy store: a second is Throttled.
 func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath, text *policystore.SchemaText) (*schemaCheckOutput, error) {
 	id, err := path.id()
 	if err != nil {
@@ -332,6 +362,8 @@ func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath,
 			broken.Kind = "template"
 		}
 		for _, f := range b.Fields {
+			// Everything it finds is in a statement; the path says so, for clients that show findings
+			// as they show errors.
 			broken.Findings = append(broken.Findings, ErrorField{Path: "statement", Message: f.Message, Line: f.Line, Column: f.Column})
 		}
 		out.Body.Broken = append(out.Body.Broken, broken)
@@ -339,6 +371,7 @@ func (a *API) check(ctx context.Context, c access.Caller, path *PolicyStorePath,
 	return out, nil
 }
 
+// deleteTemplate is done when it is answered, however many links there are; their rows may go later.
 func (a *API) deleteTemplate(ctx context.Context, c access.Caller, in *struct {
 	PolicyStorePath
 	Template string `path:"template" maxLength:"200" doc:"The template's id." example:"9wYixMplbbZQb5fcZHyJhY"`
@@ -351,6 +384,7 @@ func (a *API) deleteTemplate(ctx context.Context, c access.Caller, in *struct {
 }
 
 // relocate names the members of this body, which is the schema itself and not an object that has one.
+// The error given is not changed.
 func relocate(err error) error {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok {

@@ -20,9 +20,12 @@ const (
 )
 
 // checkSize refuses a body of more values than an operation could take, at the first that is too many.
-// It says nothing about text that is not JSON: what decodes it does, and gets no further than this.
+// It says nothing about text that is not JSON: what decodes it does, and gets no further than this. It
+// comes before all decoding, costs one pass over the bytes, and remembers nothing but depth and counts.
 func checkSize(body []byte) error {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
+	// A value counts where it ends up: in a list, by its place there; in all, by one.
+	// Names are no values.
 	for values := 0; ; {
 		token, err := dec.ReadToken()
 		if err != nil {
@@ -30,6 +33,7 @@ func checkSize(body []byte) error {
 		}
 		depth := dec.StackDepth()
 		in, length := dec.StackIndex(depth)
+		// What closes was counted when it opened.
 		switch token.Kind() {
 		case '}', ']':
 			continue
@@ -37,12 +41,14 @@ func checkSize(body []byte) error {
 			if depth > maxNesting {
 				return tooMany("", "is nested to a depth of more than %d", maxNesting)
 			}
+			// An opening bracket is already inside; what it is an element of is one level up.
 			in, length = dec.StackIndex(depth - 1)
 		default: // a value by itself: counted below where it stands
 		}
 		if in == '{' && length%2 == 1 {
 			continue // a member's name
 		}
+		// The index is the number so far, so the list need not be whole to be too long.
 		if in == '[' && length > maxElements {
 			return tooMany(dec.StackPointer().Parent(), "holds more than %d elements, which is the most of any list", maxElements)
 		}
@@ -52,6 +58,7 @@ func checkSize(body []byte) error {
 	}
 }
 
+// tooMany says where in the words of every other finding, with dots.
 func tooMany(where jsontext.Pointer, format string, limit int) error {
 	path := "body"
 	if where != "" {

@@ -42,17 +42,21 @@ type Paging struct {
 	NextToken  string `query:"nextToken" maxLength:"8000" doc:"Of the page before. Left out: the first page."`
 }
 
+// maxResults is the most of a page, and of a search's answer.
 const maxResults = 500
 
-// limit is a page's size. The schema has refused what is below 1.
+// limit is a page's size. The schema has refused what is below 1. What is over the most
+// is taken as the most.
 func (p *Paging) limit() int { return min(max(p.MaxResults, 1), maxResults) }
 
-// start is the position a page begins after. A token is bound to the list and to the caller's key.
+// start is the position a page begins after. A token is bound to the list and to the caller's key. A
+// token of another list, or of another key, is Invalid.
 func (p *Paging) start(a *API, list string, c access.Caller) (string, error) {
 	return a.access.OpenPage(list+" "+c.KeyID, p.NextToken)
 }
 
-// next is the token for the page after the one that ends at last.
+// next is the token for the page after the one that ends at last. Position and list are sealed: a
+// position may name what the caller was not shown.
 func (a *API) next(list string, c access.Caller, more bool, last string) string {
 	if !more || last == "" {
 		return ""
@@ -60,6 +64,7 @@ func (a *API) next(list string, c access.Caller, more bool, last string) string 
 	return a.access.SealPage(list+" "+c.KeyID, last)
 }
 
+// tenantOutput is the answer to everything that is about one tenant.
 type tenantOutput struct{ Body Tenant }
 
 // TenantPath is exported for the same reason as [Paging].
@@ -67,11 +72,13 @@ type TenantPath struct {
 	Tenant string `path:"tenant" maxLength:"128" doc:"The tenant's id." example:"acme"`
 }
 
+// id is Invalid for what can't be a tenant's name; whether it exists is for the service to find out.
 func (p *TenantPath) id() (copse.TenantID, error) {
 	id := copse.TenantID(p.Tenant)
 	return id, id.Validate()
 }
 
+// tenantOf leaves out the incarnation, which is for PEPs, see [DirectoryEntry].
 func tenantOf(t tenant.Tenant) Tenant {
 	return Tenant{
 		Tenant: string(t.ID), State: string(t.State), PolicyStoreID: string(t.PolicyStoreID),
@@ -79,12 +86,16 @@ func tenantOf(t tenant.Tenant) Tenant {
 	}
 }
 
+// createTenant makes all of it or nothing, and answers when it is in force. Conflict
+// when the tenant exists.
 func (a *API) createTenant(ctx context.Context, c access.Caller, in *struct{ Body CreateTenantRequest }) (*tenantOutput, error) {
 	made := tenant.NewTenant{
 		ID: copse.TenantID(in.Body.Tenant), Description: in.Body.Description,
 		Schema: schemaText(in.Body.Schema), Policies: policyTexts(in.Body.Policies), Templates: templateTexts(in.Body.Templates),
 		PolicyStoreID: copse.PolicyStoreID(in.Body.PolicyStoreID),
 	}
+	// Settings that are left out are not the zero ones: what is safe depends on whether
+	// there is a schema.
 	if s := in.Body.Settings; s != nil {
 		made.Settings = &copse.Settings{
 			Validation:    copse.ValidationMode(s.Validation),
@@ -101,6 +112,7 @@ func (a *API) createTenant(ctx context.Context, c access.Caller, in *struct{ Bod
 	return &tenantOutput{Body: tenantOf(t)}, nil
 }
 
+// listTenants shows a key of a tenant, or of a tenant's policy store, that tenant and no other.
 func (a *API) listTenants(ctx context.Context, c access.Caller, in *struct{ Paging }) (*struct{ Body TenantList }, error) {
 	const list = "tenants"
 	after, err := in.start(a, list, c)
@@ -120,6 +132,7 @@ func (a *API) listTenants(ctx context.Context, c access.Caller, in *struct{ Pagi
 	return out, nil
 }
 
+// getTenant is NotFound for what the key does not cover.
 func (a *API) getTenant(ctx context.Context, c access.Caller, in *TenantPath) (*tenantOutput, error) {
 	id, err := in.id()
 	if err != nil {
@@ -132,14 +145,17 @@ func (a *API) getTenant(ctx context.Context, c access.Caller, in *TenantPath) (*
 	return &tenantOutput{Body: tenantOf(t)}, nil
 }
 
+// suspendTenant holds for every decision that starts after the answer; policies stay as they are.
 func (a *API) suspendTenant(ctx context.Context, c access.Caller, in *TenantPath) (*tenantOutput, error) {
 	return a.setState(ctx, c, in, copse.TenantSuspended)
 }
 
+// resumeTenant lets decisions for the tenant's users be made again, by the policies it has.
 func (a *API) resumeTenant(ctx context.Context, c access.Caller, in *TenantPath) (*tenantOutput, error) {
 	return a.setState(ctx, c, in, copse.TenantActive)
 }
 
+// setState may be repeated: the state that is there already is a success.
 func (a *API) setState(ctx context.Context, c access.Caller, in *TenantPath, state copse.TenantState) (*tenantOutput, error) {
 	id, err := in.id()
 	if err != nil {
@@ -152,6 +168,7 @@ func (a *API) setState(ctx context.Context, c access.Caller, in *TenantPath, sta
 	return &tenantOutput{Body: tenantOf(t)}, nil
 }
 
+// deleteTenant is answered once the tenant is gone for everyone; rows may still be erased after it.
 func (a *API) deleteTenant(ctx context.Context, c access.Caller, in *TenantPath) (*struct{}, error) {
 	id, err := in.id()
 	if err != nil {
@@ -160,7 +177,8 @@ func (a *API) deleteTenant(ctx context.Context, c access.Caller, in *TenantPath)
 	return nil, a.tenants.Delete(ctx, c, id)
 }
 
-// checkSchemaText wants exactly one of the two syntaxes.
+// checkSchemaText wants exactly one of the two syntaxes. None at all is fine where a schema may be left
+// out. Neither is preferred to the other: what the two say could differ.
 func checkSchemaText(path string, text *SchemaText) error {
 	if text == nil || (text.Cedar == "") != (text.JSON == "") {
 		return nil
@@ -169,6 +187,7 @@ func checkSchemaText(path string, text *SchemaText) error {
 		Fields: []copse.Field{{Path: path, Message: "give exactly one of cedar and json"}}}
 }
 
+// schemaText is nil for none.
 func schemaText(text *SchemaText) *policystore.SchemaText {
 	if text == nil {
 		return nil
@@ -176,6 +195,7 @@ func schemaText(text *SchemaText) *policystore.SchemaText {
 	return &policystore.SchemaText{JSON: text.JSON, Cedar: text.Cedar}
 }
 
+// policyTexts checks nothing: which of statement and link is given is for the service to see.
 func policyTexts(texts []PolicyText) []policystore.PolicyText {
 	out := make([]policystore.PolicyText, len(texts))
 	for i, t := range texts {
@@ -184,6 +204,7 @@ func policyTexts(texts []PolicyText) []policystore.PolicyText {
 	return out
 }
 
+// templateTexts is never nil, which for contents would mean something else than an empty list.
 func templateTexts(texts []TemplateText) []policystore.PolicyText {
 	out := make([]policystore.PolicyText, len(texts))
 	for i, t := range texts {
@@ -205,6 +226,7 @@ func (l *Link) link() *policystore.Link {
 	return out
 }
 
+// uid of nil is the zero UID: a slot that is not filled.
 func (e *EntityUID) uid() types.EntityUID {
 	if e == nil {
 		return types.EntityUID{}

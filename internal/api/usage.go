@@ -23,6 +23,7 @@ type UsageQuery struct {
 	Top int    `query:"top" minimum:"1" maximum:"1000" default:"10" doc:"How many to list at the most."`
 }
 
+// topUsage is of this process and this memory: it is for finding who is busy, and not for bills.
 func (a *API) topUsage(ctx context.Context, c access.Caller, in *UsageQuery) (*struct{ Body UsageList }, error) {
 	top, err := a.policyStores.TopUsage(ctx, c, policystore.UsageOrder(in.By), in.Top)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 )
 
 // appendAnswer writes the 200 of a decision. The control API's document describes it; a test there and
-// one here hold the two together.
+// one here hold the two together. Strings are escaped and UTF-8, whatever they were. What a caller
+// without a key may see comes first, so the answer with details is that and more.
 func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 	out = append(out, `{"decision":"`...)
 	out = append(out, resp.Decision.String()...)
@@ -22,6 +23,7 @@ func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 	out = append(out, `,"reason":"`...)
 	out = append(out, reason(resp)...)
 	out = append(out, '"')
+	// Lists are there for who may see them, empty or not.
 	if x.detail {
 		out = append(out, `,"determiningPolicies":[`...)
 		for i, ref := range resp.Determining {
@@ -50,6 +52,8 @@ func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 	return append(out, "}\n"...)
 }
 
+// reason is one of four texts. They tell why and name no policy, so they are for everyone; a decision
+// that was cut short is told apart, since it says nothing about the policies.
 func reason(resp *copse.Response) string {
 	switch {
 	case resp.OverBudget:
@@ -64,7 +68,7 @@ func reason(resp *copse.Response) string {
 	return "no policy applied"
 }
 
-// appendRef leaves the object open.
+// appendRef leaves the object open. The caller closes it, after members of its own.
 func appendRef(out []byte, ref copse.PolicyRef) []byte {
 	out = append(out, `{"policyId":`...)
 	out = appendString(out, string(ref.ID))
@@ -75,7 +79,8 @@ func appendRef(out []byte, ref copse.PolicyRef) []byte {
 	return out
 }
 
-// appendString quotes. Ids and names need no escape, and are the common case.
+// appendString quotes. Ids and names need no escape, and are the common case. So the loop looks for
+// what would need one before it copies.
 func appendString(out []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {

@@ -45,7 +45,7 @@ const (
 	HeaderTenant = "X-Copse-Tenant" // the tenant the caller believes in; must be the token's
 )
 
-// Config is what an authorizer is made of.
+// Config is what an authorizer is made of. All but Refused, Record, Log and Metrics are required.
 type Config struct {
 	// Verify checks a user's token: token.Verifier's method.
 	Verify func(ctx context.Context, token string) (*token.Verified, error)
@@ -69,7 +69,8 @@ type Config struct {
 }
 
 // New makes the handler of POST /v1/authorize. It takes the request id from the X-Request-Id header of
-// the response, where the server puts it.
+// the response, where the server puts it. A metric whose name the registry has already is a panic: two
+// authorizers in one process are a mistake of who wires them.
 func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -83,6 +84,7 @@ func New(cfg Config) http.Handler {
 	}
 }
 
+// handler serves all requests at once: nothing of it changes after [New] but counters and pool.
 type handler struct {
 	cfg     Config
 	metrics *metrics
@@ -90,7 +92,8 @@ type handler struct {
 	pool    sync.Pool // of *exchange
 }
 
-// exchange is one request being answered. Its buffers are used again.
+// exchange is one request being answered. Its buffers are used again. A request has it alone from take
+// to give, and nothing that outlives the answer may point into it.
 type exchange struct {
 	body   []byte
 	out    []byte
@@ -107,6 +110,7 @@ type exchange struct {
 // Buffers that one large request grew are not kept.
 const keptBuffer = 64 << 10
 
+// take gives an exchange without anything of a former request: give has seen to that.
 func (h *handler) take() *exchange {
 	if x, ok := h.pool.Get().(*exchange); ok {
 		return x
@@ -114,6 +118,8 @@ func (h *handler) take() *exchange {
 	return &exchange{}
 }
 
+// give clears everything but the two buffers: what was verified for one request must
+// not be there for another.
 func (h *handler) give(x *exchange) {
 	if cap(x.body) > keptBuffer || cap(x.out) > keptBuffer {
 		return
@@ -122,11 +128,14 @@ func (h *handler) give(x *exchange) {
 	h.pool.Put(x)
 }
 
+// ServeHTTP answers one request. The decision is recorded before it is given; what
+// can't be recorded is refused.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	x := h.take()
 	defer h.give(x)
 	resp, err := h.answer(x, r)
+	// The entry is part of the exchange, so it costs no allocation.
 	if err == nil {
 		describe(&x.record[0], requestID(w), "authorize", &x.entry, &x.req, &resp, start)
 		err = h.cfg.Record(r.Context(), x.record[:])
@@ -148,12 +157,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // The slices are shared by all answers, and never changed.
 var jsonType = []string{"application/json"}
 
+// requestID is what the server in front has put on the answer; empty without one.
 func requestID(w http.ResponseWriter) string { return w.Header().Get("X-Request-Id") }
 
 // answer goes through the checks in the order of what they cost a stranger: nothing of the body is
 // read before the token verified and its tenant was found active.
 func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	ctx := r.Context()
+	// The token first: without it nothing else of the request is looked at.
 	bearer, err := token.Bearer(r.Header)
 	if err != nil {
 		return copse.Response{}, err
@@ -162,14 +173,17 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	if err != nil {
 		return copse.Response{}, err
 	}
+	// From here on the log may name the tenant: it is proven.
 	x.tenant = verified.Tenant
 	if err := sameTenant(r, verified.Tenant); err != nil {
 		return copse.Response{}, err
 	}
+	// The directory says where to decide, and the policy store's identity source who the principal is.
 	verified, x.entry, err = h.placing.Place(ctx, bearer, verified)
 	if err != nil {
 		return copse.Response{}, err
 	}
+	// A key decides what is shown and never what is decided.
 	if err := h.checkKey(x, r); err != nil {
 		return copse.Response{}, err
 	}
@@ -179,6 +193,8 @@ func (h *handler) answer(x *exchange, r *http.Request) (copse.Response, error) {
 	if err := parseBody(x.body, &x.q); err != nil {
 		return copse.Response{}, err
 	}
+	// What the server knows goes into members that a caller can't fill: the engine holds the two apart.
+	// The incarnation keeps a successor of the policy store from deciding for this tenant.
 	x.req = copse.Request{
 		PolicyStoreID: x.entry.PolicyStoreID,
 		Incarnation:   x.entry.Incarnation,
@@ -225,11 +241,14 @@ func sameTenant(r *http.Request, tenant copse.TenantID) error {
 	return nil
 }
 
+// checkKey lets no key pass that covers less than this tenant's policy store: the answer is that of a
+// wrong tenant, see the package's comment. No key at all is fine, and gives no details.
 func (h *handler) checkKey(x *exchange, r *http.Request) error {
 	values := r.Header[HeaderKey]
 	switch {
 	case len(values) == 0:
 		return nil
+	// Which of the two counts would be for each reader to choose.
 	case len(values) > 1:
 		return copse.Errorf(copse.Invalid, "there are %d %s headers; send one", len(values), HeaderKey)
 	}
@@ -259,10 +278,12 @@ func readBody(x *exchange, r *http.Request) error {
 		return errTooLarge
 	}
 	x.body = x.body[:0]
+	// A body without a length grows as it comes.
 	if n := int(r.ContentLength); n >= cap(x.body) {
 		x.body = make([]byte, 0, n+1) // one more, so that the end is seen without growing
 	}
 	for {
+		// Full without an end: append makes room as it does for everybody.
 		if len(x.body) == cap(x.body) {
 			x.body = append(x.body, 0)[:len(x.body)]
 		}

@@ -11,7 +11,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// question is a body that was read: who asks comes from the token, never from here.
+// question is a body that was read: who asks comes from the token, never from here. Its
+// Data may alias the body.
 type question struct {
 	action, resource  types.EntityUID
 	context, entities copse.Data
@@ -27,9 +28,11 @@ type scanner struct {
 	pos int
 }
 
-// parseBody reads a body into q. Bytes of q's Data alias body, except those of Cedar JSON that came
-// inside a string.
+// parseBody reads a body into q. Bytes of q's Data alias body, except those of Cedar
+// JSON that came inside a string. Invalid with the member's path for anything else than
+// the one object; q is then of no use.
 func parseBody(body []byte, q *question) error {
+	// Checked once for all of it, so that no part of it needs to be again.
 	if !utf8.Valid(body) {
 		return invalid("", "the body is not valid UTF-8, from byte %d", invalidAt(body))
 	}
@@ -63,11 +66,14 @@ func parseBody(body []byte, q *question) error {
 			}
 			return s.boolean("explain", &q.explain)
 		}
+		// An unknown member is refused and not passed over: it may be one that was meant to make the
+		// answer stricter.
 		return invalid(name, "there is no such member; the body has action, resource, context, entities and explain, and who asks comes from the token")
 	})
 	if err != nil {
 		return err
 	}
+	// Text behind the object could be what another reader takes for it.
 	if s.space(); s.pos < len(s.in) {
 		return invalid("", "there is more after the body's end, at byte %d", s.pos)
 	}
@@ -80,6 +86,7 @@ func parseBody(body []byte, q *question) error {
 	return nil
 }
 
+// fieldSet holds which members were seen, a bit each: JSON leaves open which of two counts.
 type fieldSet uint8
 
 func (f *fieldSet) add(path string, bit fieldSet) error {
@@ -93,6 +100,7 @@ func (f *fieldSet) add(path string, bit fieldSet) error {
 // uid reads an identifier in one of its two spellings: {type, id}, or AVP's with its longer names. The
 // two are not mixed.
 func (s *scanner) uid(path, typeName, idName, defaultType string, maxID int, uid *types.EntityUID) error {
+	// Bits of the four spellings in the set.
 	const (
 		ownType = 1 << iota
 		ownID
@@ -126,9 +134,11 @@ func (s *scanner) uid(path, typeName, idName, defaultType string, maxID int, uid
 	if err != nil {
 		return err
 	}
+	// Of two that disagree either could be the one that counts.
 	if seen&(ownType|ownID) != 0 && seen&(avpType|avpID) != 0 {
 		return invalid(path, "mixes two spellings; use type and id, or %s and %s", typeName, idName)
 	}
+	// Only an action has a type that goes without saying.
 	if seen&(ownType|avpType) == 0 {
 		entityType = defaultType
 	}
@@ -144,6 +154,7 @@ func (s *scanner) uid(path, typeName, idName, defaultType string, maxID int, uid
 	if len(id) > maxID {
 		return invalid(path+".id", "has %d bytes, of at most %d", len(id), maxID)
 	}
+	// The two are copies of the body's bytes.
 	*uid = types.EntityUID{Type: types.EntityType(entityType), ID: types.String(id)}
 	return nil
 }
@@ -153,6 +164,7 @@ func (s *scanner) uid(path, typeName, idName, defaultType string, maxID int, uid
 func (s *scanner) data(path, avpName string, open byte, avp copse.Format, into *copse.Data) error {
 	members := 0
 	err := s.object(path, func(name string) error {
+		// The second member is refused whatever it is: with both forms there would be two values.
 		if members++; members > 1 {
 			return invalid(path, "has one member: either %s or cedarJson", avpName)
 		}
@@ -168,6 +180,7 @@ func (s *scanner) data(path, avpName string, open byte, avp copse.Format, into *
 		default:
 			return invalid(path, "there is no such member; use %s or cedarJson", avpName)
 		}
+		// The first byte tells list from record; whether the rest is one is for the engine.
 		if s.space(); s.peek() != open {
 			return invalid(path, "expected %q, at byte %d", open, s.pos)
 		}
@@ -181,6 +194,7 @@ func (s *scanner) data(path, avpName string, open byte, avp copse.Format, into *
 	return err
 }
 
+// embedded unquotes into memory of its own, since the text differs from what is in the body.
 func (s *scanner) embedded(path string, into *copse.Data) error {
 	raw, _, err := s.stringLiteral(path)
 	if err != nil {
@@ -193,7 +207,8 @@ func (s *scanner) embedded(path string, into *copse.Data) error {
 	return nil
 }
 
-// object reads an object and calls member for each name, which then reads the value.
+// object reads an object and calls member for each name, which then reads the value. The empty name is
+// a name like any other: member refuses it. Names that stand twice are for member to see.
 func (s *scanner) object(path string, member func(name string) error) error {
 	if s.space(); s.peek() != '{' {
 		return invalid(path, "expected an object, at byte %d", s.pos)
@@ -229,6 +244,7 @@ func (s *scanner) object(path string, member func(name string) error) error {
 	}
 }
 
+// boolean takes the two words and no others: null or 0 would be a guess.
 func (s *scanner) boolean(path string, into *bool) error {
 	s.space()
 	for _, word := range []string{"true", "false"} {
@@ -241,7 +257,7 @@ func (s *scanner) boolean(path string, into *bool) error {
 	return invalid(path, "expected true or false, at byte %d", s.pos)
 }
 
-// text reads a string.
+// text reads a string. The result is a copy, so it may outlive the body.
 func (s *scanner) text(path string) (string, error) {
 	s.space()
 	raw, plain, err := s.stringLiteral(path)
@@ -258,7 +274,8 @@ func (s *scanner) text(path string) (string, error) {
 	return string(out), nil
 }
 
-// stringLiteral delimits a string, quotes included; plain says that its bytes are its value.
+// stringLiteral delimits a string, quotes included; plain says that its bytes are its value. raw
+// aliases the body. An escape is not looked into here, only passed over: unquoting refuses bad ones.
 func (s *scanner) stringLiteral(path string) (raw []byte, plain bool, err error) {
 	if s.peek() != '"' {
 		return nil, false, invalid(path, "expected a string, at byte %d", s.pos)
@@ -280,7 +297,8 @@ func (s *scanner) stringLiteral(path string) (raw []byte, plain bool, err error)
 	return nil, false, invalid(path, "the string that starts at byte %d does not end", s.pos)
 }
 
-// skip delimits any value that starts with a bracket.
+// skip delimits any value that starts with a bracket. It counts brackets and does not tell their kinds
+// apart, which is enough to find an end: what is inside is for the engine, see [scanner].
 func (s *scanner) skip(path string) ([]byte, error) {
 	start, depth := s.pos, 0
 	for i := start; i < len(s.in); i++ {
@@ -303,6 +321,7 @@ func (s *scanner) skip(path string) ([]byte, error) {
 	return nil, invalid(path, "the value that starts at byte %d does not end", start)
 }
 
+// space passes over JSON's four white characters, and no others.
 func (s *scanner) space() {
 	for s.pos < len(s.in) {
 		switch s.in[s.pos] {
@@ -322,6 +341,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
+// invalidAt is where a text stops being UTF-8, for the message.
 func invalidAt(body []byte) int {
 	at := 0
 	for at < len(body) {
@@ -334,6 +354,8 @@ func invalidAt(body []byte) int {
 	return at
 }
 
+// invalid makes the error for a member; its path is shown shortened, since it may be
+// the caller's own text.
 func invalid(path, format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
 	if path == "" {

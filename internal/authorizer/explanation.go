@@ -6,7 +6,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// appendExplanation writes why a decision is what it is, for callers that may see policies.
+// appendExplanation writes why a decision is what it is, for callers that may see policies. Its members
+// are those of api.AuthorizeExplanation; texts and values are cut by the engine.
 func appendExplanation(out []byte, e *copse.Explanation) []byte {
 	out = append(out, `{"policies":[`...)
 	for i := range e.Policies {
@@ -20,6 +21,7 @@ func appendExplanation(out []byte, e *copse.Explanation) []byte {
 	return append(out, '}')
 }
 
+// appendExplained writes one policy, with what it came to as a whole before what its parts did.
 func appendExplained(out []byte, p *copse.ExplainedPolicy) []byte {
 	out = appendRef(out, p.Policy)
 	effect := "permit"
@@ -38,6 +40,7 @@ func appendExplained(out []byte, p *copse.ExplainedPolicy) []byte {
 	return append(out, '}')
 }
 
+// appendParts is a list that is there, if empty.
 func appendParts(out []byte, parts []copse.ExplainedPart) []byte {
 	out = append(out, '[')
 	for i := range parts {
@@ -49,6 +52,8 @@ func appendParts(out []byte, parts []copse.ExplainedPart) []byte {
 	return append(out, ']')
 }
 
+// appendPart calls itself by way of [appendParts]; how deep is bounded by the parts that an explanation
+// shows of a policy. Members that say nothing are left out.
 func appendPart(out []byte, p *copse.ExplainedPart) []byte {
 	out = appendString(append(out, `{"text":`...), p.Text)
 	out = strconv.AppendInt(append(out, `,"line":`...), int64(p.Line), 10)

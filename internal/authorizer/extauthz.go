@@ -18,10 +18,12 @@ import (
 
 // ExtAuthz is Envoy's external authorization over gRPC.
 //
-// It never fails as a call. Envoy takes a failed call for an authorizer that is away, and may be set up to
-// let requests pass then; what copse can't decide is an answer that refuses.
+// It never fails as a call. Envoy takes a failed call for an authorizer that is away, and may be set up
+// to let requests pass then; what copse can't decide is an answer that refuses. It may be asked by any
+// number of streams at once.
 func (g *Gateway) ExtAuthz() authv3.AuthorizationServer { return extAuthz{g} }
 
+// extAuthz keeps gRPC's methods off [Gateway]'s own.
 type extAuthz struct{ *Gateway }
 
 // envoyHeaders are where Envoy's raw headers have method and path. The fields of the same names are text
@@ -34,7 +36,9 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 	start := time.Now()
 	header := rawHeaders(r)
 	requestID := e.cfg.RequestID(header["X-Request-Id"])
+	// Empty until the token is verified; refuse reads it when it is called.
 	var tenant copse.TenantID
+	// Every refusal goes this way, so each is counted and logged as over HTTP.
 	refuse := func(err error) *authv3.CheckResponse {
 		f := e.refusal(tenant, start)
 		a := f.answer(err, requestID, nil)
@@ -46,6 +50,7 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 			answer = refuse(copse.Errorf(copse.Internal, "panic: %v\n%s", cause, debug.Stack()))
 		}
 	}()
+	// Without them the request could only be read from fields in which bytes were replaced.
 	if len(header) == 0 {
 		return refuse(copse.Errorf(copse.Denied, "Envoy sent no raw headers: set encode_raw_headers: true in its ext_authz filter")), nil
 	}
@@ -58,6 +63,7 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 	if passed, tenant, err = e.Decide(ctx, in); err != nil {
 		return refuse(err), nil
 	}
+	// Everything but ALLOW is a refusal, so a decision of an unknown kind would be one as well.
 	if passed.Response.Decision == copse.Allow {
 		answer = allowed(passed, header)
 	} else {
@@ -67,7 +73,9 @@ func (e extAuthz) Check(ctx context.Context, r *authv3.CheckRequest) (answer *au
 	return answer, nil
 }
 
-// rawHeaders are the client's, and the pseudo-headers.
+// rawHeaders are the client's, and the pseudo-headers. Values in bytes go before those in text, in
+// which Envoy may have replaced some. A name that comes twice keeps both values, for [passing] and
+// routes to refuse.
 func rawHeaders(r *authv3.CheckRequest) http.Header {
 	raw := r.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders()
 	header := make(http.Header, len(raw))
@@ -93,6 +101,7 @@ func rawHeaders(r *authv3.CheckRequest) http.Header {
 func allowed(p *Passed, client http.Header) *authv3.CheckResponse {
 	ok := &authv3.OkHttpResponse{HeadersToRemove: []string{HeaderKey}}
 	ours := p.Headers()
+	// An empty value is removed instead of set.
 	for _, h := range ours {
 		if h[1] == "" {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, h[0])
@@ -102,6 +111,7 @@ func allowed(p *Passed, client http.Header) *authv3.CheckResponse {
 	}
 names:
 	for name := range client {
+		// What the client sent in copse's name, and Envoy would not overwrite.
 		if !inCopseName(name) {
 			continue
 		}
@@ -118,11 +128,14 @@ names:
 	}
 }
 
+// inCopseName takes underscores for hyphens, as servers do that turn headers into
+// variables of an environment.
 func inCopseName(name string) bool {
 	const prefix = "X-Copse-"
 	return len(name) > len(prefix) && strings.EqualFold(strings.ReplaceAll(name[:len(prefix)], "_", "-"), prefix)
 }
 
+// replaceHeader leaves one value, whatever the client sent.
 func replaceHeader(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: name, Value: value},

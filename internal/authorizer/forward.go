@@ -8,9 +8,10 @@ import (
 	"github.com/copse-authz/copse/internal/token"
 )
 
-// OriginalHeaders name the request that a proxy asks about. A proxy sets one pair and passes the client's
-// headers along, so which pair is read is for the operator to say, by the endpoint's path: reading
-// whichever is there would take a client's word.
+// OriginalHeaders name the request that a proxy asks about. A proxy sets one pair and passes the
+// client's headers along, so which pair is read is for the operator to say, by the endpoint's path:
+// reading whichever is there would take a client's word. Method and Target are names of headers, in
+// Go's canonical form unless they are pseudo-headers.
 type OriginalHeaders struct{ Method, Target string }
 
 // The pairs in use: nginx's configuration sets the first, Caddy and Traefik the second by themselves.
@@ -19,16 +20,19 @@ var (
 	forwardedHeaders = OriginalHeaders{"X-Forwarded-Method", "X-Forwarded-Uri"}
 )
 
-// Nginx is the endpoint of auth_request.
+// Nginx is the endpoint of auth_request. It is to be reached by the gateway only; see [Gateway] for
+// what a stranger could do with it.
 func (g *Gateway) Nginx() http.Handler { return g.forwardAuth(nginxHeaders) }
 
 // Forwarded is the endpoint of forward authentication as Caddy and Traefik have it.
 func (g *Gateway) Forwarded() http.Handler { return g.forwardAuth(forwardedHeaders) }
 
-// forwardAuth answers 200 with headers for the service, or 401, 403 or 503.
+// forwardAuth answers 200 with headers for the service, or 401, 403 or 503. It reads no body: proxies
+// don't send one along.
 func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
+		// Errors too are for one request of one user.
 		noStore(w)
 		in, err := passing(r.Header, names)
 		if err != nil {
@@ -47,6 +51,8 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = w.Write(refused) // as for everything else that is not let through
 		} else {
+			// All four are set, empty ones included: a proxy that copies them replaces
+			// what the client sent.
 			for _, h := range passed.Headers() {
 				header.Set(h[0], h[1])
 			}
@@ -56,7 +62,9 @@ func (g *Gateway) forwardAuth(names OriginalHeaders) http.Handler {
 	})
 }
 
-// passing reads the request under way out of the headers that came with the question.
+// passing reads the request under way out of the headers that came with the question. Its only error is
+// about the token; a gateway that asks in a way that can't be read is for [Gateway.Decide] to refuse,
+// once the token has verified, so that a stranger learns nothing of how it is set up.
 func passing(header http.Header, names OriginalHeaders) (*Passing, error) {
 	bearer, err := token.Bearer(header)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/copse-authz/copse/internal/token"
 )
 
-// GatewayConfig is what a Gateway is made of.
+// GatewayConfig is what a Gateway is made of. Its Config's Key, Explain and Refused are not used here:
+// a gateway is told no details.
 type GatewayConfig struct {
 	Config
 	// Routes is the route table of now; nil when there is none, and then nothing passes.
@@ -35,7 +36,7 @@ type Gateway struct {
 	placing token.Placing
 }
 
-// NewGateway makes a Gateway.
+// NewGateway makes a Gateway. As [New], it panics when the registry has its metrics already.
 func NewGateway(cfg GatewayConfig) *Gateway {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -49,7 +50,8 @@ func NewGateway(cfg GatewayConfig) *Gateway {
 	}
 }
 
-// Passing is a request that stands at a gateway.
+// Passing is a request that stands at a gateway. Nothing of it is believed but method and target; who
+// asks is in the token.
 type Passing struct {
 	Asked
 	Token     string
@@ -61,7 +63,7 @@ type Passing struct {
 	Cached bool
 }
 
-// Passed is the answer to it.
+// Passed is the answer to it. It is only there for a decision, ALLOW or DENY, that is recorded.
 type Passed struct {
 	Response   copse.Response
 	Entry      copse.DirectoryEntry
@@ -75,11 +77,14 @@ type Passed struct {
 // tenant is then that of the verified token, if there is one, for the log.
 func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant copse.TenantID, err error) {
 	start := time.Now()
+	// The order is the authorizer's: nothing is said about routes to who has no good token.
 	verified, err := g.cfg.Verify(ctx, in.Token)
 	if err != nil {
 		return nil, "", err
 	}
 	tenant = verified.Tenant
+	// A client that names another tenant than its token means something else than what
+	// would be decided.
 	for _, named := range in.Header[HeaderTenant] {
 		if named != string(tenant) {
 			return nil, tenant, copse.Errorf(copse.Denied, "the token is for tenant %q, the header %s names another", tenant, HeaderTenant)
@@ -89,6 +94,7 @@ func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant 
 	if out.Verified, out.Entry, err = g.placing.Place(ctx, in.Token, verified); err != nil {
 		return nil, tenant, err
 	}
+	// Only now, for the same reason.
 	if in.Unclear != nil {
 		return nil, tenant, in.Unclear
 	}
@@ -99,6 +105,8 @@ func (g *Gateway) Decide(ctx context.Context, in *Passing) (out *Passed, tenant 
 	if out.Match, err = routes.Match(&in.Asked); err != nil {
 		return nil, tenant, err
 	}
+	// Action and resource are the route's, with what the path gave; a gateway's request
+	// has no entities.
 	req := copse.Request{
 		PolicyStoreID: out.Entry.PolicyStoreID, Incarnation: out.Entry.Incarnation,
 		Principal: out.Verified.Principal, Action: out.Match.Route.Action, Resource: out.Match.Resource,
@@ -133,7 +141,8 @@ const (
 	HeaderContext   = "X-Copse-Context"
 )
 
-// Headers gives names and values of what the service is told.
+// Headers gives names and values of what the service is told. They are valid as headers' values. A
+// DENY has them as well: callers send them with an ALLOW only.
 func (p *Passed) Headers() [4][2]string {
 	return [4][2]string{
 		{HeaderTenant, headerText(string(p.Entry.Tenant))},
@@ -143,7 +152,8 @@ func (p *Passed) Headers() [4][2]string {
 	}
 }
 
-// headerText escapes what a header can't carry as a URL would, and the percent sign.
+// headerText escapes what a header can't carry as a URL would, and the percent sign. What is escaped
+// can be undone by unescaping as in a URL, so that two names are never one.
 func headerText(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '%' {
@@ -158,6 +168,7 @@ func (g *Gateway) answered(p *Passed, start time.Time) {
 	g.metrics.decided(p.Response.Decision, time.Since(start))
 }
 
+// refusal is for one request; tenant is that of a verified token, or empty.
 func (g *Gateway) refusal(tenant copse.TenantID, start time.Time) *refusal {
 	return &refusal{log: g.cfg.Log, metrics: g.metrics, what: "gateway refused", tenant: tenant, start: start}
 }

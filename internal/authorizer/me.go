@@ -20,6 +20,7 @@ func NewMe(cfg Config, members *member.Service) (list, choose http.Handler) {
 	return http.HandlerFunc(m.list), http.HandlerFunc(m.choose)
 }
 
+// me holds no state of its own.
 type me struct {
 	cfg     Config
 	members *member.Service
@@ -37,6 +38,7 @@ type MyTenant struct {
 	Active bool   `json:"active"` // the next token of this client is for it
 }
 
+// list shows the tenants that the token's issuer may speak for. Other members of them are not named.
 func (m *me) list(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	noStore(w)
@@ -45,6 +47,7 @@ func (m *me) list(w http.ResponseWriter, r *http.Request) {
 		m.refuse(w, r, v, err, start)
 		return
 	}
+	// Who asks is the token's word alone: there is nothing in the request to say it with.
 	choices, err := m.members.Choices(r.Context(), member.Who{Issuer: v.Issuer, Subject: v.Subject}, v.ClientID)
 	if err != nil {
 		m.refuse(w, r, v, err, start)
@@ -59,6 +62,7 @@ func (m *me) list(w http.ResponseWriter, r *http.Request) {
 	m.metrics.decided(copse.Allow, time.Since(start))
 }
 
+// choose changes the tokens that are issued from then on; the one it was asked with stays what it is.
 func (m *me) choose(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	noStore(w)
@@ -74,6 +78,7 @@ func (m *me) choose(w http.ResponseWriter, r *http.Request) {
 	m.metrics.decided(copse.Allow, time.Since(start))
 }
 
+// setActive reads no more of a body than a name can need.
 func (m *me) setActive(w http.ResponseWriter, r *http.Request, v *token.Verified) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4<<10))
 	if err != nil {
@@ -85,6 +90,7 @@ func (m *me) setActive(w http.ResponseWriter, r *http.Request, v *token.Verified
 	if err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true)); err != nil {
 		return copse.Errorf(copse.Invalid, `the body is not {"tenant":"..."}: %w`, err)
 	}
+	// The audit log gets "user" as the one who did it, with the request's id, and no name.
 	err = m.members.SetActive(r.Context(), access.FormatActor("user", requestID(w)), member.Who{Issuer: v.Issuer, Subject: v.Subject}, v.ClientID, in.Tenant)
 	if err != nil && copse.KindOf(err) == copse.NotFound {
 		return copse.Errorf(copse.Denied, "the member is not in tenant %q", in.Tenant) // one answer with all that does not concern them
@@ -92,7 +98,8 @@ func (m *me) setActive(w http.ResponseWriter, r *http.Request, v *token.Verified
 	return err
 }
 
-// verify takes persons only: a machine has one tenant, its operator's to choose.
+// verify takes persons only: a machine has one tenant, its operator's to choose. Its error for a token
+// of a machine is Denied, as for all that is not the holder's to ask.
 func (m *me) verify(r *http.Request) (*token.Verified, error) {
 	bearer, err := token.Bearer(r.Header)
 	if err != nil {
@@ -108,6 +115,7 @@ func (m *me) verify(r *http.Request) (*token.Verified, error) {
 	return v, nil
 }
 
+// refuse has one answer with the authorizer, by Kind. v may be nil: then the log names no tenant.
 func (m *me) refuse(w http.ResponseWriter, r *http.Request, v *token.Verified, err error, start time.Time) {
 	f := refusal{log: m.cfg.Log, metrics: m.metrics, what: "member refused", start: start}
 	if v != nil {

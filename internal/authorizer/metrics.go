@@ -8,7 +8,8 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// metrics are looked up once: a label lookup per decision would cost more than the counting.
+// metrics are looked up once: a label lookup per decision would cost more than the counting. Counting
+// takes no lock of ours.
 type metrics struct {
 	allow, deny prometheus.Counter
 	byKind      [len(outcomes)]prometheus.Counter
@@ -16,7 +17,8 @@ type metrics struct {
 }
 
 // newMetrics counts what comes to an endpoint, under copse_<name>_total and, as everything that
-// decides, by path under copse_decision_seconds.
+// decides, by path under copse_decision_seconds. reg may be nil, and then nobody reads them. A name
+// that reg has already is a panic.
 func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_" + name + "_total",
@@ -31,6 +33,7 @@ func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 			Buckets:     []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 500e-3, 1},
 		}),
 	}
+	// Kinds that share a result share its counter.
 	for kind, out := range outcomes {
 		m.byKind[kind] = total.WithLabelValues(out.result)
 	}
@@ -40,6 +43,7 @@ func newMetrics(reg prometheus.Registerer, name, what string) *metrics {
 	return m
 }
 
+// decided counts an answered decision, the time from the request's headers included.
 func (m *metrics) decided(d copse.Decision, took time.Duration) {
 	if d == copse.Allow {
 		m.allow.Inc()
@@ -49,6 +53,8 @@ func (m *metrics) decided(d copse.Decision, took time.Duration) {
 	m.seconds.Observe(took.Seconds())
 }
 
+// failed counts what was not decided; its time is measured too, since a slow refusal is
+// slow for its caller.
 func (m *metrics) failed(kind copse.Kind, took time.Duration) {
 	m.byKind[kind].Inc()
 	m.seconds.Observe(took.Seconds())

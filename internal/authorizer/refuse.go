@@ -12,7 +12,8 @@ import (
 	"github.com/copse-authz/copse/internal/decisionlog"
 )
 
-// outcome is how an error of a Kind is answered, and under which label it is counted.
+// outcome is how an error of a Kind is answered, and under which label it is counted. level is how much
+// the operator needs to hear of it: a client's mistake is no error of the server's.
 type outcome struct {
 	status int
 	result string
@@ -36,10 +37,11 @@ var outcomes = [...]outcome{
 }
 
 // refused is the one answer to everything that is wrong with the tenant. It holds no request id and
-// nothing of the request: two of them can't be told apart.
+// nothing of the request: two of them can't be told apart. It is shared and must not be changed.
 var refused = []byte(`{"error":{"kind":"Denied","message":"this token may not be used for this"}}` + "\n")
 
-// refusal is what there is to say of a request that was not decided, or not let pass.
+// refusal is what there is to say of a request that was not decided, or not let pass. One is for one
+// request. tenant must be a verified one: the log is not for names that callers make up.
 type refusal struct {
 	log     *slog.Logger
 	metrics *metrics
@@ -48,23 +50,27 @@ type refusal struct {
 	start   time.Time
 }
 
-// errorAnswer is how an error is answered, over whatever protocol.
+// errorAnswer is how an error is answered, over whatever protocol. HTTP and Envoy's gRPC are answered
+// from the same one, so they can't differ.
 type errorAnswer struct {
 	status int
 	hint   [2]string // a header that tells the caller what to do: name and value, or empty
 	body   []byte
 }
 
-// answer says how an error is answered. buffer is for the body.
+// answer says how an error is answered. buffer is for the body. buffer's contents are lost, and the
+// body of a may lie in it.
 func (f *refusal) answer(err error, requestID string, buffer []byte) (a errorAnswer) {
 	kind := copse.KindOf(err)
 	a.status = outcomes[kind].status
+	// By status and not by kind: whatever is 403 must look the same.
 	switch a.status {
 	case http.StatusForbidden:
 		a.body = append(buffer[:0], refused...)
 	default:
 		a.body = appendError(buffer[:0], kind, err, requestID)
 	}
+	// The size has no kind of its own.
 	if errors.Is(err, errTooLarge) {
 		a.status = http.StatusRequestEntityTooLarge
 	}
@@ -77,7 +83,8 @@ func (f *refusal) answer(err error, requestID string, buffer []byte) (a errorAns
 	return a
 }
 
-// write answers an error, counts it and logs it. buffer is one to use, and is returned.
+// write answers an error, counts it and logs it. buffer is one to use, and is returned. Nothing of the
+// answer may have been written before.
 func (f *refusal) write(w http.ResponseWriter, r *http.Request, err error, buffer []byte) []byte {
 	id := requestID(w)
 	a := f.answer(err, id, buffer)
@@ -93,7 +100,8 @@ func (f *refusal) write(w http.ResponseWriter, r *http.Request, err error, buffe
 	return a.body
 }
 
-// note counts an error that was answered, and logs it.
+// note counts an error that was answered, and logs it. Each error is counted once and is one line:
+// callers don't log it again.
 func (f *refusal) note(ctx context.Context, requestID string, status int, err error) {
 	took := time.Since(f.start)
 	kind := copse.KindOf(err)
@@ -107,7 +115,8 @@ func (f *refusal) note(ctx context.Context, requestID string, status int, err er
 		slog.Int64("micros", took.Microseconds()))
 }
 
-// reasonText is for the log: the detail, and the cause that no caller is shown.
+// reasonText is for the log: the detail, and the cause that no caller is shown. The two may name the
+// tenant and the policy store, which no answer does.
 func reasonText(err error) string {
 	text := err.Error()
 	if cause := errors.Unwrap(err); cause != nil && cause.Error() != text {
@@ -116,7 +125,8 @@ func reasonText(err error) string {
 	return text
 }
 
-// appendError writes an error in the form of the control API.
+// appendError writes an error in the form of the control API. Details of an internal error are
+// replaced, since they may name files or other tenants.
 func appendError(out []byte, kind copse.Kind, err error, requestID string) []byte {
 	message := "something is broken inside copse; the request id finds it in the log"
 	var fields []copse.Field
@@ -156,7 +166,8 @@ func appendError(out []byte, kind copse.Kind, err error, requestID string) []byt
 	return append(out, "}}\n"...)
 }
 
-// describe fills the decision log's entry. The strings of a request are copies of the body's.
+// describe fills the decision log's entry. The strings of a request are copies of the body's. The entry
+// points to req, which must stay as it is until the entry was recorded.
 func describe(out *decisionlog.Entry, requestID, via string, entry *copse.DirectoryEntry, req *copse.Request, resp *copse.Response, start time.Time) {
 	*out = decisionlog.Entry{
 		Time: start, RequestID: requestID, Via: via,
@@ -166,4 +177,5 @@ func describe(out *decisionlog.Entry, requestID, via string, entry *copse.Direct
 	}
 }
 
+// recordNothing stands in where there is no decision log, so that callers need not ask.
 func recordNothing(context.Context, []decisionlog.Entry) error { return nil }

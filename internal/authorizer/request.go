@@ -43,11 +43,12 @@ type GatewayEntity struct {
 	ID   string `json:"id"`
 }
 
-// maxGatewayBody is a path, a query and some headers.
+// maxGatewayBody is a path, a query and some headers. More than that is no question about a request.
 const maxGatewayBody = 64 << 10
 
 // Request is the endpoint. A DENY is a 200; a path that is ambiguous or that no route matches is a 403,
-// like everything that is wrong with the tenant.
+// like everything that is wrong with the tenant. It says in JSON what nginx and Envoy are told by a
+// status, for gateways with code of their own.
 func (g *Gateway) Request() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -70,6 +71,7 @@ func (g *Gateway) Request() http.Handler {
 			PolicyStoreID: passed.Entry.PolicyStoreID, Revision: passed.Response.Revision,
 			Reason: reason(&passed.Response), Expires: passed.Verified.Expires, Headers: map[string]string{},
 		}
+		// A DENY gives no headers: nothing is passed on to a service then.
 		if passed.Response.Decision == copse.Allow {
 			for _, h := range passed.Headers() {
 				if h[1] != "" {
@@ -88,6 +90,8 @@ func (g *Gateway) Request() http.Handler {
 	})
 }
 
+// questionOf's only error is about the token: the body is read, but what is wrong with it waits until
+// the token has verified, see [Passing].
 func questionOf(w http.ResponseWriter, r *http.Request) (*Passing, error) {
 	bearer, err := token.Bearer(r.Header)
 	if err != nil {

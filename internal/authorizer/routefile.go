@@ -12,10 +12,14 @@ import (
 	"github.com/copse-authz/copse/internal/token"
 )
 
-// MaxRoutes of one table.
+// MaxRoutes of one table. More than these are likelier a mistake than a table; each costs memory for as
+// long as it is in force.
 const MaxRoutes = 10_000
 
-// ParseRoutes reads a route table in YAML; docs/gateway.md describes it. Every error names file and line.
+// ParseRoutes reads a route table in YAML; docs/gateway.md describes it. Every error names file and
+// line. Nothing of a table that has an error is used, so a route is never missing while others are in
+// force. One root and one list: a key that is misspelt must not leave a table empty, which would deny
+// everything in silence.
 func ParseRoutes(file string, text []byte) (*RouteTable, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -42,8 +46,10 @@ func ParseRoutes(file string, text []byte) (*RouteTable, error) {
 	return table, nil
 }
 
+// routeParser holds what errors need.
 type routeParser struct{ file string }
 
+// errorf names the line on which a person will look for the mistake.
 func (p *routeParser) errorf(n *yaml.Node, format string, args ...any) error {
 	return copse.Errorf(copse.Invalid, "%s:%d: %s", p.file, n.Line, fmt.Sprintf(format, args...))
 }
@@ -53,6 +59,7 @@ func (p *routeParser) entry(table *RouteTable, n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return p.errorf(n, "a route has route, action, resource, and perhaps service and context")
 	}
+	// YAML's own duplicate keys are looked for here, as nodes don't refuse them.
 	members := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
@@ -62,6 +69,7 @@ func (p *routeParser) entry(table *RouteTable, n *yaml.Node) error {
 		if members[key.Value] != nil {
 			return p.errorf(key, "%s is set twice", key.Value)
 		}
+		// A list or an alias is not the text that it seems to be.
 		if key.Value != "context" && (value.Kind != yaml.ScalarNode || value.Value == "") {
 			return p.errorf(value, "%s needs one plain value", key.Value)
 		}
@@ -72,6 +80,7 @@ func (p *routeParser) entry(table *RouteTable, n *yaml.Node) error {
 			return p.errorf(n, "the route has no %s", name)
 		}
 	}
+	// Line is the one on which the route's mapping begins.
 	r := &Route{Pattern: members["route"].Value, Line: n.Line}
 	methods, segments, err := p.pattern(members["route"], r)
 	if err != nil {
@@ -84,7 +93,9 @@ func (p *routeParser) entry(table *RouteTable, n *yaml.Node) error {
 	return p.insert(table, members["route"], r, methods, segments)
 }
 
-// pattern reads "GET,HEAD /invoices/{id}".
+// pattern reads "GET,HEAD /invoices/{id}". methods are as they are written, and may hold [anyMethod];
+// segments end in an empty one where the path ends in a slash, which is another path than without. The
+// parameters' names go into r.
 func (p *routeParser) pattern(n *yaml.Node, r *Route) (methods, segments []string, err error) {
 	before, path, ok := strings.Cut(n.Value, " ")
 	if !ok {
@@ -103,6 +114,7 @@ func (p *routeParser) pattern(n *yaml.Node, r *Route) (methods, segments []strin
 	for i, segment := range segments {
 		name, isParam := strings.CutPrefix(segment, "{")
 		if !isParam {
+			// A literal in another spelling would be a rule that looks as if it held and never does.
 			if canonical, err := token.CanonicalPath("/" + segment); err != nil || canonical != "/"+segment || segment == "" && i < len(segments)-1 {
 				return nil, nil, p.errorf(n, "the segment %q is not in canonical form, so no request could match it", segment)
 			}
@@ -114,6 +126,7 @@ func (p *routeParser) pattern(n *yaml.Node, r *Route) (methods, segments []strin
 		case !closed || !isName(name):
 			return nil, nil, p.errorf(n, "%q is not a parameter such as {id}, which is a whole segment", segment)
 		case isRest && i < len(segments)-1:
+			// Behind the rest there is nothing left to match.
 			return nil, nil, p.errorf(n, "%q takes the rest of the path and must be its end", segment)
 		case slices.Contains(r.params, name):
 			return nil, nil, p.errorf(n, "the parameter %s is there twice", name)
@@ -123,7 +136,8 @@ func (p *routeParser) pattern(n *yaml.Node, r *Route) (methods, segments []strin
 	return methods, segments, nil
 }
 
-// question reads what is asked: action, resource, context, and who hears of the answer.
+// question reads what is asked: action, resource, context, and who hears of the answer. Slots may name
+// any parameter that [routeParser.pattern] has put into r.
 func (p *routeParser) question(members map[string]*yaml.Node, r *Route) error {
 	action := members["action"]
 	entityType, id, isUID, err := p.uid(action)
@@ -144,6 +158,8 @@ func (p *routeParser) question(members map[string]*yaml.Node, r *Route) error {
 	if entityType, id, isUID, err = p.uid(resource); err != nil {
 		return err
 	}
+	// A resource without an id would be one for all requests of the route: that is
+	// written as a plain id.
 	if !isUID {
 		return p.errorf(resource, `%q is not a resource such as Invoice::"{id}"`, resource.Value)
 	}
@@ -157,9 +173,11 @@ func (p *routeParser) question(members map[string]*yaml.Node, r *Route) error {
 	return p.context(members["context"], r)
 }
 
-// uid reads Type::"id"; false for what has no such form.
+// uid reads Type::"id"; false for what has no such form. An id is taken as it is: quotes and
+// backslashes in it are refused, so there are no escapes to agree on.
 func (p *routeParser) uid(n *yaml.Node) (entityType, id string, isUID bool, err error) {
 	at := strings.Index(n.Value, `::"`)
+	// What looks like an attempt at one is a mistake, and not an action's name.
 	if at < 0 {
 		if strings.ContainsAny(n.Value, `"\{}`) {
 			return "", "", false, p.errorf(n, `%q: write an id in quotes after its type: Type::"id"`, n.Value)
@@ -179,6 +197,8 @@ func (p *routeParser) uid(n *yaml.Node) (entityType, id string, isUID bool, err 
 	return entityType, id, true, nil
 }
 
+// context reads attributes. Two names are kept free, for what copse itself tells about
+// the token and the request.
 func (p *routeParser) context(n *yaml.Node, r *Route) error {
 	if n == nil {
 		return nil
@@ -209,7 +229,8 @@ func (p *routeParser) context(n *yaml.Node, r *Route) error {
 	return nil
 }
 
-// template reads text with {param}, {query.name} and {header.name} in it.
+// template reads text with {param}, {query.name} and {header.name} in it. A parameter of the path must
+// be one of the route's; the others are looked for in each request.
 func (p *routeParser) template(n *yaml.Node, r *Route, text string) (template, error) {
 	var out template
 	for text != "" {
@@ -240,7 +261,8 @@ func (p *routeParser) template(n *yaml.Node, r *Route, text string) (template, e
 	return out, nil
 }
 
-// insert puts a route into the tree and refuses one that matches what another does.
+// insert puts a route into the tree and refuses one that matches what another does. Methods are
+// compared one by one: GET and * of one path are two routes, of which GET goes first.
 func (p *routeParser) insert(table *RouteTable, n *yaml.Node, r *Route, methods, segments []string) error {
 	at, isRest := &table.root, false
 	for _, segment := range segments {

@@ -17,14 +17,16 @@ import (
 // RouteTable says what a gateway's requests ask: which action on which resource. It is immutable. What no
 // route matches is denied.
 //
-// At each segment from the left, a literal goes before {name}, and {name} before {name...}. Two routes that
-// match the same are refused when the table is read, so the order of the file means nothing.
+// At each segment from the left, a literal goes before {name}, and {name} before {name...}. Two routes
+// that match the same are refused when the table is read, so the order of the file means nothing. Any
+// number of requests may be matched at once.
 type RouteTable struct {
 	root  node
 	count int
 }
 
-// Route is what one kind of request asks.
+// Route is what one kind of request asks. A route is shared by all requests that match
+// it, and must not be changed.
 type Route struct {
 	Pattern  string // as it is in the file: "GET /invoices/{id}"
 	Line     int    // in the file
@@ -45,15 +47,18 @@ type attribute struct {
 	value template
 }
 
-// template is text with parameters in it.
+// template is text with parameters in it. The pieces are put together as they are; none is looked at
+// again for parameters, so a value can't bring in one.
 type template []piece
 
+// piece is literal text, or the name of a value and where it is looked for.
 type piece struct {
 	literal string
 	from    source
 	name    string
 }
 
+// source is where a piece's text comes from.
 type source uint8
 
 const (
@@ -63,7 +68,8 @@ const (
 	fromHeader
 )
 
-// node is a segment of the patterns' tree.
+// node is a segment of the patterns' tree. Each shape of path has one node, so what a request can visit
+// is bounded by the table.
 type node struct {
 	literals map[string]*node
 	param    *node
@@ -77,14 +83,15 @@ const anyMethod = "*"
 // Len is the number of routes.
 func (t *RouteTable) Len() int { return t.count }
 
-// Asked is a request as a gateway tells of it.
+// Asked is a request as a gateway tells of it. It is not checked yet: see [RouteTable.Match].
 type Asked struct {
 	Method string
 	Target string      // path and query as the client sent them, byte for byte
 	Header http.Header // for context attributes of routes; may be nil
 }
 
-// Matched is what a request asks.
+// Matched is what a request asks. Path is what a signed context is bound to, in the spelling in which
+// the service compares it.
 type Matched struct {
 	Route    *Route
 	Path     string // in canonical form
@@ -92,8 +99,9 @@ type Matched struct {
 	Context  copse.Data
 }
 
-// Match finds the route of a request. Denied: there is none, or the request can be read in more than one
-// way: an ambiguous path, a parameter that stands twice.
+// Match finds the route of a request. Denied: there is none, or the request can be read in more than
+// one way: an ambiguous path, a parameter that stands twice. In all cases the caller gets one answer;
+// the detail is for the log.
 func (t *RouteTable) Match(in *Asked) (*Matched, error) {
 	if !isMethod(in.Method) {
 		return nil, copse.Errorf(copse.Denied, "the method %q is not one", in.Method)
@@ -102,12 +110,15 @@ func (t *RouteTable) Match(in *Asked) (*Matched, error) {
 	if err != nil {
 		return nil, copse.Errorf(copse.Denied, "%w", err)
 	}
+	// Cut before unescaping, so that an escaped slash could never make a segment.
 	segments := strings.Split(path[1:], "/")
 	values := make([]string, 0, len(segments))
 	route := t.root.find(in.Method, segments, &values)
 	if route == nil {
 		return nil, copse.Errorf(copse.Denied, "no route matches %s %s", in.Method, path)
 	}
+	// A parameter's value is text, as the service will read it; the pattern was matched on the
+	// canonical spelling.
 	for i, value := range values {
 		if values[i], err = decodeSegments(value); err != nil {
 			return nil, err
@@ -128,7 +139,9 @@ func (t *RouteTable) Match(in *Asked) (*Matched, error) {
 	return m, err
 }
 
-// find goes down the tree, most specific first, and collects what parameters matched.
+// find goes down the tree, most specific first, and collects what parameters matched. When a branch
+// ends without a route it goes back, and drops what that branch had collected. A path that a literal
+// takes for other methods only is still looked for under parameters.
 func (n *node) find(method string, segments []string, values *[]string) *Route {
 	if len(segments) == 0 {
 		return byMethod(n.routes, method)
@@ -140,6 +153,7 @@ func (n *node) find(method string, segments []string, values *[]string) *Route {
 		}
 		*values = (*values)[:mark]
 	}
+	// A parameter is never empty, or a trailing slash would be one.
 	if n.param != nil && segment != "" {
 		*values = append(*values, segment)
 		if r := n.param.find(method, segments[1:], values); r != nil {
@@ -154,6 +168,7 @@ func (n *node) find(method string, segments []string, values *[]string) *Route {
 	return nil
 }
 
+// byMethod prefers the method that is named.
 func byMethod(routes map[string]*Route, method string) *Route {
 	if r := routes[method]; r != nil {
 		return r
@@ -170,13 +185,15 @@ func decodeSegments(canonical string) (string, error) {
 	return text, nil
 }
 
-// fill gives a template's text; false when the request lacks a part of it.
+// fill gives a template's text; false when the request lacks a part of it. An error is something that
+// can be read in two ways, and ends the match; a part that is absent does not.
 func (t template) fill(r *Route, values []string, in *Asked) (text string, ok bool, err error) {
 	for _, p := range t {
 		part, found := p.literal, true
 		switch p.from {
 		case fromText:
 		case fromPath:
+			// Values are by position: each route has its own names for them.
 			for i, name := range r.params {
 				if name == p.name {
 					part = values[i]
@@ -195,6 +212,8 @@ func (t template) fill(r *Route, values []string, in *Asked) (text string, ok bo
 	return text, true, nil
 }
 
+// fromQueryOf reads all of the query, so one that can't be read is refused even where the name is in
+// its good part.
 func fromQueryOf(target, name string) (string, bool, error) {
 	_, raw, _ := strings.Cut(target, "?")
 	query, err := url.ParseQuery(raw)
@@ -217,6 +236,8 @@ func single(what, name string, values []string) (string, bool, error) {
 	return values[0], true, nil
 }
 
+// contextData is a record of strings in Cedar's JSON form, nothing else: no value can be taken for an
+// entity. Attributes whose parts are absent are left out, and policies see that they are.
 func (r *Route) contextData(values []string, in *Asked) (copse.Data, error) {
 	if len(r.context) == 0 {
 		return copse.Data{}, nil

@@ -10,6 +10,8 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
+// batchGetPolicyInput is not a targeted input: each request may name a
+// policy store, or alias, of its own.
 type batchGetPolicyInput struct {
 	Requests []policyInput `json:"requests"`
 }
@@ -17,6 +19,7 @@ type batchGetPolicyInput struct {
 // maxBatchGet is the most policies one BatchGetPolicy may ask for.
 const maxBatchGet = 100
 
+// validate has one finding for too many requests, and not one for each.
 func (in *batchGetPolicyInput) validate(f *findings) {
 	if n := len(in.Requests); n < 1 || n > maxBatchGet {
 		f.add("requests", "Member must have length between 1 and %d, has %d", maxBatchGet, n)
@@ -29,6 +32,8 @@ func (in *batchGetPolicyInput) validate(f *findings) {
 	}
 }
 
+// batchGetPolicyOutput has every request in one of its lists. Both are
+// always there, and keep the order of the requests among themselves.
 type batchGetPolicyOutput struct {
 	Results []batchGetPolicyResult `json:"results"`
 	Errors  []batchGetPolicyError  `json:"errors"`
@@ -45,6 +50,7 @@ type batchGetPolicyResult struct {
 	LastUpdatedDate timestamp        `json:"lastUpdatedDate"`
 }
 
+// batchGetPolicyError repeats what was asked for as it was sent, an alias included.
 type batchGetPolicyError struct {
 	Code          string `json:"code"`
 	PolicyStoreID string `json:"policyStoreId"`
@@ -63,6 +69,7 @@ var batchGetCodes = map[copse.ResourceType]string{
 // the key does not cover is not found, and says nothing about the others.
 func (h *handler) batchGetPolicy(ctx context.Context, c access.Caller, in *batchGetPolicyInput) (batchGetPolicyOutput, error) {
 	out := batchGetPolicyOutput{Results: []batchGetPolicyResult{}, Errors: []batchGetPolicyError{}}
+	// Each is a read of its own: two policies of one policy store may be of different revisions.
 	for _, r := range in.Requests {
 		id, err := h.resolve(ctx, c, access.Read, r.PolicyStoreID)
 		var p policystore.Policy
@@ -75,6 +82,7 @@ func (h *handler) batchGetPolicy(ctx context.Context, c access.Caller, in *batch
 			})
 			continue
 		}
+		// Unavailable, say: half an answer would read as if the rest did not exist.
 		if err != nil {
 			return batchGetPolicyOutput{}, err
 		}

@@ -18,6 +18,8 @@ type encryptionSettings struct {
 // maxEncryptionContext is the limit AWS KMS has, in bytes.
 const maxEncryptionContext = 8192
 
+// validate refuses a default and a key together, and neither: a caller who meant to encrypt must not
+// get less than that without a word.
 func (e *encryptionSettings) validate(f *findings) {
 	f.oneOf("encryptionSettings", e.Default != nil, e.KMS != nil)
 	if e.KMS == nil {
@@ -30,6 +32,7 @@ func (e *encryptionSettings) validate(f *findings) {
 			f.add(path+".key", "Member must satisfy regular expression pattern: [a-zA-Z0-9:/_-]+")
 		}
 	}
+	// The bound is on all of the context, as KMS has it, not on one entry.
 	size := 0
 	for name, value := range e.KMS.EncryptionContext {
 		size += len(name) + len(value)
@@ -58,6 +61,7 @@ func (h *handler) encryption(e *encryptionSettings) *policystore.Encryption {
 	return &policystore.Encryption{Key: key, Context: e.KMS.EncryptionContext}
 }
 
+// encryptionState is the output's union; exactly one member is set.
 type encryptionState struct {
 	Default *empty    `json:"default,omitzero"`
 	KMS     *kmsState `json:"kmsEncryptionState,omitzero"`
@@ -68,6 +72,7 @@ type kmsState struct {
 	EncryptionContext map[string]string `json:"encryptionContext"`
 }
 
+// encryptionStateOf says default for a policy store without a key: the member is always in the answer.
 func encryptionStateOf(e *policystore.Encryption) encryptionState {
 	if e == nil {
 		return encryptionState{Default: &empty{}}

@@ -18,17 +18,23 @@ type configuration struct {
 	OIDC    *oidcConfiguration    `json:"openIdConnectConfiguration,omitzero"`
 }
 
+// cognitoConfiguration names a user pool. The issuer follows from its
+// ARN. Without client ids a token of any client of the pool is taken.
 type cognitoConfiguration struct {
 	UserPoolARN        string              `json:"userPoolArn"`
 	ClientIDs          []string            `json:"clientIds"`
 	GroupConfiguration *groupConfiguration `json:"groupConfiguration,omitzero"`
 }
 
+// groupConfiguration is of both forms; a user pool has no groupClaim in
+// it, since Cognito's is always cognito:groups.
 type groupConfiguration struct {
 	GroupClaim      string `json:"groupClaim,omitzero"`
 	GroupEntityType string `json:"groupEntityType"`
 }
 
+// oidcConfiguration is any other issuer. Its entityIdPrefix stands
+// before the principal's id, and keeps users of two issuers apart.
 type oidcConfiguration struct {
 	Issuer             string              `json:"issuer"`
 	TokenSelection     *tokenSelection     `json:"tokenSelection"`
@@ -36,28 +42,35 @@ type oidcConfiguration struct {
 	GroupConfiguration *groupConfiguration `json:"groupConfiguration,omitzero"`
 }
 
+// tokenSelection is a union: of such an issuer one type of token is taken and no other.
 type tokenSelection struct {
 	AccessTokenOnly   *accessTokenOnly   `json:"accessTokenOnly,omitzero"`
 	IdentityTokenOnly *identityTokenOnly `json:"identityTokenOnly,omitzero"`
 }
 
+// accessTokenOnly must name audiences: without one, every token of the
+// issuer would do, whomever it was issued for.
 type accessTokenOnly struct {
 	Audiences        []string `json:"audiences,omitempty"`
 	PrincipalIDClaim *string  `json:"principalIdClaim,omitzero"`
 }
 
+// identityTokenOnly may leave out client ids, as AVP's model has it.
 type identityTokenOnly struct {
 	ClientIDs        []string `json:"clientIds,omitempty"`
 	PrincipalIDClaim *string  `json:"principalIdClaim,omitzero"`
 }
 
-// The service model's patterns.
+// The service model's patterns. They are anchored, as AVP's are: a
+// pattern that may match anywhere is none.
 var (
 	userPoolARN     = regexp.MustCompile(`^arn:[a-zA-Z0-9-]+:cognito-idp:[a-zA-Z0-9-]+:\d{12}:userpool/[\w-]+_[0-9a-zA-Z]+$`)
 	groupEntityType = regexp.MustCompile(`^([_a-zA-Z][_a-zA-Z0-9]*::)*[_a-zA-Z][_a-zA-Z0-9]*$`)
 	issuerURL       = regexp.MustCompile(`^https://.*$`)
 )
 
+// validate adds everything that is wrong, except inside a union with the
+// wrong number of members: what was meant there can't be known.
 func (in *configuration) validate(f *findings, path string) {
 	if !f.oneOf(path, in.Cognito != nil, in.OIDC != nil) {
 		return
@@ -77,12 +90,15 @@ func (in *configuration) validate(f *findings, path string) {
 	in.OIDC.validate(f, path+".openIdConnectConfiguration")
 }
 
-// Bounds of an identity source's lists.
+// Bounds of an identity source's lists. The lists are compared with a
+// token's claims at every verification.
 const (
 	maxClients   = 1000
 	maxAudiences = 255
 )
 
+// validate checks the form of the issuer and no more: nothing is fetched from it, and whether it may
+// speak for the policy store's tenant is for the service to find out.
 func (in *oidcConfiguration) validate(f *findings, path string) {
 	if f.required(path+".issuer", in.Issuer != "") {
 		f.text(path+".issuer", in.Issuer, 1, 2048)
@@ -111,6 +127,8 @@ func (in *oidcConfiguration) validate(f *findings, path string) {
 	f.claim(path+".identityTokenOnly.principalIdClaim", id.PrincipalIDClaim)
 }
 
+// validate tells the two forms apart by hasClaim: where the claim is fixed, one that is given would be
+// ignored, and a setting that does nothing is refused.
 func (g *groupConfiguration) validate(f *findings, path string, hasClaim bool) {
 	if f.required(path+".groupEntityType", g.GroupEntityType != "") {
 		f.text(path+".groupEntityType", g.GroupEntityType, 1, 200)
@@ -126,7 +144,8 @@ func (g *groupConfiguration) validate(f *findings, path string, hasClaim bool) {
 	}
 }
 
-// source is the configuration in copse's words.
+// source is the configuration in copse's words. It must have been
+// validated, or its unions are not what is taken for granted here.
 func (in *configuration) source() copse.IdentitySource {
 	if c := in.Cognito; c != nil {
 		pool := &copse.CognitoUserPool{ARN: c.UserPoolARN, ClientIDs: c.ClientIDs}
@@ -149,6 +168,7 @@ func (in *configuration) source() copse.IdentitySource {
 	return copse.IdentitySource{OpenIDConnect: oidc}
 }
 
+// createIdentitySourceInput may leave out principalEntityType: see [copse.DefaultPrincipalType].
 type createIdentitySourceInput struct {
 	policyStoreInput
 	Configuration       *configuration `json:"configuration"`
@@ -165,12 +185,15 @@ func (in *createIdentitySourceInput) validate(f *findings) {
 	f.principalEntityType(in.PrincipalEntityType)
 }
 
+// principalEntityType bounds an optional type; whether it is a name of
+// Cedar's is the service's to check.
 func (f *findings) principalEntityType(value *string) {
 	if value != nil {
 		f.text("principalEntityType", *value, 1, 200)
 	}
 }
 
+// identitySourceChanged is all that Create and Update answer; the configuration is for Get.
 type identitySourceChanged struct {
 	CreatedDate      timestamp `json:"createdDate"`
 	IdentitySourceID string    `json:"identitySourceId"`
@@ -185,6 +208,7 @@ func changedOf(src *copse.IdentitySource) identitySourceChanged {
 	}
 }
 
+// createIdentitySource is refused with QuotaExceeded when the policy store has one.
 func (h *handler) createIdentitySource(ctx context.Context, c access.Caller, in *createIdentitySourceInput) (identitySourceChanged, error) {
 	src := in.Configuration.source()
 	src.PrincipalType = textOf(in.PrincipalEntityType)
@@ -193,6 +217,8 @@ func (h *handler) createIdentitySource(ctx context.Context, c access.Caller, in 
 	return changedOf(&made), err
 }
 
+// identitySourceInput has the id's own pattern, without slash and
+// underscore: identity sources have no names.
 type identitySourceInput struct {
 	policyStoreInput
 	IdentitySourceID string `json:"identitySourceId"`
@@ -209,6 +235,8 @@ func (in *identitySourceInput) validate(f *findings) {
 
 var identitySourceID = regexp.MustCompile(`^[a-zA-Z0-9-]*$`)
 
+// updateIdentitySourceInput replaces the configuration as a whole;
+// principalEntityType stays when it is left out.
 type updateIdentitySourceInput struct {
 	identitySourceInput
 	UpdateConfiguration *configuration `json:"updateConfiguration"`
@@ -223,6 +251,8 @@ func (in *updateIdentitySourceInput) validate(f *findings) {
 	f.principalEntityType(in.PrincipalEntityType)
 }
 
+// updateIdentitySource is in force when it returns: no token is taken on
+// the word of the former configuration after that.
 func (h *handler) updateIdentitySource(ctx context.Context, c access.Caller, in *updateIdentitySourceInput) (identitySourceChanged, error) {
 	src := in.UpdateConfiguration.source()
 	src.ID, src.PrincipalType = in.IdentitySourceID, textOf(in.PrincipalEntityType)
@@ -230,6 +260,7 @@ func (h *handler) updateIdentitySource(ctx context.Context, c access.Caller, in 
 	return changedOf(&updated), err
 }
 
+// deleteIdentitySource of one that is absent is NotFound, unlike the deletion of a policy.
 func (h *handler) deleteIdentitySource(ctx context.Context, c access.Caller, in *identitySourceInput) (empty, error) {
 	return empty{}, h.policyStores.DeleteIdentitySource(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), in.IdentitySourceID)
 }
@@ -242,16 +273,19 @@ type identitySourceDetail struct {
 	Details             *identitySourceDetails `json:"details,omitzero"`
 }
 
+// configurationDetail is the output's union, which is always set.
 type configurationDetail struct {
 	Cognito *cognitoDetail     `json:"cognitoUserPoolConfiguration,omitzero"`
 	OIDC    *oidcConfiguration `json:"openIdConnectConfiguration,omitzero"`
 }
 
+// cognitoDetail is what was configured and the issuer that follows from it, which tokens must name.
 type cognitoDetail struct {
 	cognitoConfiguration
 	Issuer string `json:"issuer"`
 }
 
+// identitySourceDetails is for clients from before configuration was there.
 type identitySourceDetails struct {
 	ClientIDs    []string `json:"clientIds"`
 	DiscoveryURL string   `json:"discoveryUrl"`
@@ -259,6 +293,7 @@ type identitySourceDetails struct {
 	UserPoolARN  string   `json:"userPoolArn"`
 }
 
+// detailOf shows the service's own lists, which nobody may change.
 func detailOf(src *copse.IdentitySource) identitySourceDetail {
 	out := identitySourceDetail{identitySourceChanged: changedOf(src), PrincipalEntityType: src.PrincipalType}
 	if pool := src.CognitoUserPool; pool != nil {
@@ -295,12 +330,14 @@ func (h *handler) getIdentitySource(ctx context.Context, c access.Caller, in *id
 	return detailOf(&src), nil
 }
 
+// listIdentitySourcesInput has filters by AVP's model, though there is one identity source at most.
 type listIdentitySourcesInput struct {
 	policyStoreInput
 	pageInput
 	Filters []identitySourceFilter `json:"filters"`
 }
 
+// identitySourceFilter with no member fits everything.
 type identitySourceFilter struct {
 	PrincipalEntityType *string `json:"principalEntityType"`
 }
@@ -320,6 +357,7 @@ func (in *listIdentitySourcesInput) validate(f *findings) {
 	in.pageInput.validate(f)
 }
 
+// identitySourceList leaves out nextToken, which is optional: there is no next page.
 type identitySourceList struct {
 	IdentitySources []identitySourceDetail `json:"identitySources"`
 }
@@ -331,6 +369,7 @@ func (h *handler) listIdentitySources(ctx context.Context, c access.Caller, in *
 	if err != nil {
 		return identitySourceList{}, err
 	}
+	// A token from elsewhere is still refused, and not taken as the start.
 	if _, err := h.list("ListIdentitySources", c, in.PolicyStoreID).start(&in.pageInput); err != nil {
 		return identitySourceList{}, err
 	}

@@ -9,13 +9,15 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// deciding is what is counted of the four operations that decide. The counters are looked up once: a label lookup for each
-// decision would cost more than the counting.
+// deciding is what is counted of the four operations that decide. The counters are looked up once: a
+// label lookup for each decision would cost more than the counting. Its maps don't change after
+// [newDeciding], so counting takes no lock of ours.
 type deciding struct {
 	decisions *prometheus.CounterVec
 	byPath    map[string]*pathMetrics // by operation; read only
 }
 
+// pathMetrics are one operation's counters.
 type pathMetrics struct {
 	decided [2]prometheus.Counter // by copse.Decision
 	seconds prometheus.Histogram
@@ -27,6 +29,8 @@ var paths = map[string]string{
 	"IsAuthorizedWithToken": "avp_token", "BatchIsAuthorizedWithToken": "avp_batch_token",
 }
 
+// newDeciding makes all label values up front, so that a path without
+// decisions shows 0 and is not missing.
 func newDeciding() deciding {
 	m := deciding{byPath: make(map[string]*pathMetrics, len(paths)), decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_avp_decisions_total",
@@ -47,6 +51,7 @@ func newDeciding() deciding {
 	return m
 }
 
+// register reports every collector that could not be registered.
 func (m *deciding) register(r prometheus.Registerer) error {
 	errs := []error{r.Register(m.decisions)}
 	for _, p := range m.byPath {
@@ -55,6 +60,7 @@ func (m *deciding) register(r prometheus.Registerer) error {
 	return errors.Join(errs...)
 }
 
+// decided counts an answered decision. operation must be one of [paths].
 func (m *deciding) decided(operation string, d copse.Decision) {
 	m.byPath[operation].decided[d].Inc()
 }

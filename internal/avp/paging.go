@@ -19,6 +19,7 @@ type pageInput struct {
 	NextToken  *string `json:"nextToken"`
 }
 
+// validate does not open the token; that is for [listing.start], which knows the call.
 func (in *pageInput) validate(f *findings) {
 	if in.NextToken != nil {
 		f.text("nextToken", *in.NextToken, 1, 8000)
@@ -28,7 +29,8 @@ func (in *pageInput) validate(f *findings) {
 	}
 }
 
-// size is how many items a page has at most. More than AVP allows is taken as the most.
+// size is how many items a page has at most. More than AVP allows is taken as the most. usual is the
+// page of a caller who does not say; what comes back is at least 1.
 func (in *pageInput) size(usual int) int {
 	if in.MaxResults == nil {
 		return usual
@@ -44,7 +46,8 @@ type listing struct {
 	call string
 }
 
-// list names every parameter that shapes the list.
+// list names every parameter that shapes the list. Quoting keeps two lists of parameters from being one
+// text. The key's id is in it, so that a token which leaked is of no use to others.
 func (h *handler) list(operation string, c access.Caller, parameters ...string) listing {
 	call := operation + " " + c.KeyID
 	for _, p := range parameters {
@@ -53,7 +56,8 @@ func (h *handler) list(operation string, c access.Caller, parameters ...string) 
 	return listing{h, call}
 }
 
-// start is the id after which the page begins; empty for the first page.
+// start is the id after which the page begins; empty for the first page. Its error for a token that
+// does not open is the caller's; any other is passed on.
 func (l listing) start(in *pageInput) (string, error) {
 	if in.NextToken == nil {
 		return "", nil
@@ -67,7 +71,8 @@ func (l listing) start(in *pageInput) (string, error) {
 	return position, err
 }
 
-// next is the answer's nextToken: none after the last page.
+// next is the answer's nextToken: none after the last page. last is sealed, not just encoded: it may be
+// the id of something that the caller was not shown.
 func (l listing) next(more bool, last string) string {
 	if !more {
 		return ""

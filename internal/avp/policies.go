@@ -12,23 +12,28 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
+// staticDefinition is a policy's own text. The description is AVP's and has no part in any decision.
 type staticDefinition struct {
 	Statement   string  `json:"statement"`
 	Description *string `json:"description,omitempty"`
 }
 
+// linkDefinition names a template and what fills its slots. A slot that the template has not is refused
+// by the service, as is one that stays empty.
 type linkDefinition struct {
 	PolicyTemplateID string            `json:"policyTemplateId"`
 	Principal        *entityIdentifier `json:"principal,omitempty"`
 	Resource         *entityIdentifier `json:"resource,omitempty"`
 }
 
-// policyDefinition is a union.
+// policyDefinition is a union. It serves input and output: exactly one member is set in either.
 type policyDefinition struct {
 	Static         *staticDefinition `json:"static,omitzero"`
 	TemplateLinked *linkDefinition   `json:"templateLinked,omitzero"`
 }
 
+// validate wants a statement; whether it parses and validates is the service's to say, with
+// line and column.
 func (d *policyDefinition) validate(f *findings) {
 	f.oneOf("definition", d.Static != nil, d.TemplateLinked != nil)
 	if link := d.TemplateLinked; link != nil {
@@ -46,7 +51,8 @@ func (d *policyDefinition) validate(f *findings) {
 	}
 }
 
-// definitionOf is what GetPolicy shows of how a policy is made.
+// definitionOf is what GetPolicy shows of how a policy is made. A link
+// has no text of its own: what it says is in its template.
 func definitionOf(p *policystore.Policy) policyDefinition {
 	if p.Link == nil {
 		return policyDefinition{Static: &staticDefinition{Statement: p.Statement, Description: optional(p.Description)}}
@@ -54,11 +60,13 @@ func definitionOf(p *policystore.Policy) policyDefinition {
 	return policyDefinition{TemplateLinked: linkOf(p.Link)}
 }
 
+// linkOf leaves out a slot that is empty.
 func linkOf(link *policystore.Link) *linkDefinition {
 	return &linkDefinition{PolicyTemplateID: string(link.Template),
 		Principal: entityOrNone(link.Principal), Resource: entityOrNone(link.Resource)}
 }
 
+// createPolicyInput may have a clientToken: SDKs draw one for each call and send it again with a retry.
 type createPolicyInput struct {
 	policyStoreInput
 	Definition  *policyDefinition `json:"definition"`
@@ -75,7 +83,9 @@ func (in *createPolicyInput) validate(f *findings) {
 	f.policyName(in.Name)
 }
 
-// policyHead is what every answer about a policy has.
+// policyHead is what every answer about a policy has. Principal, resource and actions are what the
+// scope names; left out where it names none, or several. They are read from the policy, and for a link
+// from its template and slots together.
 type policyHead struct {
 	PolicyStoreID   string             `json:"policyStoreId"`
 	PolicyID        string             `json:"policyId"`
@@ -88,8 +98,10 @@ type policyHead struct {
 	LastUpdatedDate timestamp          `json:"lastUpdatedDate"`
 }
 
+// The two values of policyType.
 const typeStatic, typeTemplateLinked = "STATIC", "TEMPLATE_LINKED"
 
+// headOf takes the policy store's id from the request, where it has been resolved.
 func headOf(policyStoreID string, p *policystore.Policy) policyHead {
 	return policyHead{
 		PolicyStoreID: policyStoreID, PolicyID: string(p.ID), PolicyType: typeOf(p),
@@ -98,6 +110,7 @@ func headOf(policyStoreID string, p *policystore.Policy) policyHead {
 	}
 }
 
+// typeOf tells by the link: there is no third type.
 func typeOf(p *policystore.Policy) string {
 	if p.Link != nil {
 		return typeTemplateLinked
@@ -105,6 +118,7 @@ func typeOf(p *policystore.Policy) string {
 	return typeStatic
 }
 
+// createPolicy does nothing for a call that is repeated with its token, and answers as it did.
 func (h *handler) createPolicy(ctx context.Context, c access.Caller, in *createPolicyInput) (policyHead, error) {
 	policy := policystore.NewPolicy{Name: bareName(in.Name), ClientToken: textOf(in.ClientToken)}
 	if d := in.Definition.Static; d != nil {
@@ -127,8 +141,9 @@ func (h *handler) createPolicy(ctx context.Context, c access.Caller, in *createP
 	return headOf(in.PolicyStoreID, &p), nil
 }
 
-// relocate names the member of the message that a finding is about: the services know the text, not
-// always where the message had it. A finding without a place is about the text as a whole.
+// relocate names the member of the message that a finding is about: the
+// services know the text, not always where the message had it. A finding
+// without a place is about the text as a whole. The error given is not changed.
 func relocate(err error, from, to string) error {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || e.Kind != copse.Invalid {
@@ -147,6 +162,7 @@ func relocate(err error, from, to string) error {
 	return &moved
 }
 
+// policyInput is what Get, Delete and each item of a batch take.
 type policyInput struct {
 	policyStoreInput
 	// PolicyID is an id, or name/ and a policy's name.
@@ -158,12 +174,14 @@ func (in *policyInput) validate(f *findings) {
 	f.id("policyId", in.PolicyID)
 }
 
+// getPolicyOutput is the one place besides BatchGetPolicy where a statement is shown.
 type getPolicyOutput struct {
 	policyHead
 	Definition policyDefinition `json:"definition"`
 	Name       *string          `json:"name,omitempty"`
 }
 
+// getPolicy reads the policy as it is stored, whether or not it would validate today.
 func (h *handler) getPolicy(ctx context.Context, c access.Caller, in *policyInput) (getPolicyOutput, error) {
 	p, err := h.policyStores.GetPolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyID(in.PolicyID))
 	if err != nil {
@@ -176,6 +194,8 @@ func (h *handler) getPolicy(ctx context.Context, c access.Caller, in *policyInpu
 	}, nil
 }
 
+// updatePolicyInput can change a static policy's text, and any policy's name. Its definition has no
+// templateLinked: a link is deleted and made anew, so that no policy changes whom it is about.
 type updatePolicyInput struct {
 	policyInput
 	Definition *struct {
@@ -184,6 +204,7 @@ type updatePolicyInput struct {
 	Name *string `json:"name"`
 }
 
+// validate refuses an update that changes nothing: it would still be a commit.
 func (in *updatePolicyInput) validate(f *findings) {
 	in.policyInput.validate(f)
 	if in.Definition == nil && in.Name == nil {
@@ -196,8 +217,10 @@ func (in *updatePolicyInput) validate(f *findings) {
 	f.policyName(in.Name)
 }
 
+// updatePolicy may not change effect, principal or resource; the service compares.
 func (h *handler) updatePolicy(ctx context.Context, c access.Caller, in *updatePolicyInput) (policyHead, error) {
 	var u policystore.PolicyUpdate
+	// An absent description leaves the old one: nil goes through as it is.
 	if in.Definition != nil {
 		u.Statement, u.Description = &in.Definition.Static.Statement, in.Definition.Static.Description
 	}
@@ -211,6 +234,7 @@ func (h *handler) updatePolicy(ctx context.Context, c access.Caller, in *updateP
 	return headOf(in.PolicyStoreID, &p), nil
 }
 
+// deletePolicy of one that is absent succeeds, as in AVP.
 func (h *handler) deletePolicy(ctx context.Context, c access.Caller, in *policyInput) (empty, error) {
 	return empty{}, h.policyStores.DeletePolicy(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyID(in.PolicyID))
 }
@@ -221,6 +245,7 @@ type entityReference struct {
 	Unspecified *bool             `json:"unspecified"`
 }
 
+// validate takes nil, which is no condition.
 func (r *entityReference) validate(f *findings, path string) {
 	if r == nil {
 		return
@@ -231,6 +256,8 @@ func (r *entityReference) validate(f *findings, path string) {
 	}
 }
 
+// filter is nil for no condition. Unspecified true asks for policies whose scope names no entity, false
+// for those that name one.
 func (r *entityReference) filter() *policystore.EntityFilter {
 	switch {
 	case r == nil:
@@ -242,6 +269,7 @@ func (r *entityReference) filter() *policystore.EntityFilter {
 	}
 }
 
+// policyFilter's conditions must all be met; its zero value asks for everything.
 type policyFilter struct {
 	Principal        *entityReference `json:"principal"`
 	Resource         *entityReference `json:"resource"`
@@ -249,6 +277,8 @@ type policyFilter struct {
 	PolicyTemplateID *string          `json:"policyTemplateId"`
 }
 
+// filter is in copse's words. A template that does not exist gives an empty list, since
+// nothing is linked to it.
 func (p *policyFilter) filter() policystore.PolicyFilter {
 	f := policystore.PolicyFilter{Principal: p.Principal.filter(), Resource: p.Resource.filter()}
 	if p.PolicyType != nil {
@@ -266,6 +296,7 @@ type listPoliciesInput struct {
 	Filter *policyFilter `json:"filter"`
 }
 
+// validate makes an absent filter an empty one, so that both are the same list to a page's token.
 func (in *listPoliciesInput) validate(f *findings) {
 	in.policyStoreInput.validate(f)
 	in.pageInput.validate(f)
@@ -287,22 +318,27 @@ type listPoliciesOutput struct {
 	NextToken string       `json:"nextToken,omitempty"`
 }
 
-// policyItem holds no statement, as AVP's.
+// policyItem holds no statement, as AVP's. Lists show what a policy is
+// about; who wants the text asks for the policy.
 type policyItem struct {
 	policyHead
 	Definition itemDefinition `json:"definition"`
 	Name       *string        `json:"name,omitempty"`
 }
 
+// itemDefinition is the union of a list's items.
 type itemDefinition struct {
 	Static         *itemStatic     `json:"static,omitzero"`
 	TemplateLinked *linkDefinition `json:"templateLinked,omitzero"`
 }
 
+// itemStatic tells that a policy is static also when it has no
+// description: the member is there, and empty.
 type itemStatic struct {
 	Description *string `json:"description,omitempty"`
 }
 
+// itemOf is a policy without its statement; of a link, all that it has.
 func itemOf(policyStoreID string, p *policystore.Policy) policyItem {
 	item := policyItem{policyHead: headOf(policyStoreID, p), Name: shownName(p.Name)}
 	if p.Link != nil {
@@ -313,12 +349,16 @@ func itemOf(policyStoreID string, p *policystore.Policy) policyItem {
 	return item
 }
 
+// listPolicies may give short or empty pages with a nextToken, where a filter fits few of many
+// policies. Who pages must go on until there is none.
 func (h *handler) listPolicies(ctx context.Context, c access.Caller, in *listPoliciesInput) (listPoliciesOutput, error) {
 	out := listPoliciesOutput{Policies: []policyItem{}}
 	filter, err := json.Marshal(in.Filter)
 	if err != nil {
 		return out, err
 	}
+	// The filter is part of what the token is bound to: with another
+	// filter its position would skip policies.
 	list := h.list("ListPolicies", c, in.PolicyStoreID, string(filter))
 	after, err := list.start(&in.pageInput)
 	if err != nil {

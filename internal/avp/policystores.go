@@ -8,10 +8,13 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
+// validationSettings are required in requests that write them, and always in the answer.
 type validationSettings struct {
 	Mode string `json:"mode"`
 }
 
+// createPolicyStoreInput makes a policy store of the operator's own; one
+// of a tenant comes with the tenant.
 type createPolicyStoreInput struct {
 	ValidationSettings *validationSettings `json:"validationSettings"`
 	ClientToken        *string             `json:"clientToken"`
@@ -32,23 +35,27 @@ func (in *createPolicyStoreInput) validate(f *findings) {
 	f.tags("tags", in.Tags)
 }
 
+// validationSettings is required with every write of them; OFF and STRICT are the model's two modes.
 func (f *findings) validationSettings(v *validationSettings) {
 	if f.required("validationSettings", v != nil) {
 		f.enum("validationSettings.mode", v.Mode, string(copse.ValidationOff), string(copse.ValidationStrict))
 	}
 }
 
+// deletionProtection passes an absent member: Create takes that as DISABLED, Update leaves what is.
 func (f *findings) deletionProtection(p *string) {
 	if p != nil {
 		f.enum("deletionProtection", *p, protectionEnabled, protectionDisabled)
 	}
 }
 
+// The two values of deletionProtection.
 const (
 	protectionEnabled  = "ENABLED"
 	protectionDisabled = "DISABLED"
 )
 
+// policyStoreCreated is what Create and Update answer, and the head of what Get shows.
 type policyStoreCreated struct {
 	ARN             string    `json:"arn"`
 	CreatedDate     timestamp `json:"createdDate"`
@@ -63,6 +70,8 @@ func (h *handler) policyStoreCreated(ps *policystore.PolicyStore) policyStoreCre
 	}
 }
 
+// createPolicyStore needs Admin everywhere; a repeated call with its
+// token gets the policy store that the first one made.
 func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *createPolicyStoreInput) (policyStoreCreated, error) {
 	made := policystore.NewPolicyStore{
 		Settings:   copse.Settings{Validation: copse.ValidationMode(in.ValidationSettings.Mode)},
@@ -80,8 +89,9 @@ func (h *handler) createPolicyStore(ctx context.Context, c access.Caller, in *cr
 	return h.policyStoreCreated(&ps), nil
 }
 
-// policyStoreInput is part of every input that names a policy store by id or alias; the alias is
-// resolved before the operation runs.
+// policyStoreInput is part of every input that names a policy store by id or
+// alias; the alias is resolved before the operation runs. Every operation that
+// embeds it gets an id: [serve] replaces the alias by what target points to.
 type policyStoreInput struct {
 	PolicyStoreID string `json:"policyStoreId"`
 }
@@ -90,7 +100,8 @@ func (in *policyStoreInput) validate(f *findings) { f.id("policyStoreId", in.Pol
 
 func (in *policyStoreInput) target() *string { return &in.PolicyStoreID }
 
-// policyStoreIDInput is for the two operations that take no alias.
+// policyStoreIDInput is for the two operations that take no alias. It
+// does not embed policyStoreInput, or it would be resolved.
 type policyStoreIDInput struct {
 	PolicyStoreID string `json:"policyStoreId"`
 }
@@ -102,11 +113,13 @@ func (in *policyStoreIDInput) validate(f *findings) {
 	}
 }
 
+// getPolicyStoreInput shows tags only on request, as AVP does.
 type getPolicyStoreInput struct {
 	policyStoreInput
 	Tags bool `json:"tags"`
 }
 
+// getPolicyStoreOutput leaves out tags when there are none, and always has encryptionState.
 type getPolicyStoreOutput struct {
 	policyStoreCreated
 	ValidationSettings validationSettings `json:"validationSettings"`
@@ -117,6 +130,7 @@ type getPolicyStoreOutput struct {
 	Tags               map[string]string  `json:"tags,omitempty"`
 }
 
+// getPolicyStore reads tags apart from the rest, so the two may be of different revisions.
 func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPolicyStoreInput) (getPolicyStoreOutput, error) {
 	id := copse.PolicyStoreID(in.PolicyStoreID)
 	ps, err := h.policyStores.Get(ctx, c, id)
@@ -126,6 +140,7 @@ func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPo
 	out := getPolicyStoreOutput{
 		policyStoreCreated: h.policyStoreCreated(&ps),
 		ValidationSettings: validationSettings{Mode: string(ps.Settings.Validation)},
+		// What is evaluated here is Cedar 4.
 		CedarVersion:       "CEDAR_4",
 		DeletionProtection: protectionDisabled,
 		Description:        optional(ps.Description),
@@ -140,6 +155,8 @@ func (h *handler) getPolicyStore(ctx context.Context, c access.Caller, in *getPo
 	return out, err
 }
 
+// updatePolicyStoreInput must repeat the validation settings, even when
+// only something else changes: AVP requires the member.
 type updatePolicyStoreInput struct {
 	policyStoreInput
 	ValidationSettings *validationSettings `json:"validationSettings"`
@@ -154,6 +171,8 @@ func (in *updatePolicyStoreInput) validate(f *findings) {
 	f.description("description", in.Description)
 }
 
+// updatePolicyStore does not check stored policies when the mode becomes STRICT, as in AVP: each is
+// when it is next written.
 func (h *handler) updatePolicyStore(ctx context.Context, c access.Caller, in *updatePolicyStoreInput) (policyStoreCreated, error) {
 	u := policystore.Update{Validation: new(copse.ValidationMode(in.ValidationSettings.Mode)), Description: in.Description}
 	if in.DeletionProtection != nil {
@@ -166,6 +185,7 @@ func (h *handler) updatePolicyStore(ctx context.Context, c access.Caller, in *up
 	return h.policyStoreCreated(&ps), nil
 }
 
+// listPolicyStoresInput has no filter in AVP.
 type listPolicyStoresInput struct{ pageInput }
 
 type listPolicyStoresOutput struct {
@@ -173,6 +193,7 @@ type listPolicyStoresOutput struct {
 	NextToken    string            `json:"nextToken,omitempty"`
 }
 
+// policyStoreItem shows a policy store without its settings.
 type policyStoreItem struct {
 	ARN             string    `json:"arn"`
 	CreatedDate     timestamp `json:"createdDate"`
@@ -181,6 +202,8 @@ type policyStoreItem struct {
 	Description     *string   `json:"description,omitempty"`
 }
 
+// listPolicyStores shows what the caller's key covers with Read. For a key that covers one policy store
+// it is that one, for a key that covers none it is empty and no error.
 func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *listPolicyStoresInput) (listPolicyStoresOutput, error) {
 	list := h.list("ListPolicyStores", c)
 	after, err := list.start(&in.pageInput)
@@ -204,10 +227,13 @@ func (h *handler) listPolicyStores(ctx context.Context, c access.Caller, in *lis
 	return out, nil
 }
 
+// deletePolicyStore succeeds for an id that is absent, and is InvalidState while the policy store is
+// protected. It takes no alias: what an alias leads to may change between looking and deleting.
 func (h *handler) deletePolicyStore(ctx context.Context, c access.Caller, in *policyStoreIDInput) (empty, error) {
 	return empty{}, h.policyStores.Delete(ctx, c, copse.PolicyStoreID(in.PolicyStoreID))
 }
 
+// putSchemaInput takes Cedar's JSON form only; the human-readable one has no place in AVP's union.
 type putSchemaInput struct {
 	policyStoreInput
 	Definition *struct {
@@ -229,10 +255,13 @@ type putSchemaOutput struct {
 	PolicyStoreID   string    `json:"policyStoreId"`
 }
 
+// putSchema makes or replaces the schema, which is in force when it
+// returns. Policies that are stored are not checked by it.
 func (h *handler) putSchema(ctx context.Context, c access.Caller, in *putSchemaInput) (putSchemaOutput, error) {
 	schema, err := h.policyStores.PutSchema(ctx, c, copse.PolicyStoreID(in.PolicyStoreID),
 		policystore.SchemaText{JSON: *in.Definition.CedarJSON})
 	if err != nil {
+		// The service speaks of its own parameter; callers know the member of their message.
 		return putSchemaOutput{}, relocate(err, "schema.json", "definition.cedarJson")
 	}
 	return putSchemaOutput{
@@ -241,11 +270,13 @@ func (h *handler) putSchema(ctx context.Context, c access.Caller, in *putSchemaI
 	}, nil
 }
 
+// getSchemaOutput is what PutSchema answered, and the text.
 type getSchemaOutput struct {
 	putSchemaOutput
 	Schema string `json:"schema"`
 }
 
+// getSchema returns the schema in JSON. One that was written in another form is shown as its JSON.
 func (h *handler) getSchema(ctx context.Context, c access.Caller, in *policyStoreInput) (getSchemaOutput, error) {
 	schema, err := h.policyStores.GetSchema(ctx, c, copse.PolicyStoreID(in.PolicyStoreID))
 	if err != nil {

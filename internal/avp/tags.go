@@ -12,9 +12,11 @@ import (
 	"github.com/copse-authz/copse/internal/access"
 )
 
+// maxTags is AVP's bound on the tags of one resource.
 const maxTags = 50
 
-// tags checks the tags of a policy store that is being made.
+// tags checks the tags of a policy store that is being made. Findings
+// name the member and not the key: a key that is not valid is no path.
 func (f *findings) tags(path string, tags map[string]string) {
 	if len(tags) > maxTags {
 		f.add(path, "Member must have at most %d entries, has %d", maxTags, len(tags))
@@ -29,6 +31,7 @@ func (f *findings) tags(path string, tags map[string]string) {
 	}
 }
 
+// tagKey bounds a key and keeps AWS's own prefix free, in whatever case it is written.
 func (f *findings) tagKey(path, key string) {
 	f.text(path, key, 1, 128)
 	switch {
@@ -39,8 +42,10 @@ func (f *findings) tagKey(path, key string) {
 	}
 }
 
+// tagPattern is the service model's; [onlyTagChars] is the same by hand.
 const tagPattern = `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`
 
+// onlyTagChars passes an empty text, as the pattern does. Text that is not UTF-8 does not pass.
 func onlyTagChars(s string) bool {
 	for _, r := range s {
 		if r == utf8.RuneError || !unicode.In(r, unicode.L, unicode.Z, unicode.N) && !strings.ContainsRune("_.:/=+-@", r) {
@@ -50,11 +55,14 @@ func onlyTagChars(s string) bool {
 	return true
 }
 
-// resourceInput names a policy store by its ARN, the only resource that has tags.
+// resourceInput names a policy store by its ARN, the only resource that has tags. An alias' ARN is a
+// resource too, but takes no tags in AVP.
 type resourceInput struct {
 	ResourceARN string `json:"resourceArn"`
 }
 
+// validate checks the form only: what the ARN names is found out by [resourceInput.policyStore], with
+// another exception.
 func (in *resourceInput) validate(f *findings) {
 	if f.required("resourceArn", in.ResourceARN != "") {
 		f.text("resourceArn", in.ResourceARN, 1, 2048)
@@ -64,16 +72,19 @@ func (in *resourceInput) validate(f *findings) {
 	}
 }
 
-// policyStore finds what the ARN names. An ARN of another service or account is of nothing here.
+// policyStore finds what the ARN names. An ARN of another service or account is of nothing here. ARNs
+// are compared with what copse itself would write, so each policy store has exactly one.
 func (in *resourceInput) policyStore(h *handler) (copse.PolicyStoreID, error) {
 	id, ok := strings.CutPrefix(in.ResourceARN, h.arn(""))
+	// An alias' ARN, or anything longer than a policy store's, must not be cut down to an id.
 	if !ok || copse.PolicyStoreID(id).Validate() != nil || strings.Contains(id, "/") {
 		return "", copse.NotFoundError(copse.ResourcePolicyStore, in.ResourceARN)
 	}
 	return copse.PolicyStoreID(id), nil
 }
 
-// named puts the ARN into the errors that have a place for it.
+// named puts the ARN into the errors that have a place for it. The error given is not changed; others
+// than these two have no member for it.
 func (in *resourceInput) named(err error) error {
 	e, ok := errors.AsType[*copse.Error](err)
 	if !ok || e.Kind != copse.TooManyTags && e.Kind != copse.NotFound {
@@ -88,6 +99,7 @@ type listTagsOutput struct {
 	Tags map[string]string `json:"tags"`
 }
 
+// listTagsForResource answers an empty map for a policy store without tags.
 func (h *handler) listTagsForResource(ctx context.Context, c access.Caller, in *resourceInput) (listTagsOutput, error) {
 	id, err := in.policyStore(h)
 	if err != nil {
@@ -97,11 +109,13 @@ func (h *handler) listTagsForResource(ctx context.Context, c access.Caller, in *
 	return listTagsOutput{Tags: tags}, in.named(err)
 }
 
+// tagResourceInput adds tags and replaces those with the same key.
 type tagResourceInput struct {
 	resourceInput
 	Tags map[string]string `json:"tags"`
 }
 
+// validate can't tell whether there are too many: those that the policy store has count as well.
 func (in *tagResourceInput) validate(f *findings) {
 	in.resourceInput.validate(f)
 	if !f.required("tags", in.Tags != nil) || len(in.Tags) > maxTags {
@@ -118,11 +132,14 @@ func (h *handler) tagResource(ctx context.Context, c access.Caller, in *tagResou
 	return empty{}, in.named(h.policyStores.Tag(ctx, c, id, in.Tags))
 }
 
+// untagResourceInput's bounds are the service model's.
 type untagResourceInput struct {
 	resourceInput
 	TagKeys []string `json:"tagKeys"`
 }
 
+// validate checks keys for length only: what could never have been a key is removed like
+// any that is absent.
 func (in *untagResourceInput) validate(f *findings) {
 	in.resourceInput.validate(f)
 	if !f.required("tagKeys", in.TagKeys != nil) {
@@ -137,6 +154,7 @@ func (in *untagResourceInput) validate(f *findings) {
 	}
 }
 
+// untagResource succeeds for keys that are absent.
 func (h *handler) untagResource(ctx context.Context, c access.Caller, in *untagResourceInput) (empty, error) {
 	id, err := in.policyStore(h)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
+// createPolicyTemplateInput has placeholders in its statement, for principal, resource or both. That it
+// has at least one is the service's to check.
 type createPolicyTemplateInput struct {
 	policyStoreInput
 	Statement   string  `json:"statement"`
@@ -32,11 +34,13 @@ type templateHead struct {
 	LastUpdatedDate  timestamp `json:"lastUpdatedDate"`
 }
 
+// templateHeadOf takes the policy store's id from the request, where it has been resolved.
 func templateHeadOf(policyStoreID string, t *policystore.Template) templateHead {
 	return templateHead{PolicyStoreID: policyStoreID, PolicyTemplateID: string(t.ID),
 		CreatedDate: timestamp(t.CreatedAt), LastUpdatedDate: timestamp(t.UpdatedAt)}
 }
 
+// createPolicyTemplate does nothing for a call that is repeated with its token, and answers as it did.
 func (h *handler) createPolicyTemplate(ctx context.Context, c access.Caller, in *createPolicyTemplateInput) (templateHead, error) {
 	t, err := h.policyStores.CreateTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), policystore.NewTemplate{
 		Name: bareName(in.Name), Statement: in.Statement, Description: textOf(in.Description), ClientToken: textOf(in.ClientToken),
@@ -47,6 +51,7 @@ func (h *handler) createPolicyTemplate(ctx context.Context, c access.Caller, in 
 	return templateHeadOf(in.PolicyStoreID, &t), nil
 }
 
+// policyTemplateInput is what Get and Delete take.
 type policyTemplateInput struct {
 	policyStoreInput
 	// PolicyTemplateID is an id, or name/ and a template's name.
@@ -65,6 +70,7 @@ type templateItem struct {
 	Name        *string `json:"name,omitempty"`
 }
 
+// templateItemOf leaves out description and name where they are empty.
 func templateItemOf(policyStoreID string, t *policystore.Template) templateItem {
 	return templateItem{templateHead: templateHeadOf(policyStoreID, t), Description: optional(t.Description), Name: shownName(t.Name)}
 }
@@ -74,6 +80,7 @@ type getPolicyTemplateOutput struct {
 	Statement string `json:"statement"`
 }
 
+// getPolicyTemplate is the only operation that shows a template's text.
 func (h *handler) getPolicyTemplate(ctx context.Context, c access.Caller, in *policyTemplateInput) (getPolicyTemplateOutput, error) {
 	t, err := h.policyStores.GetTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyTemplateID(in.PolicyTemplateID))
 	if err != nil {
@@ -82,6 +89,8 @@ func (h *handler) getPolicyTemplate(ctx context.Context, c access.Caller, in *po
 	return getPolicyTemplateOutput{templateItem: templateItemOf(in.PolicyStoreID, &t), Statement: t.Statement}, nil
 }
 
+// updatePolicyTemplateInput must repeat the statement; description and
+// name stay when they are left out.
 type updatePolicyTemplateInput struct {
 	policyTemplateInput
 	Statement   string  `json:"statement"`
@@ -96,6 +105,8 @@ func (in *updatePolicyTemplateInput) validate(f *findings) {
 	f.policyName(in.Name)
 }
 
+// updatePolicyTemplate changes all linked policies with it, in the one commit of the template. Effect,
+// principal and resource of the scope must stay.
 func (h *handler) updatePolicyTemplate(ctx context.Context, c access.Caller, in *updatePolicyTemplateInput) (templateHead, error) {
 	u := policystore.TemplateUpdate{Statement: in.Statement, Description: in.Description}
 	if in.Name != nil {
@@ -108,10 +119,13 @@ func (h *handler) updatePolicyTemplate(ctx context.Context, c access.Caller, in 
 	return templateHeadOf(in.PolicyStoreID, &t), nil
 }
 
+// deletePolicyTemplate takes all linked policies along: none of them decides anything once it returns.
+// Other than with a policy, one that is absent is NotFound.
 func (h *handler) deletePolicyTemplate(ctx context.Context, c access.Caller, in *policyTemplateInput) (empty, error) {
 	return empty{}, h.policyStores.DeleteTemplate(ctx, c, copse.PolicyStoreID(in.PolicyStoreID), copse.PolicyTemplateID(in.PolicyTemplateID))
 }
 
+// listPolicyTemplatesInput has no filter in AVP.
 type listPolicyTemplatesInput struct {
 	policyStoreInput
 	pageInput
@@ -127,6 +141,7 @@ type listPolicyTemplatesOutput struct {
 	NextToken       string         `json:"nextToken,omitempty"`
 }
 
+// listPolicyTemplates has templates in order of id.
 func (h *handler) listPolicyTemplates(ctx context.Context, c access.Caller, in *listPolicyTemplatesInput) (listPolicyTemplatesOutput, error) {
 	out := listPolicyTemplatesOutput{PolicyTemplates: []templateItem{}}
 	list := h.list("ListPolicyTemplates", c, in.PolicyStoreID)
@@ -139,6 +154,7 @@ func (h *handler) listPolicyTemplates(ctx context.Context, c access.Caller, in *
 	if err != nil {
 		return out, err
 	}
+	// The last id looked at is where the next page goes on.
 	for i := range page {
 		out.PolicyTemplates = append(out.PolicyTemplates, templateItemOf(in.PolicyStoreID, &page[i]))
 		after = string(page[i].ID)

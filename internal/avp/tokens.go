@@ -11,8 +11,10 @@ import (
 	"github.com/copse-authz/copse/internal/token"
 )
 
-// isAuthorizedWithToken decides for the principal that a token names, by the policy store's identity
-// source. Nothing else in the message says who asks.
+// isAuthorizedWithToken decides for the principal that a token names, by the
+// policy store's identity source. Nothing else in the message says who asks. The
+// answer says who that was, in its member principal. Where the policy store has no identity source, it is
+// ResourceNotFound for one.
 func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
 	in := question{byToken: true}
 	view, verified, err := h.readWithToken(ctx, c, "IsAuthorizedWithToken", &in)
@@ -32,7 +34,8 @@ func (h *handler) isAuthorizedWithToken(ctx context.Context, c *call) ([]byte, e
 	return append(appendPrincipal(out, verified.Principal), '}'), nil
 }
 
-// batchIsAuthorizedWithToken decides several requests for one principal by one revision.
+// batchIsAuthorizedWithToken decides several requests for one principal by one revision. All of them
+// are for the same token, which is verified once.
 func (h *handler) batchIsAuthorizedWithToken(ctx context.Context, c *call) ([]byte, error) {
 	in := question{byToken: true, batch: true}
 	view, verified, err := h.readWithToken(ctx, c, "BatchIsAuthorizedWithToken", &in)
@@ -47,20 +50,26 @@ func (h *handler) batchIsAuthorizedWithToken(ctx context.Context, c *call) ([]by
 }
 
 // speakFor puts what the token says where only the server's own knowledge goes.
+// The caller's entities and context stay where they were: the engine holds the
+// two apart, and refuses caller entities of the types that a token speaks for.
 func speakFor(v *token.Verified, req *copse.Request) {
 	req.Principal = v.Principal
 	req.ServerEntities, req.ServerContext = v.Entities, v.Context
 	req.ReservedTypes = v.ReservedTypes
 }
 
-// readWithToken reads the message and verifies its tokens, by the revision that decides as well.
+// readWithToken reads the message and verifies its tokens, by the
+// revision that decides as well. Rights and charge come before the tokens
+// are looked at, so a key without Decide can't have signatures verified.
 func (h *handler) readWithToken(ctx context.Context, c *call, operation string, in *question) (policystore.View, *token.Verified, error) {
 	if err := h.read(ctx, c, in); err != nil {
 		return policystore.View{}, nil, err
 	}
+	// The bound is AVP's for batches only.
 	if err := in.checkCrowd(); in.batch && err != nil {
 		return policystore.View{}, nil, err
 	}
+	// The plan is charged with each decision, as one batch may hold many.
 	view, err := h.policyStores.ViewAs(ctx, c.caller, operation, copse.PolicyStoreID(in.policyStoreID), max(len(in.requests), 1))
 	if err != nil {
 		return policystore.View{}, nil, err
@@ -69,18 +78,24 @@ func (h *handler) readWithToken(ctx context.Context, c *call, operation string, 
 	return view, verified, err
 }
 
-// verifyTokens proves an ID token, an access token, or both, by the policy store's identity source. In the policy store of a
-// tenant they must also be of that tenant, and not older than this life of it. Both together must be of one user.
+// verifyTokens proves an ID token, an access token, or both, by the policy store's identity
+// source. In the policy store of a tenant they must also be of that tenant, and not older
+// than this life of it. Both together must be of one user. Its errors are Invalid with the
+// member's path for a token that does not verify, see [tokenError]; NotFound without an
+// identity source; what can't be known, such as an issuer's keys, is Unavailable.
 func (h *handler) verifyTokens(ctx context.Context, in *question, view *policystore.View) (*token.Verified, error) {
 	if view.IdentitySource == nil {
 		return nil, &copse.Error{Kind: copse.NotFound, Resource: copse.ResourceIdentitySource, ID: in.policyStoreID,
 			Detail: "the policy store has no identity source, so it takes no tokens"}
 	}
+	// A token that was not given gives nil and no error.
 	verify := func(path, text string, kind copse.TokenType) (*token.Verified, error) {
 		if text == "" {
 			return nil, nil
 		}
 		v, err := h.verifyBy(ctx, token.Presented{Token: text, Kind: kind, Source: view.IdentitySource, Tenant: view.Tenant.Tenant})
+		// A tenant that was deleted and made again under its name is
+		// another; tokens of its former users are refused.
 		if err == nil && view.Tenant.Tenant != "" {
 			err = v.SameLife(&view.Tenant)
 		}
@@ -94,6 +109,7 @@ func (h *handler) verifyTokens(ctx context.Context, in *question, view *policyst
 	switch {
 	case err != nil:
 		return nil, err
+	// One of the two is enough. With both, each must have verified before they are joined.
 	case id == nil:
 		return access, nil
 	case access == nil:
@@ -103,12 +119,13 @@ func (h *handler) verifyTokens(ctx context.Context, in *question, view *policyst
 	return both, tokenError("accessToken", err)
 }
 
-// tokenError turns the refusal of a user's token into one of the request: the caller's own credential is
-// good.
+// tokenError turns the refusal of a user's token into one of the request: the caller's own credential
+// is good. Unavailable, Denied and the like stay what they are.
 func tokenError(path string, err error) error {
 	if err == nil || copse.KindOf(err) != copse.Unauthenticated {
 		return err
 	}
+	// The verifier's detail is written for callers; its cause, in Err, is for the log.
 	detail := "the token does not verify"
 	if e, ok := errors.AsType[*copse.Error](err); ok && e.Detail != "" {
 		detail = e.Detail
@@ -117,7 +134,8 @@ func tokenError(path string, err error) error {
 		Fields: []copse.Field{{Path: path, Message: detail}}}
 }
 
-// validateTokens wants one token or one of each kind. What is in them is for the verifier.
+// validateTokens wants one token or one of each kind. What is in them, and which kinds the
+// identity source takes, is for the verifier.
 func (q *question) validateTokens(f *findings) {
 	if q.identityToken == "" && q.accessToken == "" {
 		f.add("accessToken", "Member must not be null: give accessToken, identityToken or both")
@@ -126,13 +144,16 @@ func (q *question) validateTokens(f *findings) {
 	f.token("accessToken", q.accessToken)
 }
 
-// maxToken is the model's bound; what the verifier takes is less, copse.MaxTokenBytes.
+// maxToken is the model's bound; what the verifier takes is less, copse.MaxTokenBytes. A longer token
+// than that is refused before anything parses it.
 const maxToken = 131_072
 
-// tokenPattern is the model's: three parts, and it does not insist on the dots between them.
+// tokenPattern is the model's: three parts, and it does not insist on the dots between them. So it is
+// wide on purpose, and refuses only what no token could be.
 var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9-_=]+.[A-Za-z0-9-_=]+.[A-Za-z0-9-_=]+$`)
 
-// token checks the form of a token that is there.
+// token checks the form of a token that is there. One that was not given
+// is [question.validateTokens]' business.
 func (f *findings) token(path, value string) {
 	if value == "" {
 		return

@@ -9,9 +9,12 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// findings collects what is wrong with a request, so that one answer names all of it.
+// findings collects what is wrong with a request, so that one answer names all of it. Messages are in
+// the words of AWS's. The zero value is ready to use; findings are of one request and one goroutine.
 type findings struct{ fields []copse.Field }
 
+// add takes the path of a member as fieldList has it, and a message that may quote the value's size but
+// not the value: a request may hold secrets.
 func (f *findings) add(path, format string, args ...any) {
 	f.fields = append(f.fields, copse.Field{Path: path, Message: fmt.Sprintf(format, args...)})
 }
@@ -32,8 +35,8 @@ func positioned(f copse.Field) string {
 	return fmt.Sprintf("line %d, column %d: %s", f.Line, f.Column, f.Message)
 }
 
-// required reports whether the member is there; an empty text counts as absent where one character
-// is the least.
+// required reports whether the member is there; an empty text counts as absent where one character is
+// the least. A check that goes on to look inside what may be absent depends on the result.
 func (f *findings) required(path string, present bool) bool {
 	if !present {
 		f.add(path, "Member must not be null")
@@ -55,7 +58,8 @@ func (f *findings) pattern(path, value string, want *regexp.Regexp) {
 	}
 }
 
-// list checks audiences and client ids, which are compared with what a token says byte by byte.
+// list checks audiences and client ids, which are compared with what a token says byte by byte. Each
+// has at least one character, and 255 at most.
 func (f *findings) list(path string, values []string, least, most int) {
 	if n := len(values); n < least || n > most {
 		f.add(path, "Member must have length between %d and %d, has %d", least, most, n)
@@ -66,14 +70,15 @@ func (f *findings) list(path string, values []string, least, most int) {
 	}
 }
 
-// claim checks the name of a claim.
+// claim checks the name of a claim. nil is fine: the identity source's default applies.
 func (f *findings) claim(path string, name *string) {
 	if name != nil {
 		f.text(path, *name, 1, 255)
 	}
 }
 
-// id checks a required identifier: 1 to 200 of letters, digits, - / and _.
+// id checks a required identifier: 1 to 200 of letters, digits, - / and _. Aliases and policies' names
+// go the same way as ids, which is why the pattern has slash and underscore.
 func (f *findings) id(path, value string) {
 	if !f.required(path, value != "") {
 		return
@@ -84,6 +89,7 @@ func (f *findings) id(path, value string) {
 	}
 }
 
+// onlyIDChars passes an empty text; who does not want that asks for a length.
 func onlyIDChars(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -94,7 +100,8 @@ func onlyIDChars(s string) bool {
 	return true
 }
 
-// clientToken checks the form of an idempotency token.
+// clientToken checks the form of an idempotency token. Its pattern is
+// that of ids without slash and underscore.
 func (f *findings) clientToken(value *string) {
 	if value == nil {
 		return
@@ -108,7 +115,8 @@ func (f *findings) clientToken(value *string) {
 // namePrefix is how AVP shows a policy's name; inside copse names have no prefix.
 const namePrefix = "name/"
 
-// policyName checks a name; the empty one means none.
+// policyName checks a name; the empty one means none. With an update, none clears the name and an
+// absent member keeps it: the operation tells them apart.
 func (f *findings) policyName(value *string) {
 	if value == nil || *value == "" {
 		return
@@ -120,6 +128,7 @@ func (f *findings) policyName(value *string) {
 	}
 }
 
+// description bounds an optional text; absent and empty both pass.
 func (f *findings) description(path string, value *string) {
 	if value != nil {
 		f.text(path, *value, 0, copse.MaxDescriptionBytes)
@@ -136,7 +145,8 @@ func (f *findings) enum(path, value string, allowed ...string) {
 	f.add(path, "Member must satisfy enum value set: [%s]", strings.Join(allowed, ", "))
 }
 
-// oneOf checks a union: exactly one member is set.
+// oneOf checks a union: exactly one member is set. A union with two members would let two readers of
+// one message see different things; one with none says nothing.
 func (f *findings) oneOf(path string, set ...bool) bool {
 	n := 0
 	for _, s := range set {
@@ -150,7 +160,8 @@ func (f *findings) oneOf(path string, set ...bool) bool {
 	return n == 1
 }
 
-// entity checks an entity identifier. Lengths are in bytes, as everywhere in copse.
+// entity checks an entity identifier. Lengths are in bytes, as everywhere in copse. The bounds are
+// copse's, which are AVP's numbers; form is the engine's to check.
 func (f *findings) entity(path string, e entityIdentifier) {
 	f.bytes(path+".entityType", e.EntityType, copse.MaxEntityTypeBytes)
 	f.bytes(path+".entityId", e.EntityID, copse.MaxEntityIDBytes)
@@ -166,6 +177,8 @@ func (f *findings) action(path string, a actionIdentifier) {
 	}
 }
 
+// bytes is [findings.text] for what copse counts in bytes: identifiers,
+// which are keys and go into the index.
 func (f *findings) bytes(path, value string, most int) {
 	switch {
 	case value == "":

@@ -8,18 +8,22 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// verified is IsAuthorized's member "copse", which AVP does not have: what a PEP with a key of its own
-// found out from a token that it verified. A key with Decide may name any principal and describe it as
-// it likes, so this gives it nothing; it lets the engine tell the token's word from the caller's, and
-// refuse here what it refuses where copse verifies the token itself.
+// verified is IsAuthorized's member "copse", which AVP does not have: what a PEP with a
+// key of its own found out from a token that it verified. A key with Decide may name any
+// principal and describe it as it likes, so this gives it nothing; it lets the engine
+// tell the token's word from the caller's, and refuse here what it refuses where copse
+// verifies the token itself. Its three kinds of content are separate in the message for
+// the same reason, so that none can be taken for the caller's own entities and context.
 type verified struct {
+	// present tells an empty member, which also asks for the whole answer, from none.
 	present           bool
 	incarnation       string
 	entities, context variant
 	reservedTypes     []string
 }
 
-// read cuts the member out of the message.
+// read cuts the member out of the message. Its members are as strict as
+// the message's: what is not known is refused.
 func (v *verified) read(x *cutter, path string) error {
 	v.present = true
 	return x.object(path, func(x *cutter, name string) (err error) {
@@ -40,10 +44,11 @@ func (v *verified) read(x *cutter, path string) error {
 	})
 }
 
-// maxReservedTypes is more than a registration has: the type of principals and that of groups.
+// maxReservedTypes is more than a registration has: the type of principals and that of groups. A bound
+// keeps the list from being one that every entity is compared with.
 const maxReservedTypes = 8
 
-// texts reads an array of strings.
+// texts reads an array of strings. The strings are copies.
 func (x *cutter) texts(path string, most int) ([]string, error) {
 	if x.dec.PeekKind() != '[' {
 		return nil, x.wrongType(path, kindName('['))
@@ -59,6 +64,7 @@ func (x *cutter) texts(path string, most int) ([]string, error) {
 	return out, nil
 }
 
+// validate wants an incarnation to be one: a text that is none would otherwise mean any.
 func (v *verified) validate(f *findings) {
 	if !v.present {
 		return
@@ -74,7 +80,8 @@ func (v *verified) validate(f *findings) {
 	}
 }
 
-// complete adds to a request what the token says.
+// complete adds to a request what the token says. The bytes alias the call's body. An incarnation makes
+// the decision fail where the policy store is another one by now.
 func (v *verified) complete(req *copse.Request) {
 	if !v.present {
 		return
@@ -86,7 +93,9 @@ func (v *verified) complete(req *copse.Request) {
 	}
 }
 
-// whole is the answer's member "copse": all of a copse.Response, for who asked with one.
+// whole is the answer's member "copse": all of a copse.Response, for who asked
+// with one. It lets a remote PEP see what an embedded one would: revision and
+// considered policies, names and the errors' policies apart from their texts.
 type whole struct {
 	Revision     uint64       `json:"revision"`
 	Considered   int          `json:"considered"`
@@ -96,16 +105,19 @@ type whole struct {
 	Errors       []wholeError `json:"errors"`
 }
 
+// policyRef is a [copse.PolicyRef] on the wire.
 type policyRef struct {
 	ID   copse.PolicyID `json:"id"`
 	Name string         `json:"name,omitzero"`
 }
 
+// wholeError has the policy beside the message, where AVP's item has one text.
 type wholeError struct {
 	Policy  policyRef `json:"policy"`
 	Message string    `json:"message"`
 }
 
+// appendWhole adds the member to an answer whose closing brace is still to come.
 func appendWhole(out []byte, resp *copse.Response) ([]byte, error) {
 	w := whole{Revision: resp.Revision, Considered: resp.Considered, OverBudget: resp.OverBudget, ForbidFailed: resp.ForbidFailed}
 	for _, p := range resp.Determining {

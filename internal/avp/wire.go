@@ -10,23 +10,27 @@ import (
 	"github.com/copse-authz/copse"
 )
 
-// timestamp is written as AVP does: RFC 3339, UTC, microseconds. A number would break the SDKs.
+// timestamp is written as AVP does: RFC 3339, UTC, microseconds. A number would break the SDKs. SDKs in
+// either language fail on the whole answer when a timestamp is not a string.
 type timestamp time.Time
 
 func (t timestamp) MarshalJSONTo(enc *jsontext.Encoder) error {
 	return enc.WriteToken(jsontext.String(time.Time(t).UTC().Format("2006-01-02T15:04:05.000000Z")))
 }
 
-// arn of a policy store. The region part is empty, as in AWS.
+// arn of a policy store. The region part is empty, as in AWS. An ARN names no incarnation: a successor
+// with the same id would have the same.
 func (h *handler) arn(id copse.PolicyStoreID) string {
 	return "arn:aws:verifiedpermissions::" + h.accountID + ":policy-store/" + string(id)
 }
 
+// entityIdentifier names an entity. Its text is not checked to be Cedar's here: see [findings.entity].
 type entityIdentifier struct {
 	EntityType string `json:"entityType"`
 	EntityID   string `json:"entityId"`
 }
 
+// actionIdentifier names an action; AVP gives its members other names than those of an entity.
 type actionIdentifier struct {
 	ActionType string `json:"actionType"`
 	ActionID   string `json:"actionId"`
@@ -40,10 +44,12 @@ func entityOrNone(uid types.EntityUID) *entityIdentifier {
 	return &entityIdentifier{EntityType: string(uid.Type), EntityID: string(uid.ID)}
 }
 
+// uid makes no check, and takes anything as a type: the engine refuses what Cedar would not read.
 func (e entityIdentifier) uid() types.EntityUID {
 	return types.NewEntityUID(types.EntityType(e.EntityType), types.String(e.EntityID))
 }
 
+// actionsOf is nil, and so left out, for a scope that names no actions.
 func actionsOf(uids []types.EntityUID) []actionIdentifier {
 	if len(uids) == 0 {
 		return nil
@@ -55,6 +61,7 @@ func actionsOf(uids []types.EntityUID) []actionIdentifier {
 	return actions
 }
 
+// effectOf is AVP's spelling, which differs from the decisions' upper case.
 func effectOf(forbids bool) string {
 	if forbids {
 		return "Forbid"
@@ -89,4 +96,6 @@ func textOf(s *string) string {
 	return *s
 }
 
+// empty is the answer of operations that say nothing but that they did
+// it, and a union's variant without members: {} on the wire.
 type empty struct{}

@@ -24,12 +24,14 @@ type NamedLink struct {
 	Line, Column int
 }
 
+// byName is how a link names its template by name instead of id.
 const byName = "name/"
 
 // TemplateName is the name of the template it is made of.
 func (l *NamedLink) TemplateName() string { return strings.TrimPrefix(string(l.Link.Template), byName) }
 
-// linkText is a link as it is written, with the names the control API has for the same.
+// linkText is a link as it is written, with the names the control API has for the same. Members that
+// are not among these are refused, so a slot that is misspelt is not left out in silence.
 type linkText struct {
 	Name      string   `json:"name"`
 	Template  string   `json:"template"`
@@ -60,6 +62,7 @@ func ParseLinks(file string, text []byte) ([]NamedLink, error) {
 	return p.links, nil
 }
 
+// linkParser collects what is wrong, and goes on with the next link where it can.
 type linkParser struct {
 	file     string
 	text     []byte
@@ -67,7 +70,10 @@ type linkParser struct {
 	problems []copse.Field
 }
 
+// parse reads link by link, so that a mistake in one hides none in the others. Only
+// broken JSON ends it.
 func (p *linkParser) parse() {
+	// No commit could take more, whatever is in it.
 	if len(p.text) > copse.MaxContentsBytes {
 		p.problem(0, "a file of links has at most %d bytes, this one has %d", copse.MaxContentsBytes, len(p.text))
 		return
@@ -84,9 +90,11 @@ func (p *linkParser) parse() {
 			p.wrong(0, err)
 			return
 		}
+		// The offset is where the link's own text begins.
 		p.link(int(dec.InputOffset())-len(value), value)
 	}
 	_, _ = dec.ReadToken() // the other bracket
+	// Anything behind the list would be ignored by a reader that stops there.
 	if rest := bytes.TrimLeft(p.text[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
 		p.problem(len(p.text)-len(rest), "the list of links ends before this")
 	}
@@ -99,8 +107,11 @@ func (p *linkParser) link(at int, value jsontext.Value) {
 		p.wrong(at, err)
 		return
 	}
+	// The place is kept also for findings of the template, which know nothing of this file.
 	out := NamedLink{Name: in.Name, Link: policystore.Link{Template: copse.PolicyTemplateID(byName + in.Template)}}
 	out.Line, out.Column = p.place(at)
+	// Both names keep to the rules of the policy store, so what passes here is not
+	// refused there for its name.
 	for _, name := range []string{in.Name, in.Template} {
 		if err := copse.ValidateName(name); err != nil {
 			p.problem(at, "a link has a name and a template, by its name: %v", err)
@@ -124,7 +135,8 @@ func (p *linkParser) link(at int, value jsontext.Value) {
 	p.links = append(p.links, out)
 }
 
-// wrong notes what the JSON package found, where it found it: offsets in err count from base.
+// wrong notes what the JSON package found, where it found it: offsets in err count from base. Without
+// an offset the finding is at base.
 func (p *linkParser) wrong(base int, err error) {
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		p.problem(base+int(e.ByteOffset), "%v", e.Err)
@@ -142,11 +154,13 @@ func (p *linkParser) wrong(base int, err error) {
 	p.problem(base, "%v", err)
 }
 
+// problem notes a finding at an offset of the file.
 func (p *linkParser) problem(at int, format string, args ...any) {
 	line, column := p.place(at)
 	p.problems = append(p.problems, copse.Field{Path: p.file, Message: fmt.Sprintf(format, args...), Line: line, Column: column})
 }
 
+// place gives line and column from 1, columns in bytes; an offset beyond the text is its end.
 func (p *linkParser) place(at int) (line, column int) {
 	before := p.text[:min(at, len(p.text))]
 	return 1 + bytes.Count(before, []byte("\n")), len(before) - bytes.LastIndexByte(before, '\n')

@@ -29,7 +29,8 @@ const (
 	jsonSchema  = "schema.json"
 )
 
-// Contents is what a directory holds.
+// Contents is what a directory holds. Policies are in the order of the files' names; it means nothing
+// to a policy store.
 type Contents struct {
 	Schema    *policystore.SchemaText // nil: none
 	Templates []policystore.PolicyText
@@ -37,14 +38,18 @@ type Contents struct {
 }
 
 // Read reads the directory dir of fsys. Its error is a *copse.Error of kind Invalid whose Fields point
-// into the files, or one that says which file can't be read.
+// into the files, or one that says which file can't be read. With an error there are no contents: all
+// that could be found is told at once, so that one run is enough to know what to mend. Validation
+// against the schema comes only when everything parses.
 func Read(fsys fs.FS, dir string) (Contents, error) {
+	// Templates are looked up by name, links are filled when all of them are known.
 	r := reader{fsys: fsys, policyNames: map[string]string{}, templates: map[string]*engine.Template{}, templateNames: map[string]string{}, places: map[string]copse.Field{}}
 	if err := r.schema(dir); err != nil {
 		return Contents{}, err
 	}
 	err := fs.WalkDir(fsys, dir, func(file string, d fs.DirEntry, err error) error {
 		switch {
+		// A directory that can't be read could hold a forbid.
 		case err != nil:
 			return err
 		// Mounted configuration keeps its older versions in hidden directories.
@@ -62,7 +67,9 @@ func Read(fsys fs.FS, dir string) (Contents, error) {
 	if err != nil {
 		return Contents{}, readError(err)
 	}
+	// Links come last, since a template may stand in any file.
 	r.fillLinks()
+	// What does not parse would be found again as what refers to it.
 	if len(r.problems) == 0 && r.parsedSchema != nil {
 		r.note(r.parsedSchema.ValidateTemplates(r.sortedTemplates()...))
 		r.note(r.parsedSchema.Validate(r.parsed...))
@@ -74,6 +81,7 @@ func Read(fsys fs.FS, dir string) (Contents, error) {
 	return r.out, nil
 }
 
+// reader is one Read under way.
 type reader struct {
 	fsys         fs.FS
 	out          Contents
@@ -87,11 +95,14 @@ type reader struct {
 	problems                   []copse.Field
 }
 
+// fileLink is a link and the file it is from.
 type fileLink struct {
 	file string
 	NamedLink
 }
 
+// schema reads whichever of the two there is; both are a mistake, since they could differ. One that
+// does not parse is a finding, and nothing is held against it.
 func (r *reader) schema(dir string) error {
 	for _, name := range []string{cedarSchema, jsonSchema} {
 		file := path.Join(dir, name)
@@ -120,6 +131,8 @@ func (r *reader) schema(dir string) error {
 	return nil
 }
 
+// statements reads all policies and templates of a file. Its error is that the file can't be read; what
+// is wrong in it is a finding.
 func (r *reader) statements(file string) error {
 	text, err := fs.ReadFile(r.fsys, file)
 	if err != nil {
@@ -133,6 +146,8 @@ func (r *reader) statements(file string) error {
 	for _, s := range statements {
 		name, annotated := s.Annotation("id")
 		switch {
+		// A name follows the policy when it is moved to another file; the file's own name can't be
+		// shared by several.
 		case annotated:
 		case len(statements) > 1:
 			r.problem(file, "several policies in one file need a name each: put @id(\"...\") before every one")
@@ -140,6 +155,7 @@ func (r *reader) statements(file string) error {
 		default:
 			name = strings.TrimSuffix(path.Base(file), ".cedar")
 		}
+		// The other policies of the file are still looked at.
 		if err := copse.ValidateName(name); err != nil {
 			r.problem(file, "%v", err)
 			continue
@@ -148,12 +164,15 @@ func (r *reader) statements(file string) error {
 		if s.Template != nil {
 			kind, names = "template", r.templateNames
 		}
+		// Names are what policies are told apart by when contents are put: of two with
+		// one name, one would vanish.
 		if other, taken := names[name]; taken {
 			r.problem(file, "the name %q is taken by a %s in %s", name, kind, other)
 			continue
 		}
 		names[name] = file
 		in := policystore.PolicyText{Name: name, Statement: s.Text()}
+		// As with what comes in over an API: a template must constrain principal and resource.
 		if s.Template != nil {
 			r.note(s.Template.RequireConstraints())
 			r.templates[name] = s.Template
@@ -166,6 +185,7 @@ func (r *reader) statements(file string) error {
 	return nil
 }
 
+// readLinks keeps the links that are right even where others in the file are not.
 func (r *reader) readLinks(file string) error {
 	text, err := fs.ReadFile(r.fsys, file)
 	if err != nil {
@@ -182,9 +202,11 @@ func (r *reader) readLinks(file string) error {
 // fillLinks holds each link against its template, which is in these files: they are all there is.
 func (r *reader) fillLinks() {
 	for _, l := range r.links {
+		// Findings about a link point at its beginning: it has no text of its own.
 		at := func(format string, args ...any) copse.Field {
 			return copse.Field{Path: l.file, Message: fmt.Sprintf(format, args...), Line: l.Line, Column: l.Column}
 		}
+		// A link is a policy, and shares the policies' names.
 		if other, taken := r.policyNames[l.Name]; taken {
 			r.problems = append(r.problems, at("the name %q is taken by a policy in %s", l.Name, other))
 			continue
@@ -195,6 +217,8 @@ func (r *reader) fillLinks() {
 			r.problems = append(r.problems, at("there is no policy template %q in these files", l.TemplateName()))
 			continue
 		}
+		// The key stands for the link in the engine's findings, and [reader.note] puts
+		// the place in its stead.
 		key := fmt.Sprintf("%s:%d:%d", l.file, l.Line, l.Column)
 		r.places[key] = at("")
 		policy, err := template.Link(key, l.Link.Principal, l.Link.Resource)
@@ -207,6 +231,7 @@ func (r *reader) fillLinks() {
 	}
 }
 
+// sortedTemplates puts them in order, so that findings come in the same order each time.
 func (r *reader) sortedTemplates() []*engine.Template {
 	var out []*engine.Template
 	for _, name := range slices.Sorted(maps.Keys(r.templates)) {
@@ -215,6 +240,7 @@ func (r *reader) sortedTemplates() []*engine.Template {
 	return out
 }
 
+// problem is a finding about a file as a whole, shown at its beginning.
 func (r *reader) problem(file, format string, args ...any) {
 	r.problems = append(r.problems, copse.Field{Path: file, Message: fmt.Sprintf(format, args...), Line: 1, Column: 1})
 }
@@ -229,6 +255,7 @@ func (r *reader) note(err error) {
 		r.problems = append(r.problems, copse.Field{Path: "", Message: err.Error()})
 		return
 	}
+	// What the engine found in a link is shown where the link is.
 	for _, f := range e.Fields {
 		if place, isLink := r.places[f.Path]; isLink {
 			f.Path, f.Line, f.Column = place.Path, place.Line, place.Column
@@ -237,11 +264,13 @@ func (r *reader) note(err error) {
 	}
 }
 
+// readError is for what can't be read; it has no findings.
 func readError(err error) error {
 	return copse.Errorf(copse.Invalid, "policy files: %w", err)
 }
 
-// Findings are the places an error of Read points to; nil when it is not about what the files say.
+// Findings are the places an error of Read points to; nil when it is not about what the files say. The
+// slice is the error's own.
 func Findings(err error) []copse.Field {
 	if e, ok := errors.AsType[*copse.Error](err); ok {
 		return e.Fields
