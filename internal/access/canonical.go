@@ -127,7 +127,7 @@ func appendHeader(b []byte, r *http.Request, name string, bodyLength int64) ([]b
 	switch name {
 	case "host":
 		return appendTrimmed(b, r.Host), r.Host != ""
-	// The length of the body that was read, whatever was announced.
+	// As read, or before that as announced: whoever calls knows which.
 	case "content-length":
 		return strconv.AppendInt(b, bodyLength, 10), true
 	case "transfer-encoding":

@@ -39,9 +39,11 @@ const (
 	callErase  storageCall = "erase"
 )
 
+// newTimedBackend makes the series of each call at the start, so that calls need no lookup by label.
 func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *timedBackend {
 	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "copse_storage_seconds", Help: "Time that calls of the storage took, by call; a commit is durable at its end.",
+		// From a read that the cache of pages answers to a disk that hangs.
 		Buckets: []float64{50e-6, 250e-6, 1e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1, 5},
 	}, []string{"call"})
 	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -57,6 +59,7 @@ func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *t
 }
 
 // begin starts the clock; what it returns ends it.
+// It must be called once, with the call's own error: a span ends with it, and damage is noticed by it.
 func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Context, func(error)) {
 	ctx, end := b.tracer.start(ctx, "storage "+string(call))
 	start := time.Now()
@@ -72,6 +75,7 @@ func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Con
 	}
 }
 
+// notice remembers damage for /readyz. It does not clear: what is damaged stays so until it is restored.
 func (b *timedBackend) notice(err error) {
 	if errors.Is(err, storage.ErrCorrupt) {
 		b.damage.Inc()
@@ -103,6 +107,7 @@ func storageFailed(err error) bool {
 	return true
 }
 
+// The methods below change nothing about a call or its answer. What is not here is the backend's own, untimed.
 func (b *timedBackend) Head(ctx context.Context, p storage.Partition) (storage.Head, error) {
 	ctx, end := b.begin(ctx, callHead)
 	head, err := b.Backend.Head(ctx, p)
@@ -138,6 +143,7 @@ func (b *timedBackend) Whole(ctx context.Context, p storage.Partition) error {
 	return err
 }
 
+// Commit's time has the wait for the writer in it, and the fsync that it shared.
 func (b *timedBackend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
 	ctx, end := b.begin(ctx, callCommit)
 	revision, err := b.Backend.Commit(ctx, c)
@@ -153,6 +159,7 @@ func (b *timedBackend) Erase(ctx context.Context, p storage.Partition, i copse.I
 }
 
 // Audit and History are read by people, and not timed.
+// Damage is noticed all the same.
 func (b *timedBackend) Audit(ctx context.Context, after uint64, limit int) ([]storage.AuditRow, error) {
 	rows, err := b.Backend.Audit(ctx, after, limit)
 	b.notice(err)
