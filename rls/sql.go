@@ -112,7 +112,7 @@ func InitSQL(role string, schemas ...string) (string, error) {
 	return fmt.Sprintf(initTemplate, tag, body, tag, strings.NewReplacer("{role}", name).Replace(initDefaults), grants.String()), nil
 }
 
-// Both migrations may be run again, and then leave things as they are or repair them.
+// This migration, like that of AddTableSQL, may be run again.
 const initTemplate = `-- Row-level security, once per database. Written by copse rls init; review it, then run it as the
 -- database's owner, who needs CREATEROLE if the role does not exist. Set the role's password apart from
 -- this file.
@@ -122,7 +122,6 @@ DO %s%s%s;
 -- The schemas it may look into. Tables follow, one by one, with copse rls add.
 %s`
 
-// initBody stops rather than take attributes from a role that somebody else may need them for.
 const initBody = `
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {role text}) THEN
@@ -179,7 +178,6 @@ func AddTableSQL(t Table) (string, error) {
 	case "", "text":
 	case "uuid":
 		cast = "::pg_catalog.uuid"
-	// An unquoted type would be SQL of the caller's.
 	default:
 		return "", copse.Errorf(copse.Invalid, "rls: a tenant column is text or uuid, not %q", t.Type)
 	}
