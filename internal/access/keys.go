@@ -37,7 +37,7 @@ const (
 // NewRootKey draws the id and secret of a root key, for the server that has none configured.
 func NewRootKey() (id string, secret Secret) { return newKeyID(), newSecret() }
 
-// Drawn, never chosen by a caller, so an id that was revoked does not come back.
+// newKeyID draws an id. Callers never choose one, so an id that was revoked does not come back.
 func newKeyID() string { return idPrefix + randomText(idAlphabet, idRandom) }
 
 func newSecret() Secret { return Secret(randomText(secretChars, secretLength)) }

@@ -132,7 +132,7 @@ func (c *schedule) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Numbers go on from the newest, so one that was removed by hand does not come twice.
+	// After the newest that is there, whatever the clock says.
 	next := 1
 	if len(all) > 0 {
 		next = all[len(all)-1].number + 1

@@ -252,7 +252,7 @@ func machine(w io.Writer) error {
 	return nil
 }
 
-// bundledHead is a head without its chain and incarnation, which nobody outside has a use for.
+// bundledHead is a head without its chain and incarnation.
 type bundledHead struct {
 	PolicyStore string    `json:"policyStore,omitempty"` // none: the directory
 	Revision    uint64    `json:"revision"`

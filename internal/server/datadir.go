@@ -27,6 +27,7 @@ func (s *Server) openBackend() (storage.Backend, error) {
 	if err != nil {
 		return nil, s.withRemedy(err)
 	}
+	// Said once, at the start that did it, because the backup stays until somebody removes it.
 	if backup := s.sqlite.Migrated(); backup != "" {
 		s.log.Info("the database was brought to the format of this copse; as it was before, it is in the backup", "backup", backup)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
-// validateDecisionLog refuses combinations under which policy stores would wait for a log that is not kept.
+// validateDecisionLog also refuses to have policy stores wait for a log that is not kept: they could not decide.
 func (c *Config) validateDecisionLog() error {
 	full := policystore.LogFull(c.DecisionLogFull)
 	if full != policystore.LogDrop && full != policystore.LogWait {

@@ -354,7 +354,6 @@ func (s *Server) diagnose(ctx context.Context) (api.Diagnosis, error) {
 	}
 	d.certificates()
 	d.limits()
-	// A request that panicked was answered; that it did is nobody else's to report.
 	if n := s.counted("copse_http_panics_total"); n > 0 {
 		d.wrong("defects", "report the stack that the server's log has", "%d requests were ended by a defect of copse since the start", n)
 	}

@@ -61,7 +61,7 @@ func (s *Server) fetchPolicy() (token.FetchPolicy, error) {
 		if e.Issuer == "" {
 			return p, copse.Errorf(copse.Invalid, "%s: an entry has no issuer", endpointsKey)
 		}
-		// Which of the two counts would be chance.
+		// Only one of the two could count, and the other may be the one that was meant.
 		if _, twice := p.Endpoints[e.Issuer]; twice {
 			return p, copse.Errorf(copse.Invalid, "%s: %s is there twice", endpointsKey, e.Issuer)
 		}

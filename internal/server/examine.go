@@ -65,7 +65,7 @@ func (d *doctor) directory() {
 }
 
 // private holds that others do not reach a file. With a refused one no server starts.
-// [access.Private] is the one rule for that, also for the files that a server refuses.
+// The rule is [access.Private], by which a server refuses a master key.
 func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
 	mode := info.Mode().Perm()
 	if access.Private(info) {
@@ -237,6 +237,7 @@ func (d *doctor) losses(ctx context.Context, counted uint64) {
 }
 
 // fewFiles is less than a server with its clients, its database and its log needs at a busy time.
+// It is for a word of advice; a server starts with fewer and takes fewer connections.
 const fewFiles = 4096
 
 // limits looks at this process's own limit of open files. Beside a stopped server that is the shell's.

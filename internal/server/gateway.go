@@ -15,6 +15,7 @@ import (
 )
 
 // routeFile is a route table on disk that may be replaced under a running server.
+// It is looked at when a request comes, so it needs no goroutine of its own.
 type routeFile struct {
 	file string
 	log  *slog.Logger

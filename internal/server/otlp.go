@@ -70,6 +70,7 @@ func (e *spanExporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 		return fmt.Errorf("traces: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-protobuf")
+	// The context is the batcher's, with its own bound; the client's timeout holds also without one.
 	resp, err := e.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("traces: %w", err)

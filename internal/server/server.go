@@ -52,6 +52,7 @@ type Server struct {
 	sqlite   *sqlite.Backend // nil in memory
 	root     rootKey
 
+	// Set by Listen. Before that there are no routes either, since some want to know the address.
 	listener, opsListener net.Listener
 	extAuthzListener      net.Listener
 	routes                []Route
@@ -149,7 +150,7 @@ func (s *Server) openAccess(ctx context.Context) error {
 
 // openTenancy makes policy stores, tenants, members and the verifier of tokens, which have news for each
 // other.
-// What a former process began to delete is taken up in here, before anybody can ask: see [policystore.Service.Resume].
+// What a former process began to delete is taken up here, before anybody can ask (policystore's Resume).
 func (s *Server) openTenancy(ctx context.Context) error {
 	logKey, err := s.logHashKey(ctx)
 	if err != nil {
@@ -159,6 +160,7 @@ func (s *Server) openTenancy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Until it is stored there is no token that anybody could have verified, and so none to forget.
 	var verifier atomic.Pointer[token.Verifier] // made after the services that have news for it
 	s.PolicyStores, err = policystore.New(policystore.Config{
 		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes, DefaultPlan: s.cfg.DefaultPlan, NoRates: s.cfg.NoRates,

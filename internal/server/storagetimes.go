@@ -29,6 +29,7 @@ type timedBackend struct {
 // storageCall names a call, as a label and in a span.
 type storageCall string
 
+// callHead and the others are all values that the label has: what is not timed has none.
 const (
 	callHead   storageCall = "head"
 	callGet    storageCall = "get"
@@ -107,7 +108,8 @@ func storageFailed(err error) bool {
 	return true
 }
 
-// The methods below change nothing about a call or its answer. What is not here is the backend's own, untimed.
+// Head, and the methods after it, change nothing about a call or its answer. What is not among them is the
+// backend's own, untimed.
 func (b *timedBackend) Head(ctx context.Context, p storage.Partition) (storage.Head, error) {
 	ctx, end := b.begin(ctx, callHead)
 	head, err := b.Backend.Head(ctx, p)

@@ -110,8 +110,8 @@ func (r *row) verify(stored, computed uint64, what string) error {
 	return r.err
 }
 
-// The readers of rows below take the columns in the order of headColumns, itemColumns and so on, all of them
-// before any is used. On an error what they return must not be used.
+// head, and the readers of rows after it, take the columns in the order of headColumns, itemColumns and so on. On an
+// error what they return must not be used.
 func (r *row) head() (h headRow, err error) {
 	h.Partition = r.partition()
 	r.fixed(h.Incarnation[:])

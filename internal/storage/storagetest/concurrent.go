@@ -40,6 +40,7 @@ func concurrentCommits(h *harness) {
 					if revision <= item.Version {
 						h.Errorf("revision %d after version %d", revision, item.Version)
 					}
+				// Somebody else had replaced that version first; the next round reads again.
 				case errors.Is(err, storage.ErrConflict):
 					lost.Add(1)
 				default:

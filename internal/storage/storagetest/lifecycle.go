@@ -22,6 +22,7 @@ func prefixes() []storage.Partition {
 // partitionsApart is isolation: reading, scanning and history of one partition show nothing of another, however
 // alike the names, and the incarnation of one is no key to the next.
 func partitionsApart(h *harness) {
+	// All of them at the same time, each with one item that says whose it is.
 	incarnations := make(map[storage.Partition]copse.Incarnation)
 	for _, p := range prefixes() {
 		incarnations[p] = h.create(p, put(one, "of "+p.String()))
@@ -197,6 +198,7 @@ func erase(h *harness) {
 // eraseLeavesOthers: of names that begin alike one is erased after the other, and those that are left keep all
 // they have. An erasure by prefix that forgets where a name ends takes a neighbour with it.
 func eraseLeavesOthers(h *harness) {
+	// In the order of prefixes, so that the shorter names go while the longer ones stay.
 	incarnations := make(map[storage.Partition]copse.Incarnation)
 	for _, p := range prefixes() {
 		incarnations[p] = h.create(p, put(one, "of "+p.String()))

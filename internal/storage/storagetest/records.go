@@ -16,6 +16,7 @@ func history(h *harness) {
 	before := time.Now().Add(-time.Second)
 	i := h.create(alpha, put(one, "a"))
 	h.commit(commitOf(alpha, i, put(one, "b"), remove(two)), 2)
+	// A deletion of what is there; the one before it is of what is not.
 	h.commit(commitOf(alpha, i, remove(one)), 3)
 	// Times are the backend's own, of about now.
 	rows, err := h.b.History(h.Context(), alpha, 0, 100)
@@ -321,6 +322,7 @@ func feed(h *harness) {
 			note(p, revision)
 		}
 	}
+	// Paged by the seq of the last row, which is also how many there were.
 	for _, limit := range []int{1, 5, math.MaxInt} {
 		var got []storage.FeedRow
 		for {
