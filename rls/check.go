@@ -55,6 +55,7 @@ func Check(ctx context.Context, connString string, audit Audit) ([]Finding, erro
 	return findings, err
 }
 
+// runChecks is all or nothing: a check that can't be made is an error, and not a database without findings.
 func runChecks(ctx context.Context, tx pgx.Tx, audit Audit) ([]Finding, error) {
 	// What the catalogs print is shortened by the search path: with none, every name is whole, and a
 	// function that shadows one of PostgreSQL's is told from it.
@@ -94,6 +95,7 @@ func runChecks(ctx context.Context, tx pgx.Tx, audit Audit) ([]Finding, error) {
 	return findings, nil
 }
 
+// compareStrings compares pairs in turn: the first that differ decide.
 func compareStrings(pairs ...string) int {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i] != pairs[i+1] {
@@ -129,6 +131,7 @@ type check struct {
 	query string
 }
 
+// checks are in no order that anybody may rely on; names are unique.
 func checks() []check {
 	return slices.Concat(roleChecks(), tableChecks(), relationChecks(), codeChecks())
 }
@@ -159,6 +162,7 @@ tenant_rel AS (SELECT * FROM any_rel WHERE relkind IN ('r', 'p') AND tenant IS N
 
 const serverVersionCheck = "server-version"
 
+// serverVersion is PostgreSQL's number: 170006 is 17.6.
 func serverVersion(ctx context.Context, tx pgx.Tx) (int, error) {
 	var version int
 	if err := tx.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
@@ -170,6 +174,7 @@ func serverVersion(ctx context.Context, tx pgx.Tx) (int, error) {
 // oldServer tells servers before the releases that closed CVE-2024-10976 (a plan made for one role is
 // used for another) and CVE-2025-8713 (statistics show rows that policies hide).
 func oldServer(version int) (Finding, bool) {
+	// The first release of each line that has both closed. Lines before these count as old.
 	minor, known := map[int]int{13: 22, 14: 19, 15: 14, 16: 10, 17: 6}[version/10000]
 	if version/10000 > 17 || known && version%10000 >= minor {
 		return Finding{}, false

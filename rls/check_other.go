@@ -3,6 +3,7 @@ package rls
 // relationChecks are about what is read as a table and is none, and about copies of tables.
 func relationChecks() []check {
 	return []check{
+		// A view that reads no table of the database's users shows nothing of anybody's.
 		{CheckInfo{"view", "a view reads with its owner's rights, to whom other policies apply or none"}, `
 SELECT r.name, format('the view reads tables as its owner %I%s', o.rolname, CASE WHEN o.rolsuper OR o.rolbypassrls THEN ', to whom no policy applies' ELSE '' END),
     CASE WHEN current_setting('server_version_num')::int >= 150000 THEN format('ALTER VIEW %s SET (security_invoker = true);', r.name)
@@ -30,6 +31,7 @@ SELECT p.name, format('rows of %s show in it, and the policies of %s are not ask
     format('REVOKE ALL ON TABLE %s FROM PUBLIC, %I;', p.name, app.rolname)
 FROM app, rel p JOIN pg_inherits i ON i.inhparent = p.oid JOIN tenant_rel c ON c.oid = i.inhrelid WHERE p.tenant IS NULL`},
 
+		// Type 1 is the rule that makes a view a view.
 		{CheckInfo{"rule", "a rule rewrites statements to others that run with its owner's rights"}, `
 SELECT format('%I on %s', w.rulename, r.name), 'what a rule adds to a statement runs as the table''s owner',
     format('DROP RULE %I ON %s;', w.rulename, r.name)
@@ -62,6 +64,7 @@ GROUP BY p.pubname`},
 // codeChecks are about code that runs where policies do not apply, or before they do.
 func codeChecks() []check {
 	return []check{
+		// A trigger runs whether or not the role may call its function.
 		{CheckInfo{"security-definer", "a function or trigger runs with its owner's rights"}, `
 SELECT p.oid::regprocedure::text, format('it runs as its owner %I%s, and role %I can %s it', o.rolname,
         CASE WHEN o.rolsuper OR o.rolbypassrls THEN ', to whom no policy applies' ELSE '' END, app.rolname,

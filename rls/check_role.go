@@ -18,6 +18,7 @@ SELECT format('%I', g.rolname), format('role %I is a member of %I, and can do wh
     format('REVOKE %I FROM %I;', g.rolname, app.rolname)
 FROM app JOIN pg_auth_members m ON m.member = app.oid JOIN pg_roles g ON g.oid = m.roleid`},
 
+		// Objects of the cluster (0) and of this database; those of others can't be named from here.
 		{CheckInfo{"role-owns", "the role owns something: an owner can change policies, grants and code"}, `
 SELECT identity, format('role %I owns this %s, and can change it and grant it', app.rolname, type),
     '-- REASSIGN OWNED BY the role TO the one that runs your migrations'
@@ -25,6 +26,7 @@ FROM app JOIN pg_shdepend d ON d.refobjid = app.oid AND d.refclassid = 'pg_authi
     LATERAL pg_identify_object(d.classid, d.objid, d.objsubid)
 WHERE d.dbid = 0 OR d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`},
 
+		// Stored settings of the role, of the database and of the two together, then what the server itself says.
 		{CheckInfo{"role-setting", "a stored setting gives connections a tenant, or takes row security away"}, `
 SELECT format('%s', setting), format('every connection of %s starts with %s',
         CASE WHEN s.setrole = 0 THEN 'this database' ELSE format('role %I', app.rolname) END, setting),

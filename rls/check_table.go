@@ -16,6 +16,7 @@ SELECT r.name, 'row security is off: the role sees the rows of every tenant' ||
     format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY; -- and copse rls add', r.name)
 FROM rel r WHERE r.relkind IN ('r', 'p') AND r.tenant IS NOT NULL AND NOT r.relrowsecurity`},
 
+		// The role owns nothing, but what it may read or call may run as the owner.
 		{CheckInfo{"rls-not-forced", "the table's owner sees every row, and so do views and functions of that owner"}, `
 SELECT r.name, format('row security is not forced on its owner %I, and whatever runs as that', o.rolname),
     format('ALTER TABLE %s FORCE ROW LEVEL SECURITY;', r.name)
@@ -24,6 +25,7 @@ WHERE r.relkind IN ('r', 'p') AND r.tenant IS NOT NULL AND r.relrowsecurity AND 
 
 		{CheckInfo{"policy", "the policies let through more than the tenant's rows"}, policyQuery},
 
+		// Tenant ids are compared as bytes everywhere in copse; the column must not find two of them equal.
 		{CheckInfo{"tenant-compare", "the tenant's column does not compare bytes, so that two tenants are one"}, `
 SELECT format('%s.%I', r.name, r.attname), v.detail, format('ALTER TABLE %s ALTER COLUMN %I TYPE text COLLATE "C";', r.name, r.attname)
 FROM rel r, LATERAL (
@@ -45,6 +47,7 @@ FROM app, rel r, (VALUES
 ) AS v (privilege, detail)
 WHERE r.relkind IN ('r', 'p', 'f') AND has_table_privilege(app.oid, r.oid, v.privilege)`},
 
+		// Uniqueness is checked without policies. With the tenant's column in it, nobody meets another's value.
 		{CheckInfo{"unique-index", "a unique index or exclusion constraint that is not the tenant's own tells what others have"}, `
 SELECT format('%I.%I', n.nspname, ic.relname),
     format('it is unique over all tenants of %s: who writes a value that another tenant has is told so', r.name),

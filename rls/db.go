@@ -50,6 +50,7 @@ type Option func(*expectations)
 // TenantColumn names the column that holds the tenant. Without it, tenant_id.
 func TenantColumn(name string) Option { return func(e *expectations) { e.column = name } }
 
+// expect is the defaults with the options applied in order.
 func expect(options []Option) expectations {
 	e := expectations{column: defaultColumn}
 	for _, o := range options {
@@ -115,11 +116,14 @@ func (db *DB) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	return br
 }
 
+// send puts the binding in front of a batch and reads its two results. PostgreSQL runs what is sent together as one
+// transaction, so no statement of b runs if the binding fails. After an error the connection has gone back.
 func (db *DB) send(ctx context.Context, b *pgx.Batch) (guardedResults, error) {
 	tenant, err := tenantOf(ctx)
 	if err != nil {
 		return guardedResults{}, err
 	}
+	// A batch does not say whether it begins a transaction; results that failed on purpose do.
 	if pgx.FailedBatchResults(b, errors.ErrUnsupported).Tx() != nil {
 		return guardedResults{}, copse.Errorf(copse.Invalid, "rls: this batch begins a transaction of its own; begin it with DB.BeginTx, which binds it")
 	}
@@ -201,6 +205,7 @@ func (db *DB) InTx(ctx context.Context, options pgx.TxOptions, f func(*Tx) error
 	return tx.run(ctx, f)
 }
 
+// tenantOf is asked before anything is sent. The kind of its error is that of [bound.Tenant].
 func tenantOf(ctx context.Context) (copse.TenantID, error) {
 	tenant, err := bound.Tenant(ctx)
 	if err != nil {
@@ -223,6 +228,7 @@ func readBinding(br guardedResults) error {
 	return err
 }
 
+// single is a batch of one statement.
 func single(sql string, args []any) *pgx.Batch {
 	b := &pgx.Batch{}
 	b.Queue(sql, args...)

@@ -5,6 +5,7 @@ import "github.com/jackc/pgx/v5"
 // Rows and results of pgx lead to the connection they came over, which goes back to the pool and to
 // another tenant. The types here are the same without that way.
 
+// guardedRows are pgx's in everything but Conn.
 type guardedRows struct{ pgx.Rows }
 
 // Conn returns nil: what is sent over the bare connection is bound to no transaction.
@@ -17,6 +18,7 @@ type ownedRows struct {
 	err error
 }
 
+// Next gives the connection back at the end of the rows, for callers who do not close them.
 func (r *ownedRows) Next() bool {
 	if r.guardedRows.Next() {
 		return true
@@ -33,6 +35,7 @@ func (r *ownedRows) Close() {
 	}
 }
 
+// Err is complete once the rows are closed or read to their end: only then was the transaction committed.
 func (r *ownedRows) Err() error {
 	if err := r.guardedRows.Err(); err != nil {
 		return err
@@ -47,6 +50,7 @@ type row struct {
 	err  error
 }
 
+// Scan is pgx.ErrNoRows when there is none. For [DB.QueryRow] it is also where a failed commit shows.
 func (r *row) Scan(dest ...any) error {
 	if r.err != nil {
 		return r.err
@@ -65,6 +69,7 @@ func (r *row) Scan(dest ...any) error {
 	return r.rows.Err()
 }
 
+// guardedResults hand out guarded rows and no transaction, whose Conn would lead to the bare connection.
 type guardedResults struct{ pgx.BatchResults }
 
 func (br guardedResults) Query() (pgx.Rows, error) {

@@ -30,6 +30,7 @@ func (db *DB) SelfTest(ctx context.Context) error {
 	})
 }
 
+// noSelfTest is Unavailable: the database may be as it should, nobody knows yet.
 func noSelfTest(err error) error {
 	return copse.Errorf(copse.Unavailable, "rls: the self-test could not begin: %w", err)
 }
@@ -60,6 +61,7 @@ func (db *SQLDB) SelfTest(ctx context.Context) error {
 }
 
 // selfTest asks through either driver: query returns the first column of the rows.
+// InvalidState names everything that is wrong, not the first of it.
 func selfTest(column string, query func(sql string, args ...any) ([]string, error)) error {
 	problems, err := query(selfTestRole)
 	if err != nil {
@@ -75,6 +77,7 @@ func selfTest(column string, query func(sql string, args ...any) ([]string, erro
 	if err != nil {
 		return copse.Errorf(copse.Unavailable, "rls: the self-test could not list the tables: %w", err)
 	}
+	// The proof beside the catalogs: whatever the policies say, without a tenant nothing may show.
 	for _, name := range relations {
 		seen, err := query("SELECT 'yes' WHERE EXISTS (SELECT FROM " + name + ")")
 		if err != nil {
@@ -90,6 +93,7 @@ func selfTest(column string, query func(sql string, args ...any) ([]string, erro
 	return nil
 }
 
+// selfTestRole asks about current_user, whatever role the service believes it connects as. Each row is a sentence.
 const selfTestRole = `
 SELECT format('role %I is a superuser', rolname) FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper
 UNION ALL

@@ -12,6 +12,7 @@ import (
 const maxIdentifier = 63
 
 // identifier quotes a name for SQL, byte for byte: no folding to lower case.
+// what names its part in the statement, for the error.
 func identifier(what, name string) (string, error) {
 	switch {
 	case name == "":
@@ -35,6 +36,7 @@ func literal(text string) string {
 
 // ParseTable reads a table's name: orders, sales.orders, or with quotes as SQL has them, "My Orders". A
 // name without a schema is one of public. Nothing is folded to lower case: Orders is not orders.
+// The names come back without quotes, for [Table], and are not looked up.
 func ParseTable(name string) (schema, table string, err error) {
 	var parts []string
 	rest := name
@@ -104,11 +106,13 @@ func InitSQL(role string, schemas ...string) (string, error) {
 		}
 		fmt.Fprintf(&grants, "REVOKE CREATE ON SCHEMA %s FROM PUBLIC, %s;\nGRANT USAGE ON SCHEMA %s TO %s;\n", quoted, name, quoted, name)
 	}
+	// One pass: a name that holds {role} is not replaced in again.
 	body := strings.NewReplacer("{role}", name, "{role text}", literal(role)).Replace(initBody)
 	tag := dollarTag(body)
 	return fmt.Sprintf(initTemplate, tag, body, tag, strings.NewReplacer("{role}", name).Replace(initDefaults), grants.String()), nil
 }
 
+// This migration, like that of AddTableSQL, may be run again.
 const initTemplate = `-- Row-level security, once per database. Written by copse rls init; review it, then run it as the
 -- database's owner, who needs CREATEROLE if the role does not exist. Set the role's password apart from
 -- this file.

@@ -44,6 +44,8 @@ func (db *SQLDB) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, 
 	return tx, nil
 }
 
+// bindSQL binds a transaction that has just begun, and compares what the database says the setting is: a driver
+// that mangles the parameter must not bind another tenant. On an error the caller rolls back.
 func bindSQL(ctx context.Context, tx *sql.Tx, tenant copse.TenantID) error {
 	var set string
 	err := tx.QueryRowContext(ctx, bindTenantIfClean, string(tenant)).Scan(&set)

@@ -46,6 +46,7 @@ func (tx *Tx) InTx(ctx context.Context, f func(*Tx) error) error {
 	return nested.run(ctx, f)
 }
 
+// run commits what f did, if f returned nil. A panic goes on to the caller, after the rollback.
 func (tx *Tx) run(ctx context.Context, f func(*Tx) error) error {
 	// After a commit this does nothing; after an error, a panic or a context that ended it gives the
 	// connection back, or closes it when it is no longer known what state it is in.
@@ -100,6 +101,7 @@ func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	return guardedResults{tx.tx.SendBatch(ctx, guarded)}
 }
 
+// check lets a context that is bound to no tenant pass: the transaction's own binding holds for it.
 func (tx *Tx) check(ctx context.Context) error {
 	if bound.Disagrees(ctx, tx.tenant) {
 		return copse.Errorf(copse.Internal, "rls: nothing was sent to the database: the transaction is bound to tenant %q and the statement's context is not", tx.tenant)

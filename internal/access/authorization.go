@@ -11,12 +11,14 @@ const (
 	service    = "verifiedpermissions" // on both APIs: one key, one kind of signature
 	terminator = "aws4_request"
 
+	// Bounds on what a stranger can have parsed, in bytes and in names; AWS's clients stay far below them.
 	maxAuthorization = 8 << 10
 	maxSignedHeaders = 100
 	maxRegion        = 64
 )
 
 // authorization is a parsed Authorization header. Nothing in it is verified yet.
+// The region is whatever was signed for; whether it is the right one is readSigned's question.
 type authorization struct {
 	keyID, date, region string
 	signedHeaders       []string // lower case, ascending, each once
@@ -38,6 +40,7 @@ func parseAuthorization(header string) (authorization, error) {
 	var credential, signature string
 	for part := range strings.SplitSeq(rest, ",") {
 		name, value, _ := strings.Cut(strings.Trim(part, " "), "=")
+		// Not one of the three, or one of them twice: another reader might take the other value.
 		var field *string
 		switch name {
 		case "Credential":
@@ -67,6 +70,8 @@ func parseAuthorization(header string) (authorization, error) {
 	return a, a.parseSignedHeaders()
 }
 
+// parseCredential reads <key id>/<date>/<region>/<service>/<terminator>. The key id is set also beside an error,
+// so that a failed use is counted under it.
 func (a *authorization) parseCredential(credential string) error {
 	parts := strings.Split(credential, "/")
 	if len(parts) != 5 {
@@ -89,6 +94,7 @@ func (a *authorization) parseCredential(credential string) error {
 	return nil
 }
 
+// parseSignedHeaders insists on the order that the canonical request has them in: it is hashed as it came.
 func (a *authorization) parseSignedHeaders() error {
 	a.signedHeaders = strings.Split(a.signedHeadersText, ";")
 	if len(a.signedHeaders) > maxSignedHeaders {
@@ -105,11 +111,13 @@ func (a *authorization) parseSignedHeaders() error {
 	return nil
 }
 
+// signs reports whether a header, in lower case, is among the signed ones.
 func (a *authorization) signs(header string) bool {
 	_, found := slices.BinarySearch(a.signedHeaders, header)
 	return found
 }
 
+// isDigits reports whether s is n decimal digits.
 func isDigits(s string, n int) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
@@ -121,6 +129,7 @@ func isDigits(s string, n int) bool {
 
 func isLowerAlnum(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
+// validRegion keeps separators of the credential and of lines out of the text that is signed.
 func validRegion(region string) bool {
 	for i := range len(region) {
 		c := region[i]

@@ -24,6 +24,7 @@ func (s *Service) Bearer(ctx context.Context, credential string) (Caller, error)
 }
 
 // bearer returns the id and the key also with an error, as far as they are known.
+// That a key has expired is said only to who has its secret.
 func (s *Service) bearer(ctx context.Context, credential string) (string, *record, error) {
 	if credential == "" {
 		return "", nil, refuse(MissingAuthenticationToken, "a credential is needed: copse_<id>_<secret>")
@@ -52,6 +53,7 @@ func errBadCredential() error {
 }
 
 // ParseBearer takes apart what FormatBearer made. It splits at the first underscore after the prefix: an id has none, a root secret may.
+// It bounds the length first, so that nobody makes the server hash megabytes.
 func ParseBearer(credential string) (id, secret string, ok bool) {
 	rest, ok := strings.CutPrefix(credential, bearerPrefix)
 	if !ok || len(rest) > 128+1+maxSecret {

@@ -43,6 +43,7 @@ func (s *Service) ReadBody(r *http.Request, limit int64, verified bool) (body []
 		s.unverified.held.Add(-taken)
 		taken = 0
 	}
+	// Announced too large: nothing is read.
 	if r.ContentLength > limit {
 		return nil, release, ErrBodyTooLarge
 	}
@@ -57,6 +58,7 @@ func (s *Service) ReadBody(r *http.Request, limit int64, verified bool) (body []
 			if size == int64(len(body)) {
 				return nil, release, ErrBodyTooLarge
 			}
+			// Counted before it is allocated.
 			if more := size - freeUnverified - taken; !verified && more > 0 {
 				if !s.unverified.take(more) {
 					return nil, release, &copse.Error{Kind: copse.Unavailable,

@@ -48,6 +48,7 @@ func FormatActor(keyID, requestID string) string {
 }
 
 // ParseActor takes apart what FormatActor made.
+// An actor without a request has an empty requestID.
 func ParseActor(actor string) (keyID, requestID string) {
 	keyID, requestID, _ = strings.Cut(actor, " ")
 	return keyID, requestID

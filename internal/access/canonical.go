@@ -61,6 +61,7 @@ func appendEscaped(b []byte, c byte) []byte {
 
 // canonicalQuery decodes each name and value the way handlers do, escapes them the way SigV4 does,
 // and sorts the result. ok is false for a query that handlers could not read in one way only.
+// Names without = and with an empty value are the same pair, to SigV4 as to handlers.
 func canonicalQuery(raw string) (query string, ok bool) {
 	if raw == "" {
 		return "", true
@@ -75,6 +76,7 @@ func canonicalQuery(raw string) (query string, ok bool) {
 		}
 		pairs = append(pairs, [2]string{n, v})
 	}
+	// By name and then value, after escaping, as the signer sorts.
 	slices.SortFunc(pairs, func(x, y [2]string) int {
 		if c := strings.Compare(x[0], y[0]); c != 0 {
 			return c
@@ -93,6 +95,7 @@ func canonicalQuery(raw string) (query string, ok bool) {
 	return b.String(), true
 }
 
+// escapeQueryComponent is false for what url.ParseQuery would drop or refuse.
 func escapeQueryComponent(s string) (string, bool) {
 	b := make([]byte, 0, len(s)+8)
 	for i := 0; i < len(s); i++ {
@@ -119,15 +122,18 @@ func escapeQueryComponent(s string) (string, bool) {
 }
 
 // appendHeader appends the value of a signed header. net/http moves some headers out of the map.
+// Several values are joined by commas, as they may be on the wire. false: the header is not in the request.
 func appendHeader(b []byte, r *http.Request, name string, bodyLength int64) ([]byte, bool) {
 	switch name {
 	case "host":
 		return appendTrimmed(b, r.Host), r.Host != ""
+	// As read, or before that as announced: whoever calls knows which.
 	case "content-length":
 		return strconv.AppendInt(b, bodyLength, 10), true
 	case "transfer-encoding":
 		return appendTrimmed(b, strings.Join(r.TransferEncoding, ",")), len(r.TransferEncoding) > 0
 	}
+	// Signed names are lower case, and the map has them as net/http writes them.
 	values := r.Header[http.CanonicalHeaderKey(name)]
 	for i, v := range values {
 		if i > 0 {

@@ -76,6 +76,7 @@ func ParseFailedUses(p storage.Partition, k storage.Key, body []byte) (*FailedUs
 }
 
 // failedUses counts failed uses until they are written. Its size has a bound, whoever fails how often.
+// The zero value is ready; nil counts mean that nothing was counted since the last take.
 type failedUses struct {
 	mu      sync.Mutex
 	from    time.Time
@@ -84,12 +85,14 @@ type failedUses struct {
 	unknown int             // of ids
 }
 
+// failedUse is what is counted apart. Reasons are few, so the bound on ids bounds the map.
 type failedUse struct {
 	id     string
 	reason Reason
 }
 
 // note counts n uses under an id, if there is a place for it.
+// Otherwise under others, with its reason: no use goes uncounted.
 func (f *failedUses) note(id string, known bool, reason Reason, n uint64, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,6 +117,7 @@ func (f *failedUses) note(id string, known bool, reason Reason, n uint64, at tim
 }
 
 // take hands out what was counted and begins anew; restore puts it back.
+// restore adds to what was counted meanwhile, and so may find the places of its ids taken.
 func (f *failedUses) take(now time.Time) (out FailedUses, restore func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,6 +167,7 @@ func drawnKeyID(id string) bool {
 // counted on.
 func (s *Service) writeFailed(ctx context.Context) {
 	uses, restore := s.failedUses.take(time.Now())
+	// No row without failures: a quiet server writes nothing.
 	if len(uses.Uses) == 0 {
 		return
 	}

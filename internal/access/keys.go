@@ -14,6 +14,7 @@ import (
 )
 
 // Key describes an access key, without its secret.
+// In what this package returns, exactly one part of Scope is set and times are in UTC.
 type Key struct {
 	ID          string
 	Description string
@@ -36,12 +37,14 @@ const (
 // NewRootKey draws the id and secret of a root key, for the server that has none configured.
 func NewRootKey() (id string, secret Secret) { return newKeyID(), newSecret() }
 
+// newKeyID draws an id. Callers never choose one, so an id that was revoked does not come back.
 func newKeyID() string { return idPrefix + randomText(idAlphabet, idRandom) }
 
 func newSecret() Secret { return Secret(randomText(secretChars, secretLength)) }
 
 // randomText draws n characters, each equally likely.
 func randomText(alphabet string, n int) string {
+	// Bytes at the top that would favour the first characters are thrown away.
 	limit := 256 - 256%len(alphabet)
 	out := make([]byte, 0, n)
 	var buf [64]byte
@@ -72,6 +75,7 @@ func validKeyID(id string) bool {
 	return true
 }
 
+// requireAdmin keeps the management of keys to those who could give themselves any key: the scope all and Admin.
 func requireAdmin(c Caller) error {
 	if !c.MayEverywhere(Admin) {
 		return copse.Errorf(copse.Denied, "access keys need a credential with the verb admin and the scope all")
@@ -80,6 +84,7 @@ func requireAdmin(c Caller) error {
 }
 
 // validateKey checks what a caller may choose about a key.
+// Exactly one scope: the zero Scope covers nothing, and two would leave open whether both or either is meant.
 func validateKey(k Key, now time.Time) error {
 	scopes := 0
 	if k.Scope.All {
@@ -134,6 +139,7 @@ func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, 
 		return Key{}, "", err
 	}
 	k.ID, k.LastUsedAt = newKeyID(), time.Time{}
+	// Truncated here, so that what is returned is what a list says later.
 	k.CreatedAt = now.UTC().Truncate(time.Microsecond)
 	if !k.ExpiresAt.IsZero() {
 		k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Microsecond)
@@ -145,6 +151,7 @@ func (s *Service) CreateKey(ctx context.Context, c Caller, k Key) (Key, Secret, 
 	}
 	write := storage.Write{Key: storage.Key{Kind: keyKind, ID: k.ID}, Body: body, Expect: storage.Absent()}
 	for range maxAttempts {
+		// Read anew each time: the tenant may have gone, or have got the last key there is room for.
 		var require []storage.Requirement
 		var writes []storage.Write
 		if require, writes, err = s.admit(ctx, k); err != nil {
@@ -170,6 +177,7 @@ func (s *Service) ListKeys(ctx context.Context, c Caller, after string, limit in
 	if limit < 1 {
 		return nil, false, copse.Errorf(copse.Invalid, "maxResults: it must be at least 1")
 	}
+	// One more than asked for tells whether there are more.
 	items, err := s.backend.Scan(ctx, storage.Directory(), keyKind, after, limit+1)
 	if err != nil {
 		return nil, false, storageError(err)
@@ -180,6 +188,7 @@ func (s *Service) ListKeys(ctx context.Context, c Caller, after string, limit in
 	}
 	keys := make([]Key, 0, len(items))
 	for _, item := range items {
+		// A row that can't be read ends the list: an operator must not take it for complete.
 		k, _, err := parseStored(item)
 		if err != nil {
 			return nil, false, err
@@ -209,6 +218,9 @@ func (s *Service) RevokeKey(ctx context.Context, c Caller, id string) error {
 	return nil
 }
 
+// remove takes a key, its place in its scope's list and its last use away in one commit, and forgets their
+// history after it. revoked beside an error: it opens nothing any more, only its history is left. Repeated,
+// it finds no key, and forgets what is left.
 func (s *Service) remove(ctx context.Context, c Caller, operation, id string) (revoked bool, err error) {
 	key := storage.Key{Kind: keyKind, ID: id}
 	for range maxAttempts {
@@ -228,6 +240,7 @@ func (s *Service) remove(ctx context.Context, c Caller, operation, id string) (r
 	return revoked, nil
 }
 
+// removeOnce is false when there is no such key, and ErrConflict when another writer was faster.
 func (s *Service) removeOnce(ctx context.Context, c Caller, operation string, key storage.Key) (bool, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), key)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -249,6 +262,8 @@ func (s *Service) removeOnce(ctx context.Context, c Caller, operation string, ke
 }
 
 // commit writes to the directory partition, which the first writer makes.
+// The incarnation is read each time, and a directory that came or went in between is met by another attempt.
+// Conflicts are the caller's to repeat, since what it computed may not hold any more.
 func (s *Service) commit(ctx context.Context, c Caller, operation string, require []storage.Requirement, writes ...storage.Write) error {
 	const attempts = 3 // another writer may make the directory between our two steps
 	var err error
@@ -273,4 +288,5 @@ func (s *Service) commit(ctx context.Context, c Caller, operation string, requir
 	return storageError(err)
 }
 
+// storageError keeps the cause, so errors.Is still finds [storage.ErrConflict].
 func storageError(err error) error { return storage.AsError(err, copse.ResourceAccessKey, "") }

@@ -46,6 +46,7 @@ func OpenMasterKey(ctx context.Context, b storage.Backend, file, dir string) (ke
 	case sealed:
 		return nil, false, copse.Errorf(copse.Invalid, "master key: there is no %s, and what is stored here is sealed under master key %s: bring that file back, or name it with --master-key-file; %s",
 			file, generation, lostMasterKey)
+	// A file that was named is not made: a misspelt name would make a second key.
 	case !own:
 		return nil, false, copse.Errorf(copse.Invalid, "master key: there is no %s; make one: openssl rand -hex 32 > FILE, for the server's user alone", file)
 	}
@@ -57,6 +58,7 @@ func OpenMasterKey(ctx context.Context, b storage.Backend, file, dir string) (ke
 const lostMasterKey = "if no copy of it is left, `copse key reset-master` drops what it sealed and keeps the rest"
 
 // sealedUnder looks at the first row of each kind: which master key opens it, when it says so.
+// It is asked before a key is generated, when there is none to try. sealed is false when nothing is stored.
 func sealedUnder(ctx context.Context, b storage.Backend) (generation string, sealed bool, err error) {
 	for _, kind := range []storage.Kind{keyKind, secretKind} {
 		items, err := b.Scan(ctx, storage.Directory(), kind, "", 1)
@@ -91,6 +93,7 @@ func LoadMasterKey(file string) (MasterKey, error) {
 	if err != nil {
 		return nil, copse.Errorf(copse.Invalid, "master key: %w", err)
 	}
+	// The open file is looked at, not the name: what is read is what was checked.
 	if !info.Mode().IsRegular() {
 		return nil, copse.Errorf(copse.Invalid, "master key: %s is not a regular file", file)
 	}
@@ -117,10 +120,13 @@ func Private(info fs.FileInfo) bool {
 	return private(info.Mode().Perm(), known && owner == 0 && os.Geteuid() != 0)
 }
 
+// private is the rule for the permission bits. A group may read root's file, and never write it.
 func private(mode fs.FileMode, ofRoot bool) bool {
 	return mode&0o077 == 0 || ofRoot && mode&0o037 == 0
 }
 
+// decodeMasterKey is nil for anything but 32 bytes. 64 hexadecimal digits are base64 too, of 48 bytes, so
+// nothing has two meanings.
 func decodeMasterKey(text []byte) MasterKey {
 	if raw, err := hex.DecodeString(string(text)); err == nil && len(raw) == MasterKeySize {
 		return raw

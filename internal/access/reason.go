@@ -40,6 +40,7 @@ func ReasonOf(err error) Reason {
 }
 
 // refusal is the cause inside a *copse.Error; it carries the Reason past the border.
+// Its text is for the log. What the caller is told is the error's Detail.
 type refusal struct {
 	reason Reason
 	err    error
@@ -54,18 +55,21 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.err }
 
+// refuse is Unauthenticated with a reason. What format says is told to whoever sent the credential.
 func refuse(reason Reason, format string, args ...any) error {
 	e := copse.Errorf(copse.Unauthenticated, format, args...)
 	e.Err = &refusal{reason: reason, err: e.Err}
 	return e
 }
 
+// unavailable is not a refusal of the credential: nobody knows yet whether it is good, and a retry may tell.
 func unavailable(err error) error {
 	return &copse.Error{Kind: copse.Unavailable, Detail: "access keys can't be read now; try again",
 		Err: &refusal{reason: Unavailable, err: err}}
 }
 
 // failures counts refusals by reason; the label has no other values than [Reasons].
+// All of them are there from the start, so that a first failure is a rise from zero.
 func newFailures(r prometheus.Registerer) (*prometheus.CounterVec, error) {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_access_failures_total",

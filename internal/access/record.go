@@ -20,11 +20,12 @@ const keyKind storage.Kind = "access-key"
 
 // record is a key ready to verify with. It holds its secret in the clear, so it formats as nothing.
 type record struct {
-	key     Key
-	caller  Caller
-	known   bool // false only for the stand-in of keys that do not exist
-	secret  string
-	hash    [sha256.Size]byte // of the secret: equal lengths for a constant-time comparison
+	key    Key
+	caller Caller
+	known  bool // false only for the stand-in of keys that do not exist
+	secret string
+	hash   [sha256.Size]byte // of the secret: equal lengths for a constant-time comparison
+	// The last signing key that a good signature was made with; nil at first.
 	derived atomic.Pointer[signingKey]
 	use     *use // nil: nobody keeps it
 }
@@ -32,6 +33,7 @@ type record struct {
 // Format keeps a record that strays into a log line from showing its secret.
 func (*record) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
+// newRecord hashes the secret once, so that comparing hashes the guess alone.
 func newRecord(k Key, secret string) *record {
 	return &record{
 		key: k, caller: Caller{KeyID: k.ID, Scope: k.Scope, Verbs: k.Verbs}, known: true,
@@ -51,6 +53,7 @@ func (r *record) expired(now time.Time) bool {
 
 // lookup never fails for an unknown id: it hands out the stand-in, and the caller goes on to do the
 // same work as for a known key with a wrong secret.
+// The root key is looked for first and needs no storage. Its error is Unavailable: the keys can't be read.
 func (s *Service) lookup(ctx context.Context, id string) (*record, error) {
 	if s.root != nil && id == s.root.key.ID {
 		return s.root, nil
@@ -68,6 +71,7 @@ func (s *Service) lookup(ctx context.Context, id string) (*record, error) {
 	return nil, unavailable(err)
 }
 
+// load is the cache's: [storage.ErrNotFound] is kept for a while, any other error is not.
 func (s *Service) load(ctx context.Context, id string) (*record, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), storage.Key{Kind: keyKind, ID: id})
 	if err != nil {
@@ -81,6 +85,7 @@ func (s *Service) load(ctx context.Context, id string) (*record, error) {
 }
 
 // stored is a key's body in storage.
+// What is public of the key is in the clear, so lists need no master key.
 type stored struct {
 	Sealed      []byte              `json:"sealed"`             // the secret under AES-256-GCM, the key id as associated data
 	MasterKey   string              `json:"masterKey,omitzero"` // generation of the master key it is sealed under
@@ -93,6 +98,7 @@ type stored struct {
 	ExpiresAt   time.Time           `json:"expiresAt,omitzero"`
 }
 
+// seal makes the body of a key's row. The id is bound to the secret: sealed text put under another id is no secret.
 func (s *sealers) seal(k Key, secret string) ([]byte, error) {
 	return json.Marshal(stored{
 		Sealed: seal(s.sealer, secret, k.ID), MasterKey: s.generation,
@@ -101,6 +107,7 @@ func (s *sealers) seal(k Key, secret string) ([]byte, error) {
 	})
 }
 
+// open reads a key's row and opens its secret. Errors name the key and never show anything of the secret.
 func (s *sealers) open(item storage.Item) (*record, error) {
 	k, b, err := parseStored(item)
 	if err != nil {
@@ -121,6 +128,7 @@ func (s *sealers) otherThan(generation string) string {
 	return fmt.Sprintf(", it is sealed under master key %s and this is %s", generation, s.generation)
 }
 
+// parseStored opens nothing, and so works without the right master key. LastUsedAt has a row of its own.
 func parseStored(item storage.Item) (Key, stored, error) {
 	var b stored
 	if err := json.Unmarshal(item.Body, &b); err != nil {

@@ -20,6 +20,7 @@ type sealers struct {
 	generation string      // names the master key, and tells nothing of it
 }
 
+// newSealers derives a key for each purpose; Invalid for a master key of another length.
 func newSealers(master MasterKey) (sealers, error) {
 	var s sealers
 	var err error
@@ -40,6 +41,7 @@ func newSealers(master MasterKey) (sealers, error) {
 // rotationKind has one row while the master key is being rotated: then neither key opens everything.
 const rotationKind storage.Kind = "master-key-rotation"
 
+// rotation names the two generations, so that it is finished with the keys it was begun with.
 type rotation struct {
 	From string `json:"from"`
 	To   string `json:"to"`
@@ -66,6 +68,7 @@ func Reseal(ctx context.Context, b storage.Backend, from, to MasterKey) (int, er
 	if former.generation == next.generation {
 		return 0, copse.Errorf(copse.Invalid, "the new master key is the one in use")
 	}
+	// Enough of a Service to seal and commit with: it has no caches, follows nothing, and is never handed out.
 	s := &Service{backend: b, sealers: next}
 	if _, err := b.Head(ctx, storage.Directory()); errors.Is(err, storage.ErrNotFound) {
 		return 0, nil // nothing was ever stored
@@ -79,6 +82,7 @@ func Reseal(ctx context.Context, b storage.Backend, from, to MasterKey) (int, er
 	if err := s.beginRotation(ctx, rotation{From: former.generation, To: next.generation}); err != nil {
 		return 0, err
 	}
+	// The mark goes last: as long as a row may be of either generation, no server starts.
 	total, err := s.resealAll(ctx, &former, true)
 	if err != nil {
 		return total, err
@@ -133,6 +137,7 @@ func (s *Service) resealKind(ctx context.Context, kind storage.Kind, former *sea
 			return total, storageError(err)
 		}
 		var writes []storage.Write
+		// Everything is opened before the batch is written, so a row that neither key opens stops the batch whole.
 		for _, item := range items {
 			after = item.ID
 			body, err := s.reseal(item, former)
@@ -177,6 +182,7 @@ func (s *Service) reseal(item storage.Item, former *sealers) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		// Only the seal is made anew: the key keeps its id, scope, verbs and times.
 		return s.seal(r.key, r.secret)
 	}
 	if _, err := s.openSecret(item); err == nil {
@@ -190,11 +196,13 @@ func (s *Service) reseal(item storage.Item, former *sealers) ([]byte, error) {
 }
 
 // forgetFormer leaves of a row's history only what the row is now.
+// What was sealed under the former key must not be opened by whoever finds that one later.
 func (s *Service) forgetFormer(ctx context.Context, key storage.Key) error {
 	item, err := s.backend.Get(ctx, storage.Directory(), key)
 	if err != nil {
 		return storageError(err)
 	}
+	// Written by the directory's first commit: there is nothing before it, and 0 would mean all of it.
 	if item.Version < 2 {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 )
 
 // Unopened lists what a master key does not open. It is for a backend that nothing else uses.
+// Sealed counts what was not opened; the rest stays as it is.
 type Unopened struct {
 	s    *Service
 	rows []storage.Key
@@ -18,6 +19,7 @@ type Unopened struct {
 // which no copy is left, it opens none.
 func FindUnopened(ctx context.Context, b storage.Backend, master MasterKey) (*Unopened, error) {
 	if master == nil {
+		// A random key opens nothing, and every row is found by the same way.
 		master = make(MasterKey, MasterKeySize)
 		_, _ = rand.Read(master)
 	}

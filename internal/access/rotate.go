@@ -22,6 +22,7 @@ func (s *Service) SetExpiry(ctx context.Context, c Caller, id string, at time.Ti
 	}
 	var changed Key
 	err := s.change(ctx, c, id, func(r *record, item storage.Item) error {
+		// What is returned is what was sealed, and not another reading of it.
 		changed = r.key
 		changed.ExpiresAt = at.UTC().Truncate(time.Microsecond)
 		body, err := s.seal(changed, r.secret)
@@ -48,11 +49,13 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, overlap ti
 	secret = newSecret()
 	err = s.change(ctx, c, id, func(r *record, item storage.Item) error {
 		now := time.Now().UTC().Truncate(time.Microsecond)
+		// Both are computed from the row that is read in this attempt, and the commit holds it to its version.
 		made, old = r.key, r.key
 		made.ID, made.CreatedAt = newKeyID(), now
 		if !old.ExpiresAt.IsZero() {
 			made.ExpiresAt = now.Add(old.ExpiresAt.Sub(old.CreatedAt))
 		}
+		// An overlap never makes the old key live longer than it would have.
 		if end := now.Add(overlap); old.ExpiresAt.IsZero() || end.Before(old.ExpiresAt) {
 			old.ExpiresAt = end
 		}
@@ -80,6 +83,7 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, overlap ti
 }
 
 // change hands a stored key that has not expired to do, again when another writer was faster.
+// do must end in the commit, and not do anything outside it that could not be done twice.
 func (s *Service) change(ctx context.Context, c Caller, id string, do func(*record, storage.Item) error) error {
 	if err := s.requireStored(c, id); err != nil {
 		return err

@@ -25,6 +25,7 @@ const (
 // the last key goes, so that what history says of it is found and forgotten with the tenant.
 const ofKind storage.Kind = "access-keys-of"
 
+// ofBody is versioned and read strictly: a list that was half understood could leave a key behind.
 type ofBody struct {
 	V    int      `json:"v"`
 	Keys []string `json:"keys"`
@@ -43,6 +44,7 @@ func (s Scope) row() (storage.Key, bool) {
 	return storage.Key{}, false
 }
 
+// notFound is for scopes that have a row.
 func (s Scope) notFound() error {
 	if s.Tenant != "" {
 		return copse.NotFoundError(copse.ResourceTenant, string(s.Tenant))
@@ -51,6 +53,7 @@ func (s Scope) notFound() error {
 }
 
 // keysOf is what is stored of a row's keys.
+// expect holds a commit to the list as it was read, absent included.
 type keysOf struct {
 	key    storage.Key
 	ids    []string
@@ -58,6 +61,7 @@ type keysOf struct {
 	exists bool
 }
 
+// readKeysOf is an empty list for a row that no key was ever made for.
 func readKeysOf(ctx context.Context, backend storage.Backend, row storage.Key) (keysOf, error) {
 	of := keysOf{key: storage.Key{Kind: ofKind, ID: string(row.Kind) + "/" + row.ID}, expect: storage.Absent()}
 	item, err := backend.Get(ctx, storage.Directory(), of.key)
@@ -78,6 +82,7 @@ func readKeysOf(ctx context.Context, backend storage.Backend, row storage.Key) (
 	return of, nil
 }
 
+// write replaces the list, if it is still as it was read.
 func (of *keysOf) write(ids []string) (storage.Write, error) {
 	body, err := json.Marshal(ofBody{V: ofVersion, Keys: ids})
 	if err != nil {
@@ -105,6 +110,7 @@ func (s *Service) admit(ctx context.Context, k Key) ([]storage.Requirement, []st
 	if err != nil {
 		return nil, nil, storageError(err)
 	}
+	// Written with the key, so of two keys made at the same time one conflicts, and the quota holds.
 	of, err := readKeysOf(ctx, s.backend, row)
 	if err != nil {
 		return nil, nil, err
@@ -118,6 +124,7 @@ func (s *Service) admit(ctx context.Context, k Key) ([]storage.Requirement, []st
 }
 
 // dismiss is what goes with the removal of a key.
+// Nothing for a key that covers all, or is on no list.
 func (s *Service) dismiss(ctx context.Context, item storage.Item) ([]storage.Write, error) {
 	k, _, err := parseStored(item)
 	row, ok := k.Scope.row()
@@ -146,9 +153,11 @@ func RemoveKeysOf(ctx context.Context, backend storage.Backend, scopes ...Scope)
 			return nil, nil, err
 		}
 		if !of.exists {
+			// No key was ever made for it, and none may be made before the commit.
 			require = append(require, storage.Requirement{Key: of.key, Expect: of.expect})
 			continue
 		}
+		// The list's version stands for the keys': none can be made or revoked without writing it.
 		writes = append(writes, storage.Write{Key: of.key, Expect: of.expect})
 		for _, id := range of.ids {
 			writes = append(writes, storage.Write{Key: storage.Key{Kind: keyKind, ID: id}, Expect: storage.Any()},

@@ -27,6 +27,7 @@ func (in *ServerSecret) key() storage.Key {
 	return storage.Key{Kind: secretKind, ID: in.Purpose + "/" + in.Name}
 }
 
+// storedSecret is a secret's body in storage. The id, purpose and name, is bound to what is sealed.
 type storedSecret struct {
 	Sealed    []byte    `json:"sealed"`
 	MasterKey string    `json:"masterKey,omitzero"` // generation
@@ -53,6 +54,7 @@ func (s *Service) DeleteSecret(ctx context.Context, purpose, name string) error 
 	return s.forgetSecret(ctx, "DeleteServerSecret", in.key())
 }
 
+// forgetSecret removes the row first. If forgetting its history fails, the same call again does that.
 func (s *Service) forgetSecret(ctx context.Context, operation string, key storage.Key) error {
 	if err := s.commit(ctx, System(), operation, nil, storage.Write{Key: key, Expect: storage.Any()}); err != nil {
 		return err
@@ -73,6 +75,7 @@ func (s *Service) Secrets(ctx context.Context, purpose string) ([]ServerSecret, 
 	}
 	var out []ServerSecret
 	for _, item := range items {
+		// Rows are in order of purpose, so the next purpose is the end of this one.
 		if !strings.HasPrefix(item.ID, purpose+"/") {
 			break
 		}
@@ -85,6 +88,7 @@ func (s *Service) Secrets(ctx context.Context, purpose string) ([]ServerSecret, 
 	return out, nil
 }
 
+// sealSecret makes the body of a secret's row.
 func (s *sealers) sealSecret(in *ServerSecret, id string) ([]byte, error) {
 	return json.Marshal(storedSecret{Sealed: seal(s.secrets, string(in.Value), id), MasterKey: s.generation, CreatedAt: in.CreatedAt})
 }

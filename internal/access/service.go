@@ -34,6 +34,7 @@ const (
 )
 
 // Service keeps access keys and verifies what is presented.
+// Its methods may be called at the same time.
 type Service struct {
 	backend storage.Backend
 	region  string
@@ -52,6 +53,7 @@ type Service struct {
 
 // New makes a Service. It follows the backend until Close. A master key that does not open what is
 // stored is refused here, not at the first call.
+// It follows before it looks at the storage, so no change falls between the two.
 func New(cfg Config) (*Service, error) {
 	s := &Service{backend: cfg.Backend, region: cfg.Region, uses: uses{byID: map[string]*use{}}}
 	var err error
@@ -70,6 +72,7 @@ func New(cfg Config) (*Service, error) {
 	if s.failures, err = newFailures(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("access: %w", err)
 	}
+	// Without a TTL: a change of a key's row is what ends its record. Expiry is looked at with each use.
 	s.keys = storage.NewCache(storage.CacheConfig[string, *record]{
 		Load: s.load, MaxWeight: maxCachedKeys, NegativeTTL: unknownTTL,
 	})
@@ -99,11 +102,13 @@ func New(cfg Config) (*Service, error) {
 }
 
 // Close writes down when keys were last used, and stops following the backend.
+// It comes before the backend is closed. Calling it again is harmless.
 func (s *Service) Close() error {
 	s.stop()
 	return nil
 }
 
+// sealerFor is the AEAD of one purpose; Invalid for a master key of the wrong length.
 func sealerFor(master MasterKey, purpose string) (cipher.AEAD, error) {
 	key, err := master.derive(purpose)
 	if err != nil {
@@ -115,6 +120,7 @@ func sealerFor(master MasterKey, purpose string) (cipher.AEAD, error) {
 // minRootSecret keeps a guessable root secret out; generated secrets have 40 characters.
 const minRootSecret = 16
 
+// rootRecord is nil, without an error, when no root key is configured. One half of it alone is a mistake.
 func rootRecord(cfg Config) (*record, error) {
 	if cfg.RootID == "" && cfg.Root == "" {
 		return nil, nil
@@ -134,6 +140,7 @@ func CheckRootKey(id string, secret Secret) error {
 	if len(secret) < minRootSecret || len(secret) > maxSecret {
 		return copse.Errorf(copse.Invalid, "root secret: it has %d characters; use %d to %d", len(secret), minRootSecret, maxSecret)
 	}
+	// Also no spaces, which a header might lose at its ends.
 	for i := range len(secret) {
 		if c := secret[i]; c <= ' ' || c > '~' {
 			return copse.Errorf(copse.Invalid, "root secret: character %d is not printable ASCII; a header could not carry it", i+1)
@@ -154,6 +161,7 @@ func (s *Service) CheckMasterKey(ctx context.Context) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("access: %w", err)
 	}
+	// One row of each kind tells, since rotation leaves none of another generation behind.
 	for _, kind := range []storage.Kind{keyKind, secretKind} {
 		items, err := s.backend.Scan(ctx, storage.Directory(), kind, "", 1)
 		if err != nil {
@@ -180,6 +188,7 @@ func (s *Service) follow(change storage.Change) {
 	if change.Partition != storage.Directory() {
 		return
 	}
+	// Anything may have changed.
 	if change.Keys == nil {
 		s.keys.InvalidateAll()
 		return

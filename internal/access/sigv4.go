@@ -63,6 +63,7 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec
 	if rec, err = s.signer(ctx, &req, now); err != nil {
 		return req.keyID, rec, false, err
 	}
+	// Without a claimed hash, or with a length that is signed and not known yet, only the whole body can tell.
 	claimed, ok := claimedHash(r)
 	if !ok || r.ContentLength < 0 && req.signs("content-length") {
 		return req.keyID, rec, false, nil
@@ -78,6 +79,7 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec
 	return req.keyID, rec, true, nil
 }
 
+// errNoMatch does not say what differs: whoever has the secret can compute that.
 func errNoMatch() error {
 	return refuse(InvalidSignature, "the signature does not match this request: check the secret, and that nothing changes the request on its way (a proxy must keep the Host header)")
 }
@@ -118,6 +120,7 @@ func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (stri
 	if err != nil {
 		return req.keyID, nil, err
 	}
+	// For an unknown key as well, whose outcome is the same whatever this says.
 	matches, err := req.verify(rec, r, body)
 	switch {
 	case !rec.known:
@@ -190,6 +193,7 @@ func checkUnsupported(r *http.Request) error {
 	return nil
 }
 
+// isHash is true for the one way to write a SHA-256 that AWS's clients use, so that two texts are two hashes.
 func isHash(text string) bool {
 	var raw [sha256.Size]byte
 	if len(text) != hex.EncodedLen(len(raw)) || strings.ToLower(text) != text {
@@ -222,6 +226,7 @@ func (req *signed) checkDate(r *http.Request, now time.Time) error {
 	if err != nil || len(req.amzDate) != len(amzDateFormat) {
 		return refuse(IncompleteSignature, "X-Amz-Date: it must look like %s", amzDateFormat)
 	}
+	// The day is part of the signing key, the time only of what is signed; they must be of one moment.
 	if req.amzDate[:8] != req.date {
 		return refuse(InvalidSignature, "Authorization: the date in Credential is not that of X-Amz-Date")
 	}
@@ -262,6 +267,8 @@ func appendLower(b []byte, name string) []byte {
 	return b
 }
 
+// checkCoverage refuses a request with a header that counts and is not signed, or that is there twice: which of
+// the two a handler reads would be somebody else's choice.
 func (req *signed) checkCoverage(r *http.Request) error {
 	if !req.signs("host") {
 		return refuse(IncompleteSignature, "Authorization: host must be among the signed headers")
@@ -299,6 +306,7 @@ func checkPath(path string) error {
 }
 
 // verify recomputes the signature, for the stand-in of an unknown key as well.
+// The hash that the request claims must be the body's, or a signed claim would vouch for another body.
 func (req *signed) verify(rec *record, r *http.Request, body []byte) (bool, error) {
 	bodyHash := sha256.Sum256(body)
 	if claimed, ok := claimedHash(r); ok && claimed != bodyHash {
@@ -308,12 +316,14 @@ func (req *signed) verify(rec *record, r *http.Request, body []byte) (bool, erro
 }
 
 // matches recomputes the signature over a body that has this length and hash.
+// Nothing of the request but its signature decides about true; an error is about its form.
 func (req *signed) matches(rec *record, r *http.Request, bodyLength int64, bodyHash [sha256.Size]byte) (bool, error) {
 	text, ok := canonicalRequest(r, &req.authorization, req.query, bodyLength, bodyHash)
 	if !ok {
 		return false, refuse(IncompleteSignature, "Authorization: a signed header is not in the request")
 	}
 	hash := sha256.Sum256(text)
+	// SigV4's string to sign: algorithm, date, scope, and the hash of the canonical request, a line each.
 	toSign := make([]byte, 0, 256)
 	toSign = append(toSign, algorithm...)
 	toSign = append(toSign, '\n')
@@ -327,6 +337,7 @@ func (req *signed) matches(rec *record, r *http.Request, bodyLength int64, bodyH
 	if subtle.ConstantTimeCompare(signature, req.signature[:]) != 1 {
 		return false, nil
 	}
+	// Only now: a signature that does not match must not push out the key that a good client uses.
 	if fresh {
 		rec.derived.Store(key)
 	}
@@ -334,6 +345,7 @@ func (req *signed) matches(rec *record, r *http.Request, bodyLength int64, bodyH
 }
 
 // signingKey is the key of one day, region and access key.
+// It is kept in the record, and goes with it when the access key changes.
 type signingKey struct {
 	date, region string
 	key          []byte

@@ -29,6 +29,7 @@ const (
 	usesPerCommit = 500
 )
 
+// storedUse is the body of a use's row. It is written late and never early, so At is a time the key was used.
 type storedUse struct {
 	At time.Time `json:"at"`
 }
@@ -55,6 +56,7 @@ type uses struct {
 	byID map[string]*use
 }
 
+// of hands every record of a key the same use, over reloads, until it is dropped as idle.
 func (us *uses) of(id string, now time.Time) *use {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -100,6 +102,7 @@ func (us *uses) due(now time.Time, all bool, forget func(id string)) map[string]
 	return due
 }
 
+// wrote notes what is stored, or what storage had later already.
 func (us *uses) wrote(id string, at int64) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -108,6 +111,7 @@ func (us *uses) wrote(id string, at int64) {
 	}
 }
 
+// drop is for keys that are gone.
 func (us *uses) drop(id string) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -130,6 +134,7 @@ func (s *Service) keepUses(stopped <-chan struct{}) {
 	}
 }
 
+// writeUses writes what is due, failed uses first, in commits of a bounded size; all is for the end.
 func (s *Service) writeUses(all bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -144,6 +149,7 @@ func (s *Service) writeUses(all bool) {
 			batch[id] = at
 			delete(due, id)
 		}
+		// What is left stays due, and is tried again at the next tick.
 		if err := s.writeUsesOf(ctx, batch); err != nil {
 			return
 		}
@@ -187,6 +193,7 @@ func (s *Service) writeUsesOf(ctx context.Context, batch map[string]int64) error
 	return s.commit(ctx, System(), "UseKeys", require, writes...)
 }
 
+// storedUse is the zero time for a key that was never seen used, and what the next write of it expects.
 func (s *Service) storedUse(ctx context.Context, id string) (time.Time, storage.Expectation, error) {
 	item, err := s.backend.Get(ctx, storage.Directory(), useKey(id))
 	if errors.Is(err, storage.ErrNotFound) {

@@ -15,6 +15,7 @@ type Sealed struct {
 
 // Verify opens every stored access key and every secret of the server with the master key, counts those it opened,
 // and tells found of the others: which, and why not. The error is a backend that can't be read.
+// It changes nothing. [Service.CheckMasterKey] is the short form for a start: one row of each kind.
 func Verify(ctx context.Context, b storage.Backend, master MasterKey, found func(error)) (opened Sealed, err error) {
 	s, err := newSealers(master)
 	if err != nil {
@@ -51,6 +52,7 @@ func (s *sealers) eachRow(ctx context.Context, b storage.Backend, do func(storag
 }
 
 // eachSealed walks the directory's rows of a kind.
+// Page by page: rows that come or go meanwhile may be seen or not, all others are.
 func eachSealed(ctx context.Context, b storage.Backend, kind storage.Kind, do func(storage.Item)) error {
 	const page = 1000
 	for after := ""; ; {

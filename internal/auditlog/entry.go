@@ -50,6 +50,7 @@ type Change struct {
 // Erased reports whether only the commitment is left.
 func (c *Change) Erased() bool { return c.Kind == "" }
 
+// partition is the one the row is of, whether or not it still exists.
 func (e *Entry) partition() storage.Partition {
 	if e.PolicyStoreID == "" {
 		return storage.Directory()
@@ -65,6 +66,7 @@ func (e *Entry) row() storage.AuditRow {
 	}
 }
 
+// newEntry is a row without its changes, which are in the history; row turns it back, to the byte.
 func newEntry(r *storage.AuditRow) Entry {
 	e := Entry{
 		Number: r.Seq, At: r.At, Operation: r.Operation, Incarnation: r.Incarnation,
@@ -90,6 +92,8 @@ func (e *Entry) readChanges(ctx context.Context, b storage.Backend) error {
 	if !e.isCommit() || e.Revision == 0 {
 		return nil
 	}
+	// A page of one row holds the whole commit. Another revision, or another number of rows, means that the history
+	// is another's or gone: the row is told without changes then.
 	p := e.partition()
 	rows, err := b.History(ctx, p, e.Revision-1, 1)
 	if err != nil || len(rows) != e.Writes || rows[0].Revision != e.Revision {

@@ -12,6 +12,7 @@ import (
 )
 
 // Config is what a Log is made of. All of it is required.
+// Owner and Lookup are the directory's: the audit log has no list of tenants of its own.
 type Config struct {
 	Backend storage.Backend
 	// Owner tells whose a policy store is; NotFound when there is none.
@@ -21,6 +22,7 @@ type Config struct {
 }
 
 // Log reads the audit log.
+// It keeps nothing between calls, and may be used by many at once.
 type Log struct{ cfg Config }
 
 // New makes a Log.
@@ -32,7 +34,8 @@ type Filter struct {
 	PolicyStoreID copse.PolicyStoreID
 	Actor         string
 	Operation     string
-	From          time.Time
+	// From takes rows of that time and later ones.
+	From time.Time
 }
 
 // End is where the log ends.
@@ -72,6 +75,7 @@ func (l *Log) After(ctx context.Context, c access.Caller, f *Filter, after uint6
 		if err != nil {
 			return Page{}, readError(c, err)
 		}
+		// Next moves over rows that were looked at and not taken, so a page without entries gets on too.
 		for i := range rows {
 			if len(out.Entries) >= limit || s.spent > budget {
 				return out, nil
@@ -102,6 +106,7 @@ func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint6
 	}
 	var found []Entry // the last one first
 	for last > 0 && !s.nothing {
+		// Chunks are read forwards, as storage can, and looked at backwards.
 		first := last - min(last, chunk)
 		rows, err := l.cfg.Backend.Audit(ctx, first, int(last-first))
 		if err != nil {
@@ -112,6 +117,7 @@ func (l *Log) Last(ctx context.Context, c access.Caller, f *Filter, before uint6
 				out.Earlier = rows[i].Seq + 1
 				break
 			}
+			// Rows before this one are earlier still, so nothing of them would be taken.
 			if rows[i].At.Before(f.From) {
 				first, out.Earlier = 0, 0
 				break
@@ -146,11 +152,14 @@ type search struct {
 	spent    int
 }
 
+// owner is remembered for one call only: whose a policy store is may change between two.
 type owner struct {
 	tenant      copse.TenantID
 	incarnation copse.Incarnation // zero: there is no such policy store
 }
 
+// search decides once what the caller can see at all. A key of a tenant that has no policy store sees nothing, and
+// so does one without the verb; neither learns how long the log is, since End is for those who see every row.
 func (l *Log) search(ctx context.Context, c access.Caller, f *Filter) (*search, error) {
 	s := &search{log: l, caller: c, filter: f, all: c.MayEverywhere(access.Admin), owners: map[copse.PolicyStoreID]owner{}}
 	var chain [32]byte
@@ -175,6 +184,7 @@ func (l *Log) search(ctx context.Context, c access.Caller, f *Filter) (*search, 
 }
 
 // policyStoreOf is empty when there is no such tenant.
+// An error means that it is not known, and must not be taken for that.
 func (l *Log) policyStoreOf(ctx context.Context, id copse.TenantID) (copse.PolicyStoreID, error) {
 	entry, err := l.cfg.Lookup(ctx, id)
 	if err != nil && copse.KindOf(err) == copse.NotFound {
@@ -184,6 +194,7 @@ func (l *Log) policyStoreOf(ctx context.Context, id copse.TenantID) (copse.Polic
 }
 
 // take appends a row, if it is the caller's to see and the filter takes it.
+// What is cheap goes first: the history of a row is read only when its caller may see it.
 func (s *search) take(ctx context.Context, to []Entry, row *storage.AuditRow) ([]Entry, error) {
 	s.spent++
 	e := newEntry(row)
@@ -202,6 +213,7 @@ func (s *search) take(ctx context.Context, to []Entry, row *storage.AuditRow) ([
 	if err := e.readChanges(ctx, s.log.cfg.Backend); err != nil {
 		return to, err
 	}
+	// Whose rows of the directory are is in their changes, hence after reading them.
 	if f.Tenant != "" && e.PolicyStoreID == "" && !slices.ContainsFunc(e.Changes, s.ofFilter) {
 		return to, nil
 	}

@@ -29,6 +29,8 @@ type Report struct {
 }
 
 // Verifier holds the rows of an audit log, from the first on, against their chain.
+// Add takes them in order, Done ends it; it is for one goroutine and one log. It does not touch storage: a copy
+// of the entries will do.
 type Verifier struct {
 	report   Report
 	number   uint64 // of the last row
@@ -41,11 +43,13 @@ type Verifier struct {
 	silent map[partition][]uint64
 }
 
+// partition is one life of a policy store. Two of one id have histories of their own.
 type partition struct {
 	id          copse.PolicyStoreID
 	incarnation copse.Incarnation
 }
 
+// state is what the last row of a partition said of its history.
 type state struct {
 	revision uint64
 	head     [32]byte
@@ -62,6 +66,7 @@ type expected struct {
 const maxProblems = 1000
 
 // NewVerifier makes one. earlier is the Head of a former report, which the log must contain, or empty.
+// Without it, a log whose end was cut off and whose record of the end was set back is not told from a short one.
 func NewVerifier(earlier string) (*Verifier, error) {
 	v := &Verifier{report: Report{Problems: []Problem{}}, last: map[partition]state{}, silent: map[partition][]uint64{}}
 	if earlier == "" {
@@ -84,6 +89,7 @@ func NewVerifier(earlier string) (*Verifier, error) {
 }
 
 // Declare says where the log claims to end; what comes after it is verified too.
+// It may be called at any time before Done, also more than once.
 func (v *Verifier) Declare(end End) {
 	if end.Number < v.number || end == (End{v.number, v.chain}) {
 		return
@@ -91,6 +97,7 @@ func (v *Verifier) Declare(end End) {
 	v.expected = append(v.expected, expected{end, "it is missing, and the log says that it goes that far", "it is another than the one the log says it ends with"})
 }
 
+// problem notes one, as long as there is room for it.
 func (v *Verifier) problem(number uint64, format string, args ...any) {
 	if len(v.report.Problems) < maxProblems {
 		v.report.Problems = append(v.report.Problems, Problem{number, fmt.Sprintf(format, args...)})
@@ -109,6 +116,7 @@ func (v *Verifier) Add(e *Entry) {
 	case e.Number <= v.number:
 		v.problem(e.Number, "it comes after row %d", v.number)
 	}
+	// Behind a gap the chain can't be computed, and the gap is reported already.
 	if follows := e.Number == v.number+1; follows && storage.AuditNext(v.chain, e.row()) != e.Chain {
 		v.problem(e.Number, "its chain is not that of what it says and of the row before: one of the two was changed, or moved here")
 	}
@@ -141,6 +149,7 @@ func (v *Verifier) history(e *Entry) {
 		}
 		return
 	}
+	// What the row says is taken for the next one's former, so that a mistake is reported once.
 	v.last[p] = state{revision: e.Revision, head: e.Head}
 	if e.Revision != was.revision+1 {
 		v.problem(e.Number, "it takes %s from revision %d to %d", e.where(), was.revision, e.Revision)
@@ -150,6 +159,7 @@ func (v *Verifier) history(e *Entry) {
 		v.silent[p] = append(v.silent[p], e.Number)
 		return
 	}
+	// Commitments stay when rows are forgotten, so the head can be computed again as long as the history is there.
 	commitments := make([][32]byte, len(e.Changes))
 	for n := range e.Changes {
 		commitments[n] = e.Changes[n].After

@@ -31,6 +31,7 @@ const socketPort = "5432"
 const startTimeout = 2 * time.Minute
 
 // Cluster is a running PostgreSQL server.
+// Its methods may be called at the same time. It trusts every role: its socket is where others can't reach it.
 type Cluster struct {
 	dir       string // home of the data and the socket
 	server    *process
@@ -54,6 +55,7 @@ func Main(m *testing.M, shared **Cluster) int {
 }
 
 // Start starts a cluster for one test or benchmark.
+// It takes a second or more: tests of one package better share one, see [Main].
 func Start(tb testing.TB) *Cluster {
 	tb.Helper()
 	c, err := start()
@@ -64,6 +66,7 @@ func Start(tb testing.TB) *Cluster {
 	return c
 }
 
+// start leaves nothing behind when the server does not come up.
 func start() (*Cluster, error) {
 	dir, err := makeDir()
 	if err != nil {
@@ -77,6 +80,8 @@ func start() (*Cluster, error) {
 	return c, nil
 }
 
+// boot makes the data directory and starts the server in it, and returns when it answers. The locale is C, so
+// that no test depends on the machine's.
 func (c *Cluster) boot() error {
 	data := filepath.Join(c.dir, "data")
 	initdb, err := command("initdb", "-D", data, "-U", Superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
@@ -102,6 +107,7 @@ func (c *Cluster) boot() error {
 	})
 }
 
+// stop ends the server before its directory goes; what it had is lost.
 func (c *Cluster) stop() {
 	if c.server != nil {
 		c.server.end()
@@ -114,10 +120,12 @@ func (c *Cluster) URL(role, database string) string {
 	return connString(c.dir, role, database)
 }
 
+// connString is in libpq's form, which psql and pgx both read.
 func connString(dir, role, database string) string {
 	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s", dir, socketPort, quote(role), quote(database))
 }
 
+// quote is for a value of a connection string, which may be any name.
 func quote(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }
@@ -150,6 +158,7 @@ func (c *Cluster) psql(database, sql string) (string, error) {
 	return c.psqlAs(Superuser, database, sql)
 }
 
+// psqlAs gives SQL to psql by its standard input, without a ~/.psqlrc (-X), and returns its bare output.
 func (c *Cluster) psqlAs(role, database, sql string) (string, error) {
 	path, err := find("psql")
 	if err != nil {
@@ -167,6 +176,7 @@ func (c *Cluster) psqlAs(role, database, sql string) (string, error) {
 
 // PgBouncer starts a PgBouncer in transaction mode in front of the cluster, with so few connections to
 // it that clients have to share, and returns a function that makes connection strings through it.
+// It ends with tb, and then the strings lead nowhere.
 func (c *Cluster) PgBouncer(tb testing.TB, connections int) func(role, database string) string {
 	tb.Helper()
 	dir, err := makeDir()
@@ -188,6 +198,7 @@ default_pool_size = %d
 max_client_conn = 500
 `, c.dir, socketPort, dir, socketPort, users, connections)
 	var names strings.Builder
+	// PgBouncer knows the roles of its file only: those made later can't connect through it.
 	roles := c.Exec(tb, "postgres", "SELECT rolname FROM pg_roles WHERE rolcanlogin")
 	for role := range strings.SplitSeq(roles, "\n") {
 		fmt.Fprintf(&names, "%q \"\"\n", role)
@@ -206,6 +217,7 @@ max_client_conn = 500
 		tb.Fatal(err)
 	}
 	tb.Cleanup(p.end)
+	// It has no database of its own to ask; its socket is there when it listens.
 	err = p.wait(func() error {
 		_, err := os.Stat(filepath.Join(dir, ".s.PGSQL."+socketPort))
 		return err
@@ -217,6 +229,7 @@ max_client_conn = 500
 }
 
 // process is a server that ends with the test binary.
+// done is closed when it has ended, for whatever reason; output is its standard output and error.
 type process struct {
 	cmd    *exec.Cmd
 	signal os.Signal
@@ -224,6 +237,7 @@ type process struct {
 	done   chan struct{}
 }
 
+// run starts a server. signal is what has it end in an orderly way; output is read only when it has ended.
 func run(cmd *exec.Cmd, signal os.Signal) (*process, error) {
 	p := &process{cmd: cmd, signal: signal, output: &bytes.Buffer{}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.output, p.output
@@ -256,6 +270,7 @@ func (p *process) wait(ready func() error) error {
 	}
 }
 
+// end waits until the server has gone, and kills one that does not go when it is told to.
 func (p *process) end() {
 	_ = p.cmd.Process.Signal(p.signal)
 	select {
@@ -298,6 +313,8 @@ func serverUser() (uid, gid int, err error) {
 	return uid, gid, err
 }
 
+// command is a program of the server's, run as [serverUser] says. It works in /, which every user can enter, and
+// its messages are in English.
 func command(name string, args ...string) (*exec.Cmd, error) {
 	path, err := find(name)
 	if err != nil {
@@ -318,6 +335,7 @@ func command(name string, args ...string) (*exec.Cmd, error) {
 }
 
 // find looks where Debian keeps what it does not put on the path, the newest version first.
+// What is on the path is taken before that, whatever its version.
 func find(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil

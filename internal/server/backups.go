@@ -23,6 +23,8 @@ import (
 )
 
 // backup begins one for the API. There is one at a time: each takes as much disk as the database.
+// The turn is given back by Close of what it returns, so a client that reads slowly keeps others from theirs.
+// Conflict when it is not free.
 func (s *Server) backup(ctx context.Context) (io.ReadCloser, int64, error) {
 	if !s.backingUp.TryLock() {
 		return nil, 0, copse.Errorf(copse.Conflict, "another backup is being made; try again when it is done")
@@ -50,6 +52,7 @@ func (b *apiBackup) Close() error {
 }
 
 // backupTo makes a backup as a file.
+// It gets its name when it is whole; a file that is there is left alone.
 func (s *Server) backupTo(ctx context.Context, path string) error {
 	r, _, err := s.backup(ctx)
 	if err != nil {
@@ -60,6 +63,7 @@ func (s *Server) backupTo(ctx context.Context, path string) error {
 }
 
 // schedule makes backups in dir, one every so often, and keeps the last few.
+// It goes by what is in the directory and keeps no state of its own, so a restart changes nothing.
 type schedule struct {
 	dir   string
 	every time.Duration
@@ -75,12 +79,14 @@ type schedule struct {
 // like the oldest, which is the one that goes.
 var scheduledName = regexp.MustCompile(`^copse-(\d{8,})-\d{8}T\d{6}Z\.backup$`)
 
+// scheduled is a backup of the schedule's. savedAt is the file's time, zero when it can't be told.
 type scheduled struct {
 	number  int
 	name    string
 	savedAt time.Time
 }
 
+// newSchedule begins nothing; run does. save makes one backup under a path that is free.
 func newSchedule(cfg Config, log *slog.Logger, reg prometheus.Registerer, save func(context.Context, string) error) *schedule {
 	c := &schedule{dir: cfg.BackupDir, every: cfg.BackupEvery, keep: cfg.BackupKeep, save: save, log: log,
 		made:   prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_backups_made_total", Help: "Backups made on schedule."}),
@@ -96,6 +102,7 @@ func newSchedule(cfg Config, log *slog.Logger, reg prometheus.Registerer, save f
 func (c *schedule) run(ctx context.Context) {
 	wait := time.Duration(0)
 	if all, err := c.list(); err == nil && len(all) > 0 {
+		// A restart, however often, makes no backup more than the interval asks for.
 		if age := time.Since(all[len(all)-1].savedAt); age >= 0 && age < c.every {
 			wait = c.every - age
 		}
@@ -125,6 +132,7 @@ func (c *schedule) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// After the newest that is there, whatever the clock says.
 	next := 1
 	if len(all) > 0 {
 		next = all[len(all)-1].number + 1
@@ -136,6 +144,7 @@ func (c *schedule) once(ctx context.Context) error {
 	c.made.Inc()
 	c.last.SetToCurrentTime()
 	c.log.Info("backup made", "file", filepath.Join(c.dir, name))
+	// From here on only removing can fail: the new backup stays whatever happens.
 	saved := savedUpTo(filepath.Join(c.dir, name))
 	all = slices.DeleteFunc(all, func(old scheduled) bool {
 		further := savedUpTo(filepath.Join(c.dir, old.name)) > saved
@@ -144,6 +153,7 @@ func (c *schedule) once(ctx context.Context) error {
 		}
 		return further
 	})
+	// The new one counts as one of those that are kept, and those that go further do not.
 	for i := 0; i < len(all)+1-c.keep; i++ {
 		if err := os.Remove(filepath.Join(c.dir, all[i].name)); err != nil {
 			return fmt.Errorf("the new backup is there, an old one can't be removed: %w", err)
@@ -153,6 +163,7 @@ func (c *schedule) once(ctx context.Context) error {
 }
 
 // savedUpTo is the last audit row in a backup; 0 when it can't be read.
+// So a backup that can't be read is taken for one that holds less, and may go when its time comes.
 func savedUpTo(path string) int64 {
 	f, err := os.Open(path)
 	if err != nil {
@@ -175,6 +186,7 @@ func (c *schedule) list() ([]scheduled, error) {
 	var all []scheduled
 	for _, e := range entries {
 		match := scheduledName.FindStringSubmatch(e.Name())
+		// Somebody else's file, or one that is still being written under another name.
 		if match == nil {
 			continue
 		}

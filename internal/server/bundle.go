@@ -25,6 +25,7 @@ import (
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
+// bundleAbout tells whoever gets a bundle, and whoever is asked for one, what is in it.
 const bundleAbout = `What a copse server was like at %s, for those who look for what is wrong with it.
 
 In here: what the doctor found, the settings, sizes and revisions of what is stored, facts about the machine; of a running server
@@ -53,6 +54,7 @@ func writeBundle(w io.Writer, withNames bool, fill func(*bundle)) error {
 		return err
 	})
 	fill(b)
+	// The inner one first. The first error is the one that explains the others.
 	for _, end := range []func() error{b.tar.Close, zipped.Close} {
 		if err := end(); b.err == nil {
 			b.err = err
@@ -61,6 +63,8 @@ func writeBundle(w io.Writer, withNames bool, fill func(*bundle)) error {
 	return b.err
 }
 
+// file adds a file. What write fails with becomes a file of its own, named .failed, in its place; only an error of
+// the archive itself ends the bundle. It is written to memory first, since tar wants the size before the text.
 func (b *bundle) file(name string, write func(io.Writer) error) {
 	if b.err != nil {
 		return
@@ -77,6 +81,7 @@ func (b *bundle) file(name string, write func(io.Writer) error) {
 	}
 }
 
+// json adds v as a file for people to read.
 func (b *bundle) json(name string, v any) {
 	b.file(name, func(w io.Writer) error {
 		e := json.NewEncoder(w)
@@ -86,6 +91,7 @@ func (b *bundle) json(name string, v any) {
 }
 
 // WriteDebugBundle makes the bundle of a server that does not run, of what [Diagnose] looks at.
+// The error is one of writing to w; what can't be found out is in the bundle.
 func WriteDebugBundle(ctx context.Context, w io.Writer, version, file string, environ []string, dataDir string, withNames bool) error {
 	d := Diagnose(ctx, file, environ, dataDir)
 	d.Version = version
@@ -105,6 +111,7 @@ func WriteDebugBundle(ctx context.Context, w io.Writer, version, file string, en
 }
 
 // common is what is known with and without a running server.
+// Each part by itself: one that fails leaves the others as they are.
 func (b *bundle) common(cfg *Config, d api.Diagnosis) {
 	b.json("doctor.json", d)
 	b.json("settings.json", b.settings(cfg))
@@ -113,6 +120,7 @@ func (b *bundle) common(cfg *Config, d api.Diagnosis) {
 }
 
 // debugBundle makes the bundle of the server itself.
+// All of it is in memory before any of it is sent: an error can still be answered as one.
 func (s *Server) debugBundle(ctx context.Context, withNames bool) ([]byte, error) {
 	var out bytes.Buffer
 	found, err := s.diagnose(ctx)
@@ -121,6 +129,7 @@ func (s *Server) debugBundle(ctx context.Context, withNames bool) ([]byte, error
 	}
 	err = writeBundle(&out, withNames, func(b *bundle) {
 		b.common(&s.cfg, found)
+		// Metrics name no tenant, and stacks in this form have no arguments.
 		b.file("metrics.txt", s.writeMetrics)
 		b.file("goroutines.txt", func(w io.Writer) error { return pprof.Lookup("goroutine").WriteTo(w, 1) })
 		b.file("heap.pb.gz", func(w io.Writer) error { return pprof.Lookup("heap").WriteTo(w, 0) })
@@ -135,6 +144,7 @@ func (s *Server) debugBundle(ctx context.Context, withNames bool) ([]byte, error
 			b.file("usage.json", func(io.Writer) error { return err })
 			return
 		}
+		// The bundle goes to others; whose customers there are is not for them unless the caller says so.
 		if !withNames {
 			for i := range usage {
 				usage[i].Tenant = ""
@@ -150,12 +160,15 @@ func (s *Server) debugBundle(ctx context.Context, withNames bool) ([]byte, error
 var shownSettings = map[string]bool{"data": true, "listen": true, "ops-listen": true, "ext-authz-listen": true, "tls-cert": true, "tls-key": true,
 	"master-key-file": true, "region": true, "routes-file": true, "backup-dir": true, "decision-log-full": true, "log-level": true, "log-format": true}
 
+// bundledSetting is a setting as it is shown; Default tells that nobody has set it, or to what it was.
 type bundledSetting struct {
 	Key     string `json:"key"`
 	Value   string `json:"value"`
 	Default bool   `json:"default"`
 }
 
+// settings shows numbers, times and switches as they are, texts by the list above, and a secret never, because
+// [Setting.Value] has none.
 func (b *bundle) settings(cfg *Config) []bundledSetting {
 	out := make([]bundledSetting, 0, len(Settings())+1)
 	for _, s := range Settings() {
@@ -166,6 +179,7 @@ func (b *bundle) settings(cfg *Config) []bundledSetting {
 		case v.Default || !isText || shownSettings[s.Key]:
 		case s.Key == "default-plan" && b.withNames:
 		default:
+			// Of a URL it is told that it is one, and whether it is over TLS.
 			v.Value = "[set]"
 			if u, err := url.Parse(s.Value(cfg)); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
 				v.Value = "[" + u.Scheme + " URL]"
@@ -177,6 +191,7 @@ func (b *bundle) settings(cfg *Config) []bundledSetting {
 }
 
 // sized is what files of one kind come to.
+// Bytes are of the files' lengths, not of the blocks they take.
 type sized struct {
 	What  string `json:"what"`
 	Files int    `json:"files"`
@@ -196,6 +211,7 @@ func sizes(cfg *Config) []sized {
 		}
 		out = append(out, n)
 	}
+	// A directory's name is no pattern.
 	dir := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(cfg.DataDir)
 	if cfg.DataDir != "" {
 		add("database", filepath.Join(dir, sqlite.FileName))
@@ -217,6 +233,7 @@ func sizes(cfg *Config) []sized {
 }
 
 // machine is what the kernel says, where it is Linux.
+// None of it names another process or a user.
 func machine(w io.Writer) error {
 	fmt.Fprintf(w, "%s %s/%s, %d processors, %d used\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.GOMAXPROCS(0))
 	if files, ok := openFileLimit(); ok {
@@ -235,6 +252,7 @@ func machine(w io.Writer) error {
 	return nil
 }
 
+// bundledHead is a head without its chain and incarnation.
 type bundledHead struct {
 	PolicyStore string    `json:"policyStore,omitempty"` // none: the directory
 	Revision    uint64    `json:"revision"`
@@ -243,6 +261,7 @@ type bundledHead struct {
 }
 
 // heads has the first policy stores in order of their ids.
+// Their heads alone: how many there are and how much they change, and nothing of what is in them.
 func (s *Server) heads(ctx context.Context) ([]bundledHead, error) {
 	all, err := s.backend.Heads(ctx, "", bundleHeads)
 	out := make([]bundledHead, 0, len(all))
@@ -258,6 +277,7 @@ func (s *Server) heads(ctx context.Context) ([]bundledHead, error) {
 }
 
 // writeMetrics writes what /metrics answers.
+// In the text format, whatever a scraper would have asked for.
 func (s *Server) writeMetrics(w io.Writer) error {
 	families, err := s.registry.Gather()
 	if err != nil {

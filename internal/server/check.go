@@ -45,6 +45,7 @@ const (
 // maxUnopened is how many rows that the master key does not open are named: with a wrong key it is all of them.
 const maxUnopened = 20
 
+// add notes a problem in the words of err; do is what an operator can do about it.
 func (r *CheckReport) add(where string, err error, do string) {
 	r.Problems = append(r.Problems, Problem{Where: where, What: err.Error(), Do: do})
 }
@@ -53,6 +54,7 @@ func (r *CheckReport) add(where string, err error, do string) {
 // policy store with its history, the audit chain, and with a master key what is sealed under it. A backup is
 // unpacked for that into a directory beside it, which is removed again. progress may be nil; it is told
 // the number of policy stores read so far. The error is a check that could not be made.
+// Opening the directory brings it to the newest format, as a start would.
 func Check(ctx context.Context, path, masterKeyFile string, progress func(policyStores int)) (*CheckReport, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -65,11 +67,13 @@ func Check(ctx context.Context, path, masterKeyFile string, progress func(policy
 			return nil, copse.Errorf(copse.Invalid, "check: a backup is unpacked beside it: %w", err)
 		}
 		defer func() { _ = os.RemoveAll(scratch) }()
+		// Restore wants a directory that it makes, or that is empty.
 		dir = filepath.Join(scratch, "data")
 		if _, err := sqlite.Restore(path, dir); err != nil {
 			return nil, err
 		}
 	} else {
+		// A key that is beside the data is tried unasked. A backup never has one.
 		beside := filepath.Join(dir, access.MasterKeyFile)
 		if _, err := os.Stat(beside); keyFile == "" && err == nil {
 			keyFile = beside
@@ -101,6 +105,7 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	if err := r.unreadable(sqlite.FileName, err); err != nil {
 		return err
 	}
+	// The directory first: whether rows are missing there decides what policy stores without a row mean.
 	whole := b.Whole(ctx, storage.Directory())
 	if r.DirectoryWhole = whole == nil; !r.DirectoryWhole {
 		if err := r.wrong(ctx, "directory", whole); err != nil {
@@ -116,6 +121,7 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	}
 	err = policystore.Verify(ctx, b, func(id copse.PolicyStoreID, err error) {
 		do := doRestore
+		// The rows are as they were written, but their contents are not what this copse takes.
 		if copse.KindOf(err) != copse.Internal {
 			do = doReplace
 		}
@@ -128,6 +134,7 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 	if err := r.wrong(ctx, "directory", err); err != nil || keyFile == "" {
 		return err
 	}
+	// Last, since it needs the directory to be readable. A key file that can't be read ends the check.
 	master, err := access.LoadMasterKey(keyFile)
 	if err != nil {
 		return err
@@ -146,6 +153,7 @@ func (r *CheckReport) check(ctx context.Context, b *sqlite.Backend, keyFile stri
 }
 
 // wrong records what is wrong with the data, and hands back only an end of the check itself.
+// What a read answers after ctx has ended says nothing about the data.
 func (r *CheckReport) wrong(ctx context.Context, where string, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
@@ -154,6 +162,7 @@ func (r *CheckReport) wrong(ctx context.Context, where string, err error) error 
 	return nil
 }
 
+// unreadable records damage, and hands back every other error as one of the check.
 func (r *CheckReport) unreadable(where string, err error) error {
 	if errors.Is(err, sqlite.ErrCorrupt) {
 		r.add(where, err, doRestore)

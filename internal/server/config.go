@@ -214,9 +214,11 @@ func DefaultConfig() Config {
 	}
 }
 
+// rootSecretKey is known by name where the file that holds it must not be everybody's to read.
 const rootSecretKey = "root-secret-access-key"
 
 // Setting is one thing that can be configured from outside.
+// File, environment, flags and help all go by [Settings]: what is there can be set in each of them.
 type Setting struct {
 	// Key is the name in the configuration file and of the flag.
 	Key   string
@@ -333,6 +335,7 @@ func (c *Config) Set(key, value string) error {
 	return copse.Errorf(copse.Invalid, "there is no setting %q; docs/configuration.md lists them", key)
 }
 
+// set does not quote a secret in its error: text is taken as it is, so only other types have one.
 func (s Setting) set(c *Config, value string) error {
 	var err error
 	want := ""
@@ -364,6 +367,7 @@ func (s Setting) set(c *Config, value string) error {
 }
 
 // Validate refuses what can't be served or would not be safe.
+// It touches no file and no socket; see [Config.ValidateFiles] and [Config.ValidateListen].
 func (c *Config) Validate() error {
 	if c.DataDir == "" && !c.InMemory {
 		return copse.Errorf(copse.Invalid, "no data directory: set --data (COPSE_DATA)")

@@ -14,6 +14,7 @@ import (
 // that the addresses may be listened on. It changes nothing and opens no socket. Warnings are for people:
 // a server starts all the same.
 func (c *Config) ValidateFiles() (warnings []string, err error) {
+	// All mistakes are collected: one at a time would take as many attempts as there are.
 	errs := []error{c.ValidateListen()}
 	warning, err := checkTLS(c)
 	if errs = append(errs, err); warning != "" {
@@ -39,6 +40,7 @@ func (c *Config) ValidateFiles() (warnings []string, err error) {
 }
 
 // nearest is the setting that a misspelt key was meant to be; empty when none is near.
+// Near is what takes at most three edits.
 func nearest(key string) string {
 	best, distance := "", 4
 	for _, s := range Settings() {

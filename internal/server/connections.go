@@ -40,6 +40,7 @@ type connections struct {
 	said      time.Time
 }
 
+// newConnections makes one for listeners that share a limit; it registers nothing.
 func newConnections(limit, perAddress int, log *slog.Logger) *connections {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "copse_http_connections_refused_total", Help: "Connections that were closed at once: over the limit of all, or of their address."}, []string{"reason"})
@@ -52,6 +53,7 @@ func newConnections(limit, perAddress int, log *slog.Logger) *connections {
 }
 
 // register has metrics tell of them. Those of the operations listener are in no metric.
+// Once for each registry.
 func (c *connections) register(reg prometheus.Registerer) {
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "copse_http_connections", Help: "Open connections of the API's and Envoy's listeners."}, func() float64 {
 		c.mu.Lock()
@@ -91,11 +93,13 @@ func (g gate) Accept() (net.Conn, error) {
 			time.Sleep(g.pause)
 			return nil, err
 		}
+		// For want of files, as a rule: the connection waits in the kernel's queue until there are some.
 		if err != nil { // net/http and gRPC try again, after a moment
 			g.of.failed.Inc()
 			g.of.say("a connection can't be taken; those there are go on", "error", err)
 			return nil, err
 		}
+		// What is refused is closed here, and the next one is waited for: net/http never sees it.
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			if admitted := g.of.admit(tcp); admitted != nil {
 				return admitted, nil
@@ -106,6 +110,7 @@ func (g gate) Accept() (net.Conn, error) {
 }
 
 // admit is nil when there are too many.
+// The caller then closes conn. What it returns gives its place back when it is closed, however often that is.
 func (c *connections) admit(conn *net.TCPConn) net.Conn {
 	address := addressOf(conn.RemoteAddr())
 	c.mu.Lock()
@@ -128,6 +133,7 @@ func (c *connections) admit(conn *net.TCPConn) net.Conn {
 	return &place{TCPConn: conn, giveBack: sync.OnceFunc(func() { c.release(address) })}
 }
 
+// release forgets an address without connections, or the map would grow with everybody who ever came.
 func (c *connections) release(address netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,6 +159,7 @@ func (c *connections) say(what string, args ...any) {
 }
 
 // addressOf is whom a connection counts for. Whoever has an IPv6 address has all 2^64 of its network.
+// An IPv4 address counts as the same in either form. What is no TCP address counts for all such together.
 func addressOf(addr net.Addr) netip.Prefix {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {

@@ -13,10 +13,12 @@ import (
 	"github.com/copse-authz/copse/internal/storage/sqlite"
 )
 
+// openBackend also sets s.sqlite, which stays nil in memory: whoever needs a disk asks for that.
 func (s *Server) openBackend() (storage.Backend, error) {
 	if s.cfg.InMemory {
 		return memory.New(), nil
 	}
+	// Before the directory is opened, which would make a database.
 	if err := lostDatabase(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -25,6 +27,7 @@ func (s *Server) openBackend() (storage.Backend, error) {
 	if err != nil {
 		return nil, s.withRemedy(err)
 	}
+	// Said once, at the start that did it, because the backup stays until somebody removes it.
 	if backup := s.sqlite.Migrated(); backup != "" {
 		s.log.Info("the database was brought to the format of this copse; as it was before, it is in the backup", "backup", backup)
 	}
@@ -33,6 +36,7 @@ func (s *Server) openBackend() (storage.Backend, error) {
 }
 
 // withRemedy says what to do about a data directory that does not open.
+// The error itself stays in the chain, and other errors stay as they are.
 func (s *Server) withRemedy(err error) error {
 	switch {
 	case errors.Is(err, sqlite.ErrCorrupt):
@@ -58,6 +62,7 @@ func lostDatabase(cfg *Config) error {
 		return nil // opening it says what is wrong
 	}
 	trace := formerLife(cfg)
+	// Nothing tells of a former life: this is a first start.
 	if trace == "" {
 		return nil
 	}
@@ -66,6 +71,7 @@ func lostDatabase(cfg *Config) error {
 }
 
 // formerLife says what is left of a server that had a database; empty when nothing is.
+// Each of the traces is made by a server that has opened its database before.
 func formerLife(cfg *Config) string {
 	if cfg.RootAccessKeyID == "" {
 		if _, err := os.Stat(filepath.Join(cfg.DataDir, rootKeyFile)); err == nil {

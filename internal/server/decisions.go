@@ -17,6 +17,7 @@ import (
 	"github.com/copse-authz/copse/internal/policystore"
 )
 
+// validateDecisionLog also refuses to have policy stores wait for a log that is not kept: they could not decide.
 func (c *Config) validateDecisionLog() error {
 	full := policystore.LogFull(c.DecisionLogFull)
 	if full != policystore.LogDrop && full != policystore.LogWait {
@@ -48,6 +49,7 @@ func (s *Server) audit() *auditlog.Log {
 const decisionsDir = "decisions"
 
 // What keys of the decision log are kept for: those that sign it, and the one that hashes what rules say.
+// They are purposes of [access.ServerSecret], and so in the data, sealed under the master key.
 const (
 	decisionKeys     = "decision-log-key"
 	decisionHashKeys = "decision-log-hash"
@@ -70,6 +72,7 @@ func (s *Server) openDecisionLog(ctx context.Context) error {
 		return err
 	}
 	var newest time.Time
+	// All keys verify, the newest signs: segments of earlier keys must go on to verify.
 	for _, secret := range secrets {
 		key := ed25519.NewKeyFromSeed([]byte(secret.Value))
 		public, _ := key.Public().(ed25519.PublicKey)
@@ -82,6 +85,7 @@ func (s *Server) openDecisionLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Closed after the log that writes to it, since closers run backwards.
 	if export != nil {
 		cfg.Export = export.Write
 		s.closers = append(s.closers, export.Close)
@@ -107,6 +111,7 @@ func (s *Server) logHashKey(ctx context.Context) ([]byte, error) {
 }
 
 // decisionSecrets are those of a purpose, one of which is made when there is none.
+// There is at least one, without an error. name gives a new one its name, which is stored in the clear.
 func (s *Server) decisionSecrets(ctx context.Context, purpose string, size int, name func(secret []byte) string) ([]access.ServerSecret, error) {
 	secrets, err := s.Access.Secrets(ctx, purpose)
 	if err != nil || len(secrets) > 0 {
@@ -119,12 +124,14 @@ func (s *Server) decisionSecrets(ctx context.Context, purpose string, size int, 
 }
 
 // decisionKeyID names a key by its public half.
+// So a verifier that has the public key can tell the name, and the name tells nothing of the private one.
 func decisionKeyID(seed []byte) string {
 	public, _ := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
 	sum := sha256.Sum256(public)
 	return hex.EncodeToString(sum[:8])
 }
 
+// openExport is nil, without an error, when lines go nowhere else.
 func (s *Server) openExport() (*decisionlog.Export, error) {
 	kind, place, _ := strings.Cut(s.cfg.DecisionLogExport, ":")
 	cfg := decisionlog.ExportConfig{Log: s.log, Metrics: s.registry}
@@ -147,8 +154,10 @@ func (s *Server) openExport() (*decisionlog.Export, error) {
 // record is what the transports hand decisions to. What the log gets is what the policy store's rules leave; a
 // policy store that waits for the log gives no decision without one.
 func (s *Server) record(ctx context.Context, decided []decisionlog.Entry) error {
+	// All are looked at before any is written, so an error leaves no line of a decision that is not given.
 	for i := range decided {
 		e := &decided[i]
+		// An error takes the decision back: its rules may have said that it must be logged.
 		logged, err := s.PolicyStores.Logged(ctx, e.PolicyStoreID, e.Incarnation, e.Request)
 		if err != nil {
 			return err
@@ -165,9 +174,11 @@ func (s *Server) record(ctx context.Context, decided []decisionlog.Entry) error 
 	return s.decisions.Record(ctx, decided)
 }
 
+// logs reports whether decisions leave lines. A log may be open without: for deletions from it.
 func (s *Server) logs() bool { return s.cfg.DecisionLog && s.decisions != nil }
 
 // Decider decides for the process that the server is in, and logs as the transports do.
+// With a log that can't take a line of a policy store that waits for it, there is no decision but an error.
 func (s *Server) Decider() copse.Decider {
 	if !s.logs() {
 		return s.PolicyStores.Decider()
@@ -175,6 +186,7 @@ func (s *Server) Decider() copse.Decider {
 	return loggingDecider{s, s.PolicyStores.Decider()}
 }
 
+// loggingDecider answers only what is recorded, or may go unrecorded.
 type loggingDecider struct {
 	s       *Server
 	decider copse.Decider
@@ -193,6 +205,7 @@ func (d loggingDecider) Decide(ctx context.Context, req *copse.Request) (copse.R
 }
 
 // Explain explains as Decider decides: an explanation is a decision first.
+// An explanation that is not recorded where it must be is not given either.
 func (s *Server) Explain(ctx context.Context, req *copse.Request) (copse.Explanation, error) {
 	start := time.Now()
 	out, err := s.PolicyStores.Explain(ctx, req)

@@ -31,6 +31,7 @@ const (
 )
 
 // doctor collects what a look at a server comes to.
+// It is made for one look. Nothing in it makes a change, so it may be used beside a server.
 type doctor struct {
 	cfg      Config
 	now      time.Time
@@ -38,6 +39,8 @@ type doctor struct {
 	findings []api.Finding
 }
 
+// add, and the four after it, note a finding: what was looked at (check), what is so, and what to do about it. A
+// note informs, a warning is of what may go wrong, wrong of what does.
 func (d *doctor) add(severity, check, do, what string) {
 	d.findings = append(d.findings, api.Finding{Severity: severity, Check: check, What: what, Do: do})
 }
@@ -80,9 +83,11 @@ func Diagnose(ctx context.Context, file string, environ []string, dataDir string
 	return api.Diagnosis{Version: d.cfg.Version, Findings: d.findings}
 }
 
+// checkConfiguration names the findings whose text may quote the configuration: a bundle leaves that out.
 const checkConfiguration = "configuration"
 
 // configuration reports whether it could be read.
+// Without it, the defaults stand in, so that a named data directory is looked at all the same.
 func (d *doctor) configuration(file string, environ []string, dataDir string) bool {
 	const check = checkConfiguration
 	const do = "correct it; `copse config check FILE` says when it is right, docs/configuration.md has every setting"
@@ -117,6 +122,7 @@ func (d *doctor) configuration(file string, environ []string, dataDir string) bo
 }
 
 // each is what was joined.
+// One that was not joined is the only one; nil is one nil, which callers pass over.
 func each(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
@@ -125,9 +131,11 @@ func each(err error) []error {
 }
 
 // database reads what a server would, without being one.
+// It stops at the first thing that makes what follows meaningless.
 func (d *doctor) database(ctx context.Context) {
 	const check = "database"
 	path := filepath.Join(d.cfg.DataDir, sqlite.FileName)
+	// As a start would: an empty database must not pass for a healthy one.
 	if err := lostDatabase(&d.cfg); err != nil {
 		d.wrong(check, "is --data right? Otherwise "+doRestore, "%v", err)
 		return
@@ -140,9 +148,11 @@ func (d *doctor) database(ctx context.Context) {
 	b, err := sqlite.OpenReadOnly(d.cfg.DataDir)
 	switch {
 	case err == nil:
+	// A server has it. Opening it beside that one would look at something in motion.
 	case errors.Is(err, sqlite.ErrInUse):
 		d.note(check, "ask the server: copse doctor --url URL, with a key that may administer everything", "not looked at: %v", err)
 		return
+	// Not migrated for a look. What is in it is not looked at either.
 	case errors.Is(err, sqlite.ErrOlder):
 		d.note(check, "nothing; if the upgrade was not meant, go on with the copse that wrote it", "%v: the next start makes a backup beside it and migrates", err)
 		return
@@ -168,6 +178,7 @@ func (d *doctor) database(ctx context.Context) {
 		return
 	}
 	d.ok(check, "every page of %s can be read; `copse check` reads what is in them as well", path)
+	// Only a database that can be read says anything about clock, keys and plans.
 	newest, err := b.Newest(ctx)
 	if err != nil {
 		d.wrong(check, doRestore, "%v", err)
@@ -175,11 +186,13 @@ func (d *doctor) database(ctx context.Context) {
 	}
 	d.clock(newest)
 	d.masterKey(ctx, b)
+	// Plans are in the database, so the configuration alone can't tell.
 	if err := policystore.KnownPlan(ctx, b, d.cfg.DefaultPlan); err != nil {
 		d.wrong(checkConfiguration, "name one that there is (copse plan list): default, avp and unmetered always are", "--default-plan: %v", err)
 	}
 }
 
+// clock holds the clock against the newest change, as a start does.
 func (d *doctor) clock(newest time.Time) {
 	const check = "clock"
 	err := clockBehind(d.now, newest)
@@ -193,6 +206,7 @@ func (d *doctor) clock(newest time.Time) {
 	}
 }
 
+// masterKeyFile is the one a server would read, whether or not it is there.
 func (d *doctor) masterKeyFile() string {
 	if d.cfg.MasterKeyFile != "" {
 		return d.cfg.MasterKeyFile
@@ -201,6 +215,7 @@ func (d *doctor) masterKeyFile() string {
 }
 
 // masterKey opens everything that is sealed, and looks at when access keys end.
+// New alone would try one row of each kind.
 func (d *doctor) masterKey(ctx context.Context, b *sqlite.Backend) {
 	const check = "master key"
 	file := d.masterKeyFile()
@@ -214,7 +229,9 @@ func (d *doctor) masterKey(ctx context.Context, b *sqlite.Backend) {
 		d.wrong(check, "do what it says", "%v", err)
 		return
 	}
+	// A service on a database that can't be written: nobody shows it a key, so it has nothing to write.
 	service, err := access.New(access.Config{Backend: b, MasterKey: key})
+	// A rotation that is not finished: the key may well be right, and half of it the other.
 	if copse.KindOf(err) == copse.InvalidState {
 		d.wrong(check, "do what it says", "%v", err)
 		return
@@ -258,10 +275,12 @@ func (d *doctor) absentMasterKey(ctx context.Context, b *sqlite.Backend, file, b
 }
 
 // keys finds those that end soon. What they cover is left out: it would name tenants.
+// Keys that are past their end are counted, since they open nothing.
 func (d *doctor) keys(ctx context.Context, service *access.Service) {
 	const check, page = "access keys", 1000
 	var soon []access.Key
 	looked, expired, after := 0, 0, ""
+	// Page by page, and bounded: with very many keys a look must not take minutes.
 	for more := true; more && looked < maxKeysExamined; {
 		keys, next, err := service.ListKeys(ctx, access.System(), after, page)
 		if err != nil {
@@ -307,6 +326,7 @@ var readinessDo = map[string]string{
 // diagnose is Diagnose of the server itself: one at a time, and of large files not the whole.
 // Who leaves meanwhile ends it, or the wait for it.
 func (s *Server) diagnose(ctx context.Context) (api.Diagnosis, error) {
+	// One at a time: each may read hundreds of megabytes beside the server's own work.
 	select {
 	case s.diagnosing <- struct{}{}:
 		defer func() { <-s.diagnosing }()
@@ -324,6 +344,7 @@ func (s *Server) diagnose(ctx context.Context) (api.Diagnosis, error) {
 			d.wrong(check, readinessDo[c.Name], "%s", c.Detail)
 		}
 	}
+	// What follows is the same as of a stopped server, but for what the server knows better: its own counters.
 	d.keys(ctx, s.Access)
 	if s.sqlite != nil {
 		d.directory()
@@ -340,6 +361,7 @@ func (s *Server) diagnose(ctx context.Context) (api.Diagnosis, error) {
 }
 
 // counted adds up a counter over its labels.
+// A counter that is not there counts 0, as does one that can't be read, which the log then says.
 func (s *Server) counted(name string) (n uint64) {
 	families, err := s.registry.Gather()
 	if err != nil {

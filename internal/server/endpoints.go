@@ -51,6 +51,7 @@ func loadEndpoints(file string, list *yaml.Node) ([]IssuerEndpoint, error) {
 }
 
 // fetchPolicy is where keys may come from, with the endpoints' trust anchors read.
+// Everything is checked at the start: an endpoint that is no good would be noticed only when its keys are.
 func (s *Server) fetchPolicy() (token.FetchPolicy, error) {
 	p := token.FetchPolicy{
 		AllowPrivate: s.cfg.AllowPrivateIssuers, AllowHTTP: s.cfg.AllowHTTPIssuers,
@@ -60,6 +61,7 @@ func (s *Server) fetchPolicy() (token.FetchPolicy, error) {
 		if e.Issuer == "" {
 			return p, copse.Errorf(copse.Invalid, "%s: an entry has no issuer", endpointsKey)
 		}
+		// Only one of the two could count, and the other may be the one that was meant.
 		if _, twice := p.Endpoints[e.Issuer]; twice {
 			return p, copse.Errorf(copse.Invalid, "%s: %s is there twice", endpointsKey, e.Issuer)
 		}
@@ -67,6 +69,7 @@ func (s *Server) fetchPolicy() (token.FetchPolicy, error) {
 		if err := p.CheckEndpoint(endpoint); err != nil {
 			return p, copse.Errorf(copse.Invalid, "%s: %s: keys: %w", endpointsKey, e.Issuer, err)
 		}
+		// A private CA is trusted for this endpoint, and for nothing else.
 		if e.CA != "" {
 			pem, err := os.ReadFile(e.CA)
 			if err != nil {
@@ -78,6 +81,7 @@ func (s *Server) fetchPolicy() (token.FetchPolicy, error) {
 			}
 		}
 		p.Endpoints[e.Issuer] = endpoint
+		// At each start, for whoever reads the log and not the configuration.
 		s.log.Warn("the keys of an issuer come from an endpoint of the configuration; whoever answers there can sign as the issuer",
 			"issuer", e.Issuer, "keys", e.Keys)
 	}

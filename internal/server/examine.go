@@ -17,6 +17,7 @@ import (
 // What doctor looks at beside a running server as without one: files and limits.
 
 // directory looks at who can reach the data, and whether the server can.
+// It looks as the user that runs it; as root it would find everything in reach.
 func (d *doctor) directory() {
 	const check = "data directory"
 	dir := d.cfg.DataDir
@@ -29,17 +30,21 @@ func (d *doctor) directory() {
 		d.wrong(check, "name a directory that the server's user can reach", "%s is not one (%v)", dir, err)
 		return
 	}
+	// Well is said only if nothing else was.
 	before := len(d.findings)
 	d.private(check, dir, info, false)
+	// Each has what policies and decisions say, and each may have got another mode or owner by a copy.
 	for _, name := range []string{sqlite.FileName, sqlite.FileName + "-wal", decisionsDir} {
 		if file, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			d.private(check, filepath.Join(dir, name), file, false)
 			d.sameOwner(check, dir, info, filepath.Join(dir, name), file)
 		}
 	}
+	// Wherever it is: with another mode no server loads it.
 	if file, err := os.Stat(d.masterKeyFile()); err == nil {
 		d.private(check, d.masterKeyFile(), file, true)
 	}
+	// The configured key is used instead of the file, which then keeps nobody from starting.
 	if d.cfg.RootAccessKeyID == "" {
 		if _, err := readRootKey(filepath.Join(dir, rootKeyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.wrong(check, "as it says: no server starts with it", "%v", err)
@@ -60,6 +65,7 @@ func (d *doctor) directory() {
 }
 
 // private holds that others do not reach a file. With a refused one no server starts.
+// The rule is [access.Private], by which a server refuses a master key.
 func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
 	mode := info.Mode().Perm()
 	if access.Private(info) {
@@ -77,6 +83,7 @@ func (d *doctor) private(check, path string, info fs.FileInfo, refused bool) {
 }
 
 // sameOwner finds what a command left that was run as another user.
+// It says nothing where files have no owners.
 func (d *doctor) sameOwner(check, dir string, of fs.FileInfo, path string, file fs.FileInfo) {
 	want, known := access.OwnerOf(of)
 	if have, _ := access.OwnerOf(file); known && have != want {
@@ -85,6 +92,8 @@ func (d *doctor) sameOwner(check, dir string, of fs.FileInfo, path string, file 
 	}
 }
 
+// disk says how much room there is, and for what it is too little: writes, a start, a backup.
+// Nothing is said where it can't be known.
 func (d *doctor) disk() {
 	const check = "disk"
 	free, ok := sqlite.FreeBytes(d.cfg.DataDir)
@@ -98,6 +107,7 @@ func (d *doctor) disk() {
 		}
 	}
 	const hardlyAny = 1 << 20 // less than the write-ahead log of a busy minute
+	// From the worst to the least, and only the first that holds is said.
 	switch least := uint64(max(d.cfg.MinFreeBytes, 0)); {
 	case free < hardlyAny:
 		d.wrong(check, "make room: writes fail without", "%d bytes are free on the disk of %s", free, d.cfg.DataDir)
@@ -127,6 +137,7 @@ func (d *doctor) certificates() {
 	if info, err := os.Stat(d.cfg.TLSKey); err == nil && info.Mode().Perm()&0o007 != 0 {
 		d.warn(check, "chmod o= "+d.cfg.TLSKey, "the key %s has mode %04o: everyone can reach it", d.cfg.TLSKey, info.Mode().Perm())
 	}
+	// The whole chain counts: clients refuse it when any certificate in it has expired.
 	leaf := files.inUse.Load().leaf
 	first := leaf
 	for _, der := range files.inUse.Load().config.Certificates[0].Certificate {
@@ -148,6 +159,7 @@ func (d *doctor) certificates() {
 }
 
 // backups looks at the newest of the schedule. failed is what this process could not make.
+// Only the newest is read: it is the one that a restore would take. `copse check` reads others.
 func (d *doctor) backups(ctx context.Context, failed uint64) {
 	const check = "backups"
 	dir := d.cfg.BackupDir
@@ -158,6 +170,7 @@ func (d *doctor) backups(ctx context.Context, failed uint64) {
 	if failed > 0 {
 		d.warn(check, "read the server's log", "%d could not be made since the start", failed)
 	}
+	// Where the two directories are known. One that is not made yet is no finding here.
 	if data, err := os.Stat(d.cfg.DataDir); err == nil {
 		if info, err := os.Stat(dir); err == nil {
 			d.private(check, dir, info, false)
@@ -177,9 +190,11 @@ func (d *doctor) backups(ctx context.Context, failed uint64) {
 		d.warn(check, "start the server, which makes the first; if it runs, read its log", "there is none in %s yet", dir)
 		return
 	}
+	// By number, not by time, as the schedule orders them.
 	newest := all[len(all)-1]
 	path := filepath.Join(dir, newest.name)
 	whole := "is whole"
+	// Verifying reads all of it, which a running server's disk may not have the time for.
 	if info, err := os.Stat(path); err == nil && info.Size() > d.most {
 		whole = "is too large to be read through now (copse check does it)"
 	} else if _, err := sqlite.VerifyBackup(ctx, path); err != nil {
@@ -196,6 +211,7 @@ func (d *doctor) backups(ctx context.Context, failed uint64) {
 
 // losses looks for decisions without a line. counted is what this process knows, also of those that could
 // not be written down.
+// It looks no further back than lossesSince, and reads no more than d.most bytes of the log.
 func (d *doctor) losses(ctx context.Context, counted uint64) {
 	const check = "decision log"
 	if !d.cfg.DecisionLog {
@@ -207,6 +223,7 @@ func (d *doctor) losses(ctx context.Context, counted uint64) {
 		d.wrong(check, "copse decisions verify, and look at the disk", "%v", err)
 		return
 	}
+	// Both may count the same losses, and each some that the other can't know: the larger is said.
 	if lost = max(lost, counted); lost > 0 {
 		d.warn(check, "see copse_decision_log_lost_total for the reason: a disk that is full or slow, or a kill. Policy stores with decisionLog.full wait refuse decisions instead",
 			"%d decisions of the last days have no line", lost)
@@ -220,8 +237,10 @@ func (d *doctor) losses(ctx context.Context, counted uint64) {
 }
 
 // fewFiles is less than a server with its clients, its database and its log needs at a busy time.
+// It is for a word of advice; a server starts with fewer and takes fewer connections.
 const fewFiles = 4096
 
+// limits looks at this process's own limit of open files. Beside a stopped server that is the shell's.
 func (d *doctor) limits() {
 	const check = "limits"
 	files, ok := openFileLimit()

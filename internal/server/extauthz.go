@@ -18,6 +18,7 @@ import (
 const minPing = 10 * time.Second
 
 // grpcServer answers Envoy, within the limits of the other listeners.
+// secure is nil for plain HTTP/2. It is made whether or not there is a listener for it.
 func (s *Server) grpcServer(secure *tls.Config) *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(copse.MaxRequestBytes),

@@ -15,6 +15,7 @@ import (
 )
 
 // routeFile is a route table on disk that may be replaced under a running server.
+// It is looked at when a request comes, so it needs no goroutine of its own.
 type routeFile struct {
 	file string
 	log  *slog.Logger
@@ -28,6 +29,8 @@ type routeFile struct {
 // routesCheck is how long a replaced route table may go unnoticed.
 const routesCheck = time.Second
 
+// newRouteFile loads the table once, so that a server does not start with one that is no good. Without a name
+// there is no table, and nothing passes a gateway.
 func newRouteFile(file string, log *slog.Logger) (*routeFile, error) {
 	f := &routeFile{file: file, log: log}
 	if file == "" {
@@ -47,6 +50,7 @@ func (f *routeFile) routes() *authorizer.RouteTable {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// Requests look at the file at most once a second all together, under the lock.
 	now := time.Now()
 	if now.Before(f.lookAgain) {
 		return f.table
@@ -54,6 +58,7 @@ func (f *routeFile) routes() *authorizer.RouteTable {
 	f.lookAgain = now.Add(routesCheck)
 	info, err := os.Stat(f.file)
 	switch {
+	// Said at every look, as long as it is so.
 	case err != nil:
 		f.log.Warn("the route table can't be read again; the former one stays in use", "error", err)
 	case info.ModTime() != f.changed:
@@ -67,6 +72,8 @@ func (f *routeFile) routes() *authorizer.RouteTable {
 	return f.table
 }
 
+// load replaces the table if all of the file is right. The time is taken before the text: a file that is replaced
+// in between is loaded again. f.mu is held, or nobody else has f yet.
 func (f *routeFile) load() error {
 	info, err := os.Stat(f.file)
 	if err != nil {
@@ -88,6 +95,7 @@ func (f *routeFile) load() error {
 const contextKeys = "context-key"
 
 // contextKeyStore keeps the keys among the server's secrets.
+// They survive a restart, so what was signed before it still verifies.
 func contextKeyStore(a *access.Service) token.ContextKeyStore {
 	return token.ContextKeyStore{
 		Load: func(ctx context.Context) ([]token.ContextKey, error) {
@@ -123,16 +131,19 @@ func (s *Server) openContexts(ctx context.Context) error {
 }
 
 // gatewayRoutes are the endpoints of gateways, and the keys of what they are given to pass on.
+// They decide as POST /v1/authorize does; the route table says what a request asks.
 func (s *Server) gatewayRoutes(cfg authorizer.Config) ([]Route, error) {
 	file, err := newRouteFile(s.cfg.RoutesFile, s.log)
 	if err != nil {
 		return nil, err
 	}
 	gateway := authorizer.GatewayConfig{Config: cfg, Routes: file.routes, RequestID: requestID}
+	// Without a public URL nothing is signed, and what passes carries no context.
 	if s.contexts != nil {
 		gateway.Sign = s.contexts.Sign
 	}
 	g := authorizer.NewGateway(gateway)
+	// Envoy's is a listener of its own, see [Server.Listen]; the rest are routes of the API.
 	s.extAuthz = g.ExtAuthz()
 	routes := []Route{
 		{Pattern: "POST /v1/authorize/request", Handler: g.Request()},
@@ -146,6 +157,7 @@ func (s *Server) gatewayRoutes(cfg authorizer.Config) ([]Route, error) {
 	return routes, nil
 }
 
+// serveContextKeys answers everybody: public keys are public, and services that verify have no key of copse.
 func (s *Server) serveContextKeys(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=60")

@@ -22,6 +22,7 @@ const (
 )
 
 // Condition is one thing that /readyz looks at.
+// Name is what readinessDo goes by, too.
 type Condition struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
@@ -31,6 +32,7 @@ type Condition struct {
 }
 
 // Readiness is the answer of /readyz.
+// Checks has what was looked at: after one that makes the rest meaningless, no more.
 type Readiness struct {
 	Ready  bool        `json:"ready"`
 	Checks []Condition `json:"checks"`
@@ -38,6 +40,7 @@ type Readiness struct {
 
 // selfTest refuses to start on what would lose writes or decide wrongly. The backend has seen to
 // SQLite's version and that the directory can be written, and the access keys see to the master key.
+// A server in memory has neither disk nor stored times.
 func (s *Server) selfTest(ctx context.Context) error {
 	if s.sqlite == nil {
 		return nil
@@ -114,6 +117,8 @@ func (p *probing) wait(ctx context.Context, look func(context.Context, *probe)) 
 	}
 }
 
+// look reads from storage, not from a cache, and ends at the first thing without which the next means nothing. It
+// writes p, which nobody reads before p.done is closed.
 func (s *Server) look(ctx context.Context, p *probe) {
 	if _, p.storage = s.backend.Head(ctx, storage.Directory()); p.storage != nil {
 		return
@@ -134,6 +139,7 @@ func (s *Server) readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	out := Readiness{Ready: true}
+	// What the caller is told is detail, where there is one: the error itself may name files and is for the log.
 	add := func(name string, err error, warning bool, detail string) {
 		c := Condition{Name: name, OK: err == nil, Warning: warning && err != nil}
 		if err != nil {
@@ -151,6 +157,7 @@ func (s *Server) readiness(ctx context.Context) Readiness {
 	}
 	add("draining", draining, false, "the server was told to end: send new requests elsewhere")
 	p := s.probing.wait(ctx, s.look)
+	// The probe goes on; whoever asks next shares it or finds its end.
 	if p == nil {
 		add("storage", context.DeadlineExceeded, false, fmt.Sprintf("storage does not answer within %s", readyTimeout))
 		return out
@@ -159,6 +166,7 @@ func (s *Server) readiness(ctx context.Context) Readiness {
 	if p.storage != nil {
 		return out
 	}
+	// Damage is a warning: it is of some policy stores, and the others are decided as before.
 	add("data", s.backend.met(), true, "")
 	add("keys", p.keys, false, "the master key does not open what is stored; the log says more")
 	if s.sqlite == nil {

@@ -19,6 +19,7 @@ import (
 const rootKeyFile = "root.key"
 
 // loadMasterKey reads the key that access keys are encrypted under, or makes one beside the data.
+// In memory, where nothing is kept, a random one does.
 func (s *Server) loadMasterKey(ctx context.Context) (access.MasterKey, error) {
 	if s.cfg.MasterKeyFile == "" && s.cfg.InMemory {
 		return randomBytes(access.MasterKeySize), nil
@@ -40,6 +41,7 @@ type rootKey struct {
 func (k rootKey) credential() access.Secret { return access.FormatBearer(k.ID, k.Secret) }
 
 // loadRootKey takes the configured one, else the one of the data directory, else makes one.
+// A file that is there and can't be used is an error and never replaced: somebody may use its key.
 func (s *Server) loadRootKey() (rootKey, error) {
 	if s.cfg.RootAccessKeyID != "" {
 		return rootKey{s.cfg.RootAccessKeyID, s.cfg.RootSecretAccessKey}, nil
@@ -56,6 +58,7 @@ func (s *Server) loadRootKey() (rootKey, error) {
 	if err := access.WriteSecret(file, string(made.credential())+"\n"); err != nil {
 		return rootKey{}, copse.Errorf(copse.Invalid, "making the root key: %w", err)
 	}
+	// The one moment at which it may be shown. The file keeps it.
 	if s.cfg.OnRootKey != nil {
 		s.cfg.OnRootKey(file, made.credential())
 	}
@@ -78,6 +81,7 @@ func readRootKey(file string) (rootKey, error) {
 }
 
 // readWithMode reads a whole file and tells who else can.
+// Both are of the file that was opened, whatever has the name meanwhile.
 func readWithMode(file string) (text []byte, mode fs.FileMode, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -92,6 +96,7 @@ func readWithMode(file string) (text []byte, mode fs.FileMode, err error) {
 	return text, info.Mode().Perm(), err
 }
 
+// parseRootKey does not quote what it can't parse: it may be most of a secret.
 func parseRootKey(file, credential string) (rootKey, error) {
 	id, secret, ok := access.ParseBearer(credential)
 	if !ok {
@@ -100,6 +105,7 @@ func parseRootKey(file, credential string) (rootKey, error) {
 	return rootKey{ID: id, Secret: access.Secret(secret)}, nil
 }
 
+// randomBytes are n bytes from the system's generator.
 func randomBytes(n int) []byte {
 	out := make([]byte, n)
 	_, _ = rand.Read(out) // ends the process rather than fail

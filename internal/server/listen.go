@@ -42,6 +42,7 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return err
 	}
+	// All are bound or it is an error; what was bound before it is closed, by Close at the latest.
 	for _, other := range []struct {
 		setting, address string
 		into             *net.Listener
@@ -53,6 +54,7 @@ func (s *Server) Listen() error {
 			return errors.Join(err, main.Close())
 		}
 	}
+	// One count for both listeners of clients, and one apart for operations: a flood must not hide what is wrong.
 	clients := newConnections(s.maxConnections(), s.cfg.MaxConnectionsPerAddress, s.log)
 	clients.register(s.registry)
 	s.listener = gate{Listener: main, of: clients, pause: min(s.cfg.DrainDelay, goodbyeTime)}
@@ -65,6 +67,7 @@ func (s *Server) Listen() error {
 	return s.route()
 }
 
+// listen has errors name the setting, since an operator knows that and not the socket.
 func listen(setting, address string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -87,6 +90,7 @@ func (s *Server) URL() string {
 }
 
 // OpsURL is that of the operations listener, empty when there is none.
+// It is plain HTTP whatever the API speaks: it is meant for this machine, or a network of machines.
 func (s *Server) OpsURL() string { return baseURL("http", s.opsListener) }
 
 // Addr is the address the API listens on, after Listen.
@@ -100,6 +104,7 @@ func (s *Server) ExtAuthzAddr() net.Addr {
 	return s.extAuthzListener.Addr()
 }
 
+// baseURL is loopback for a listener on all addresses: it is for people and programs on this machine.
 func baseURL(scheme string, ln net.Listener) string {
 	if ln == nil {
 		return ""
@@ -123,6 +128,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	main, ops := s.httpServer(s.handler), s.httpServer(s.opsHandler())
+	// Replaced files are noticed until the server is told to end; then what is in use stays so.
 	if s.tls != nil {
 		main.TLSConfig = s.tls.listenerConfig()
 		watching, stop := context.WithCancel(ctx)
@@ -130,6 +136,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		go s.tls.watch(watching)
 	}
 	envoy := s.grpcServer(main.TLSConfig)
+	// Room for all three, so that none of them waits for a reader when it ends.
 	failed := make(chan error, 3)
 	go func() { failed <- s.serveMain(main) }()
 	if s.opsListener != nil {
@@ -144,6 +151,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	// From here on /readyz says no, and HTTP/1 connections end with their answer.
 	s.draining.Store(true)
 	if err == nil && s.cfg.DrainDelay > 0 {
 		s.log.Info("told to end: not ready any more, requests are still taken for --drain-delay; a second signal ends at once", "delay", s.cfg.DrainDelay)
@@ -152,6 +160,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	return errors.Join(err, s.shutDown(context.WithoutCancel(ctx), main, ops, envoy), s.Close())
 }
 
+// serveMain needs no files: the certificate comes from TLSConfig, at each handshake.
 func (s *Server) serveMain(main *http.Server) error {
 	if main.TLSConfig != nil {
 		return main.ServeTLS(s.listener, "", "")
@@ -167,6 +176,7 @@ func (s *Server) shutDown(ctx context.Context, main, ops *http.Server, envoy *gr
 	limited, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	ended := make(chan struct{})
+	// gRPC has no deadline of its own for this: when the time is up, Stop cuts off what is left.
 	go func() {
 		defer close(ended)
 		defer context.AfterFunc(limited, envoy.Stop)()
@@ -174,6 +184,7 @@ func (s *Server) shutDown(ctx context.Context, main, ops *http.Server, envoy *gr
 	}()
 	err := main.Shutdown(limited)
 	<-ended
+	// Shutdown leaves open what it could not wait for; Close does not.
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.log.Warn("requests were still under way at the end of --shutdown-timeout, and were cut off")
 		err = main.Close()
@@ -181,6 +192,7 @@ func (s *Server) shutDown(ctx context.Context, main, ops *http.Server, envoy *gr
 	return errors.Join(err, ops.Close())
 }
 
+// httpServer is a server within the configured limits, each of which is against one way to hold a connection.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,

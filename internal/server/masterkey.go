@@ -56,6 +56,7 @@ func RotateMasterKey(ctx context.Context, dataDir, file, to string) (r MasterKey
 	if r.Resealed, err = access.Reseal(ctx, b, former, next); err != nil {
 		return r, err
 	}
+	// Everything is sealed under the new key by now. If the files can't be exchanged, the error says where it is.
 	if inPlace {
 		r.File = file
 		r.Former, err = access.ReplaceMasterKey(file, to)
@@ -85,6 +86,7 @@ func ResetMasterKey(ctx context.Context, dataDir, file string, goAhead func(acce
 		return n, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	// An absent key opens nothing, which is what this is for; one that can't be read is not absent.
 	key, err := access.LoadMasterKey(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return n, err

@@ -36,6 +36,7 @@ type middleware struct {
 	byCode     [6]prometheus.Counter // by hundreds
 }
 
+// newMiddleware makes the counters of all classes of status at once, so that each is there from the start.
 func newMiddleware(next http.Handler, log *slog.Logger, reg prometheus.Registerer, t *tracer, maxHeaders int, draining *atomic.Bool) *middleware {
 	m := &middleware{next: next, log: log, tracer: t, maxHeaders: maxHeaders, draining: draining,
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "copse_http_panics_total", Help: "Requests that a defect ended."})}
@@ -66,6 +67,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &response{ResponseWriter: w}
 	m.flying.Add(1)
 	defer m.finish(out, r, id[0])
+	// Go bounds the bytes of headers and not their number, and each costs more than its bytes.
 	if countHeaders(r.Header) > m.maxHeaders {
 		writeError(out, http.StatusRequestHeaderFieldsTooLarge, copse.Invalid, "the request has more headers than this server takes (--max-headers)")
 		return
@@ -77,6 +79,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.next.ServeHTTP(out, r)
 }
 
+// countHeaders counts lines and not names: the same header a thousand times is a thousand.
 func countHeaders(h http.Header) (n int) {
 	for _, values := range h {
 		n += len(values)
@@ -84,6 +87,8 @@ func countHeaders(h http.Header) (n int) {
 	return n
 }
 
+// finish runs deferred, whatever became of the handler. ErrAbortHandler is a handler's own wish to break the
+// connection, and goes on to net/http.
 func (m *middleware) finish(out *response, r *http.Request, id string) {
 	defer m.flying.Add(-1)
 	if cause := recover(); cause != nil {
@@ -105,6 +110,7 @@ func (m *middleware) finish(out *response, r *http.Request, id string) {
 }
 
 // response remembers whether an answer began.
+// status is 0 until it did. One handler writes it, in the request's goroutine.
 type response struct {
 	http.ResponseWriter
 	status int
@@ -149,6 +155,7 @@ func requestID(claimed []string) string {
 	return string(out[:])
 }
 
+// plainID admits no space, quote, line end or comma, so an id stays one word in logs, headers and audit rows.
 func plainID(id string) bool {
 	if len(id) < 8 || len(id) > 64 {
 		return false

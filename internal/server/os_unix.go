@@ -22,6 +22,7 @@ func mayWrite(dir string) error {
 	return syscall.Access(dir, write|search)
 }
 
+// openFileLimit is the limit in force, which a process may raise up to another one.
 func openFileLimit() (files uint64, ok bool) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

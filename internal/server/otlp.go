@@ -31,6 +31,7 @@ type spanExporter struct {
 	scope    *commonpb.InstrumentationScope
 }
 
+// newSpanExporter opens no connection: a collector may come later, or go.
 func newSpanExporter(endpoint, version string, log *slog.Logger) *spanExporter {
 	return &spanExporter{
 		endpoint: endpoint, log: log,
@@ -52,12 +53,14 @@ func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 	return nil
 }
 
+// send hands over one batch in one request; any answer but 2xx is a failure.
 func (e *spanExporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	out := &tracepb.ScopeSpans{Scope: e.scope}
 	for _, s := range spans {
 		out.Spans = append(out.Spans, wireSpan(s))
 	}
 	// On the wire this is an ExportTraceServiceRequest.
+	// The two messages have the same one field, and this one needs no code of the gRPC service.
 	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{Resource: e.resource, ScopeSpans: []*tracepb.ScopeSpans{out}}}})
 	if err != nil {
 		return fmt.Errorf("traces: %w", err)
@@ -67,6 +70,7 @@ func (e *spanExporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 		return fmt.Errorf("traces: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-protobuf")
+	// The context is the batcher's, with its own bound; the client's timeout holds also without one.
 	resp, err := e.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("traces: %w", err)
@@ -80,11 +84,13 @@ func (e *spanExporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 }
 
 // Shutdown implements sdktrace.SpanExporter.
+// The batcher has exported what it had before it calls this.
 func (e *spanExporter) Shutdown(context.Context) error {
 	e.client.CloseIdleConnections()
 	return nil
 }
 
+// wireSpan takes what copse's own spans have: no events, no links, attributes that are numbers or text.
 func wireSpan(s sdktrace.ReadOnlySpan) *tracepb.Span {
 	id, parent, at := s.SpanContext(), s.Parent(), s.SpanContext().TraceID()
 	span := id.SpanID()
@@ -112,6 +118,7 @@ func wireSpan(s sdktrace.ReadOnlySpan) *tracepb.Span {
 	return out
 }
 
+// text is an attribute whose value is text.
 func text(key, value string) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
 }

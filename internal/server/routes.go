@@ -19,6 +19,7 @@ func (s *Server) Routes() []Route { return slices.Clone(s.routes) }
 func (s *Server) route() error {
 	settings := api.Config{Tenants: s.Tenants, PolicyStores: s.PolicyStores, Access: s.Access, Members: s.Members, Audit: s.audit(), Decisions: s.decisions, Version: s.cfg.Version, Log: s.log,
 		Support: api.Support{Diagnose: s.diagnose, DebugBundle: s.debugBundle}}
+	// A server in memory has nothing to back up, and its route says so.
 	if s.sqlite != nil {
 		settings.Backup = s.backup
 	}
@@ -33,6 +34,7 @@ func (s *Server) route() error {
 	if err != nil {
 		return err
 	}
+	// One configuration for the authorizer, the gateways and the routes of members: they verify and decide alike.
 	authorize := s.tracer.around(authorizer.Config{
 		Verify: s.Verifier.Verify, VerifyBy: s.Verifier.VerifyBy, IdentitySource: s.PolicyStores.IdentitySource,
 		Directory: s.Tenants, Decider: s.PolicyStores.Decider(), Explain: s.PolicyStores.Explain,
@@ -51,6 +53,7 @@ func (s *Server) route() error {
 	s.routes = append(s.routes, gateways...)
 	list, choose := authorizer.NewMe(authorize, s.Members)
 	s.routes = append(s.routes, Route{Pattern: "GET /v1/me/tenant", Handler: list}, Route{Pattern: "PUT /v1/me/tenant", Handler: choose})
+	// Each by its own pattern, so that metrics, traces and the table name it, all to one handler.
 	for _, r := range control.Routes() {
 		s.routes = append(s.routes, Route{Pattern: r.Method + " " + r.Path, Open: r.Open, Handler: control})
 	}
@@ -71,6 +74,8 @@ type router struct {
 
 type methodPath struct{ method, path string }
 
+// newRouter takes fixed paths of POST, the method of decisions, into the map. Every pattern is in the mux as well,
+// which panics when two of them clash: that is a defect of the table.
 func newRouter(routes []Route) *router {
 	rt := &router{fixed: map[methodPath]Route{}, mux: http.NewServeMux()}
 	for _, r := range routes {
@@ -112,11 +117,13 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeError(w, http.StatusNotFound, copse.NotFound, "there is nothing at this path")
 }
 
+// cleanPath admits one slash at the end, for patterns that have one.
 func cleanPath(p string) bool {
 	return p == "/" || path.Clean(p) == strings.TrimSuffix(p, "/")
 }
 
 // headerOnly takes a status and headers, and drops the body.
+// It stands in for the client where only net/http's opinion is wanted.
 type headerOnly struct {
 	header http.Header
 	status int

@@ -31,6 +31,7 @@ import (
 )
 
 // Server is copse, wired. The services may be used from Open until Close.
+// Its own methods may be called at the same time, but Listen and Serve are for one caller, once.
 type Server struct {
 	Access       *access.Service
 	PolicyStores *policystore.Service
@@ -51,6 +52,7 @@ type Server struct {
 	sqlite   *sqlite.Backend // nil in memory
 	root     rootKey
 
+	// Set by Listen. Before that there are no routes either, since some want to know the address.
 	listener, opsListener net.Listener
 	extAuthzListener      net.Listener
 	routes                []Route
@@ -69,6 +71,7 @@ type Server struct {
 
 // Open makes the services and finishes what a former process left half done. Close ends them; Serve
 // does so by itself.
+// After an error everything is closed, and what was made on disk stays: keys, an empty database.
 func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -95,6 +98,8 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 // open takes the data directory first: its lock keeps a second process from making a second set of keys.
+// What is made later may rely on what was made before, and is closed before it. The decision log comes before
+// the policy stores, whose deletions take lines of it along.
 func (s *Server) open(ctx context.Context) error {
 	backend, err := s.openBackend()
 	if err != nil {
@@ -121,6 +126,8 @@ func (s *Server) open(ctx context.Context) error {
 	return nil
 }
 
+// openAccess loads the master key and the root key, or makes them. A master key that does not open what is stored
+// ends it, so no service is made that could verify nobody.
 func (s *Server) openAccess(ctx context.Context) error {
 	masterKey, err := s.loadMasterKey(ctx)
 	if err != nil {
@@ -143,6 +150,7 @@ func (s *Server) openAccess(ctx context.Context) error {
 
 // openTenancy makes policy stores, tenants, members and the verifier of tokens, which have news for each
 // other.
+// What a former process began to delete is taken up here, before anybody can ask (policystore's Resume).
 func (s *Server) openTenancy(ctx context.Context) error {
 	logKey, err := s.logHashKey(ctx)
 	if err != nil {
@@ -152,6 +160,7 @@ func (s *Server) openTenancy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Until it is stored there is no token that anybody could have verified, and so none to forget.
 	var verifier atomic.Pointer[token.Verifier] // made after the services that have news for it
 	s.PolicyStores, err = policystore.New(policystore.Config{
 		Backend: s.backend, CacheBytes: s.cfg.SnapshotCacheBytes, DefaultPlan: s.cfg.DefaultPlan, NoRates: s.cfg.NoRates,
@@ -205,9 +214,11 @@ func (s *Server) openTenancy(ctx context.Context) error {
 
 // openSchedule begins the backups on schedule, if there are to be any.
 func (s *Server) openSchedule() {
+	// Nothing to copy, or nowhere to put it.
 	if s.sqlite == nil || s.cfg.BackupDir == "" {
 		return
 	}
+	// Not the context of Open: the schedule ends with the server.
 	ctx, stop := context.WithCancel(context.Background())
 	c := newSchedule(s.cfg, s.log, s.registry, s.backupTo)
 	var work sync.WaitGroup
@@ -220,6 +231,7 @@ func (s *Server) openSchedule() {
 }
 
 // Close ends the services and the backend, last made first. It is idempotent.
+// Later calls wait for the first and return its error.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		var errs []error
@@ -232,6 +244,7 @@ func (s *Server) Close() error {
 				errs = append(errs, err)
 			}
 		}
+		// All of them, whatever one answers: a log that does not close must not keep the database open.
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			errs = append(errs, s.closers[i]())
 		}
@@ -241,6 +254,7 @@ func (s *Server) Close() error {
 }
 
 // RootCredential is the root key as "copse_<id>_<secret>".
+// Whoever has it may do everything, so it is shown to nobody but the operator.
 func (s *Server) RootCredential() access.Secret { return s.root.credential() }
 
 // RootKey is the root key in two parts, for signing.

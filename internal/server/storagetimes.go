@@ -29,6 +29,7 @@ type timedBackend struct {
 // storageCall names a call, as a label and in a span.
 type storageCall string
 
+// callHead and the others are all values that the label has: what is not timed has none.
 const (
 	callHead   storageCall = "head"
 	callGet    storageCall = "get"
@@ -39,9 +40,11 @@ const (
 	callErase  storageCall = "erase"
 )
 
+// newTimedBackend makes the series of each call at the start, so that calls need no lookup by label.
 func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *timedBackend {
 	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "copse_storage_seconds", Help: "Time that calls of the storage took, by call; a commit is durable at its end.",
+		// From a read that the cache of pages answers to a disk that hangs.
 		Buckets: []float64{50e-6, 250e-6, 1e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1, 5},
 	}, []string{"call"})
 	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -57,6 +60,7 @@ func newTimedBackend(b storage.Backend, reg prometheus.Registerer, t *tracer) *t
 }
 
 // begin starts the clock; what it returns ends it.
+// It must be called once, with the call's own error: a span ends with it, and damage is noticed by it.
 func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Context, func(error)) {
 	ctx, end := b.tracer.start(ctx, "storage "+string(call))
 	start := time.Now()
@@ -72,6 +76,7 @@ func (b *timedBackend) begin(ctx context.Context, call storageCall) (context.Con
 	}
 }
 
+// notice remembers damage for /readyz. It does not clear: what is damaged stays so until it is restored.
 func (b *timedBackend) notice(err error) {
 	if errors.Is(err, storage.ErrCorrupt) {
 		b.damage.Inc()
@@ -103,6 +108,8 @@ func storageFailed(err error) bool {
 	return true
 }
 
+// Head, and the methods after it, change nothing about a call or its answer. What is not among them is the
+// backend's own, untimed.
 func (b *timedBackend) Head(ctx context.Context, p storage.Partition) (storage.Head, error) {
 	ctx, end := b.begin(ctx, callHead)
 	head, err := b.Backend.Head(ctx, p)
@@ -138,6 +145,7 @@ func (b *timedBackend) Whole(ctx context.Context, p storage.Partition) error {
 	return err
 }
 
+// Commit's time has the wait for the writer in it, and the fsync that it shared.
 func (b *timedBackend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
 	ctx, end := b.begin(ctx, callCommit)
 	revision, err := b.Backend.Commit(ctx, c)
@@ -153,6 +161,7 @@ func (b *timedBackend) Erase(ctx context.Context, p storage.Partition, i copse.I
 }
 
 // Audit and History are read by people, and not timed.
+// Damage is noticed all the same.
 func (b *timedBackend) Audit(ctx context.Context, after uint64, limit int) ([]storage.AuditRow, error) {
 	rows, err := b.Backend.Audit(ctx, after, limit)
 	b.notice(err)

@@ -42,8 +42,10 @@ type tlsFiles struct {
 }
 
 // tlsText is what the files hold.
+// It is compared as a whole: a look at which any of the three differs is another.
 type tlsText struct{ cert, key, clientCA string }
 
+// tlsInUse is never changed once it is in use; another takes its place.
 type tlsInUse struct {
 	text   tlsText
 	config *tls.Config
@@ -142,16 +144,20 @@ func (f *tlsFiles) look() {
 		f.why = why
 		return
 	}
+	// In force with the next handshake; connections that are open keep theirs.
 	f.inUse.Store(next)
 	f.fits()
 	f.log.Info("TLS files replaced", "file", f.cert, "serial", next.leaf.SerialNumber, "expires", next.leaf.NotAfter)
 }
 
+// fits: what is on disk is what is in use.
+// It begins anew what is told: the same mistake a second time is told a second time.
 func (f *tlsFiles) fits() {
 	f.refused.Store(false)
 	f.why, f.told = "", ""
 }
 
+// read reads all files, and names the setting of the first that can't be.
 func (f *tlsFiles) read() (text tlsText, err error) {
 	for _, file := range []struct {
 		setting, path string
@@ -169,11 +175,13 @@ func (f *tlsFiles) read() (text tlsText, err error) {
 	return text, nil
 }
 
+// parse makes of one look at the files what is served: an error is one of the files, or that they are no pair.
 func (f *tlsFiles) parse(text tlsText) (*tlsInUse, error) {
 	pair, err := tls.X509KeyPair([]byte(text.cert), []byte(text.key))
 	if err != nil {
 		return nil, copse.Errorf(copse.Invalid, "--tls-cert %s with --tls-key %s: %w", f.cert, f.key, err)
 	}
+	// For its dates and its serial number: the handshake parses it by itself.
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
 		return nil, copse.Errorf(copse.Invalid, "--tls-cert %s: %w", f.cert, err)
@@ -219,6 +227,7 @@ func certificates(text string) (*x509.CertPool, error) {
 }
 
 // validNow says that a certificate has expired, or is not valid yet.
+// Nil when neither is so by this machine's clock.
 func validNow(leaf *x509.Certificate) error {
 	switch now := time.Now(); {
 	case now.After(leaf.NotAfter):
@@ -230,6 +239,7 @@ func validNow(leaf *x509.Certificate) error {
 }
 
 // checkTLS is for a configuration that nothing is served from yet.
+// What keeps a server from starting is the error, what clients will refuse is the warning.
 func checkTLS(cfg *Config) (warning string, err error) {
 	if cfg.TLSCert == "" {
 		return "", nil

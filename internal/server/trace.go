@@ -40,6 +40,7 @@ const (
 )
 
 // newTracer is nil when no endpoint is configured.
+// start, close, around and verifyBy work on that: they do nothing, or hand back what they were given.
 func newTracer(cfg *Config, log *slog.Logger) *tracer {
 	if cfg.TraceEndpoint == "" {
 		return nil
@@ -55,12 +56,14 @@ func newTracer(cfg *Config, log *slog.Logger) *tracer {
 }
 
 // sampler follows a caller that is believed; everybody else gets the ratio.
+// Whose parent is not believed has none here: serve has left it out.
 func sampler(cfg *Config) sdktrace.Sampler {
 	ratio := sdktrace.TraceIDRatioBased(cfg.TraceRatio)
 	return sdktrace.ParentBased(ratio)
 }
 
 // close sends what is left, within a bound.
+// Spans that end after it are lost.
 func (t *tracer) close() error {
 	if t == nil {
 		return nil
@@ -96,6 +99,7 @@ func kindOf(err error) string {
 }
 
 // serve answers a request within a span that is named after its route, never after its path.
+// A path may hold ids of tenants and resources.
 func (t *tracer) serve(next http.Handler, w *response, r *http.Request) {
 	ctx := r.Context()
 	if t.parents {
@@ -103,6 +107,7 @@ func (t *tracer) serve(next http.Handler, w *response, r *http.Request) {
 	}
 	ctx, span := t.spans.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer))
 	r = r.WithContext(ctx)
+	// The route is known only when the router has run.
 	defer func() {
 		if span.IsRecording() {
 			route := r.Pattern
@@ -155,8 +160,10 @@ func (t *tracer) around(c authorizer.Config) authorizer.Config {
 	return c
 }
 
+// verifyBy is what verifies by an identity source.
 type verifyBy = func(ctx context.Context, p token.Presented) (*token.Verified, error)
 
+// verifyBy puts a span around f.
 func (t *tracer) verifyBy(f verifyBy) verifyBy {
 	if t == nil {
 		return f
@@ -169,6 +176,7 @@ func (t *tracer) verifyBy(f verifyBy) verifyBy {
 	}
 }
 
+// tracedDirectory puts a span around each lookup, and on the request's span the tenant, if the operator wants it.
 type tracedDirectory struct {
 	copse.Directory
 	t *tracer
@@ -184,6 +192,7 @@ func (d tracedDirectory) Lookup(ctx context.Context, tenant copse.TenantID) (cop
 	return e, err
 }
 
+// tracedDecider puts a span around each decision. Its end is a kind of error, never what was decided.
 type tracedDecider struct {
 	copse.Decider
 	t *tracer

@@ -20,9 +20,12 @@ import (
 )
 
 // Backend is a [storage.Backend] without a disk.
+// It needs no disk and no goroutine of its own, so one that is dropped without Close leaves nothing behind.
 type Backend struct {
 	followers storage.Followers
 
+	// mu guards all below, and is held while followers are told: that is what gives them changes in order.
+	// A follower that called the backend would wait for itself, and the contract forbids it.
 	mu         sync.Mutex
 	closed     bool
 	partitions map[storage.Partition]*partition
@@ -31,12 +34,14 @@ type Backend struct {
 	feedSeq    uint64 // of the last row ever given out; rows may be gone since
 }
 
+// partition is one head with what belongs to it. It stays in the map when it is fenced, and leaves with Erase.
 type partition struct {
 	head    storage.Head
 	items   map[storage.Key]storage.Item
 	history []storage.HistoryRow
 }
 
+// feedRow is a FeedRow with the time by which it goes; see publish.
 type feedRow struct {
 	storage.FeedRow
 	at time.Time
@@ -50,6 +55,7 @@ func New() *Backend {
 }
 
 // begin locks for one call; the caller unlocks unless there is an error.
+// The zero Partition is refused first, then a context that has ended, then a closed backend.
 func (b *Backend) begin(ctx context.Context, p storage.Partition) error {
 	if _, err := storage.ParsePartition(p.String()); err != nil {
 		return err
@@ -57,6 +63,7 @@ func (b *Backend) begin(ctx context.Context, p storage.Partition) error {
 	return b.beginAll(ctx)
 }
 
+// beginAll is begin for what concerns no partition, or has had its own looked at.
 func (b *Backend) beginAll(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -70,6 +77,7 @@ func (b *Backend) beginAll(ctx context.Context) error {
 }
 
 // active is the partition if it exists and is not fenced.
+// What is fenced reads as absent everywhere but in Head and Heads.
 func (b *Backend) active(p storage.Partition) (*partition, bool) {
 	part, ok := b.partitions[p]
 	return part, ok && part.head.State == storage.Active
@@ -122,6 +130,7 @@ func (b *Backend) Scan(ctx context.Context, p storage.Partition, kind storage.Ki
 		}
 	}
 	sortItems(items)
+	// All that match are copied and sorted first: the page is the smallest of them.
 	return items[:min(len(items), max(limit, 0))], nil
 }
 
@@ -153,6 +162,7 @@ func (b *Backend) Whole(ctx context.Context, p storage.Partition) error {
 }
 
 // Commit implements [storage.Backend].
+// Everything is checked before anything is changed, so a refusal has nothing to take back.
 func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
 	if err := c.Validate(); err != nil {
 		return 0, err
@@ -161,6 +171,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 		return 0, err
 	}
 	defer b.mu.Unlock()
+	// Without the monotonic reading, as a time that comes back from a disk.
 	now := time.Unix(0, time.Now().UnixNano()).UTC()
 	part, err := b.target(&c, now)
 	if err != nil {
@@ -177,6 +188,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 	for n, w := range c.Writes {
 		salt := make([]byte, 16)
 		_, _ = rand.Read(salt) // never fails, see crypto/rand
+		// Bodies are copied twice, for history and item: neither is shared with the caller or with the other.
 		row := storage.HistoryRow{
 			Revision: part.head.Revision, N: n, Salt: salt, Key: w.Key,
 			Body: bytes.Clone(w.Body), Deleted: w.Body == nil, At: now,
@@ -191,6 +203,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 		}
 	}
 	part.head.Chain = storage.ChainNext(part.head.Chain, part.head.Revision, commitments)
+	// A partition that is being created gets into the map here, after the last thing that could refuse it.
 	b.partitions[c.Partition] = part
 	b.record(part.head, now, c.Actor, c.Operation, len(c.Writes))
 	b.publish(part.head, now)
@@ -201,6 +214,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 }
 
 // target is the partition a commit changes: a new one, not yet listed, for Create.
+// A fenced partition is still in the map, so it is neither changed nor made anew.
 func (b *Backend) target(c *storage.Commit, now time.Time) (*partition, error) {
 	part, ok := b.partitions[c.Partition]
 	switch {
@@ -217,10 +231,12 @@ func (b *Backend) target(c *storage.Commit, now time.Time) (*partition, error) {
 }
 
 // check reports the first expectation of c that part does not meet.
+// An absent item is at version 0, which is what the map gives for it.
 func check(part *partition, c *storage.Commit) error {
 	if c.Expect.Set && c.Expect.Value != part.head.Revision {
 		return fmt.Errorf("%w: revision is %d, not %d", storage.ErrConflict, part.head.Revision, c.Expect.Value)
 	}
+	// Requirements come before writes; which of several is named is not part of the contract.
 	met := func(k storage.Key, e storage.Expectation) error {
 		if version := part.items[k].Version; !e.Met(version) {
 			return fmt.Errorf("%w: %s %q is at version %d", storage.ErrConflict, k.Kind, k.ID, version)
@@ -241,6 +257,7 @@ func check(part *partition, c *storage.Commit) error {
 }
 
 // record appends an audit row for what just happened to the head's partition.
+// Audit rows are never removed, so the last one is the end of the record as well.
 func (b *Backend) record(head storage.Head, at time.Time, actor, operation string, writes int) {
 	var chain [32]byte
 	row := storage.AuditRow{
@@ -256,6 +273,7 @@ func (b *Backend) record(head storage.Head, at time.Time, actor, operation strin
 }
 
 // publish appends a feed row, and lets go of those past their retention.
+// Rows are in the order of time, so those that go are at the front.
 func (b *Backend) publish(head storage.Head, at time.Time) {
 	b.feedSeq++
 	b.feed = append(b.feed, feedRow{at: at, FeedRow: storage.FeedRow{
@@ -273,6 +291,7 @@ func (b *Backend) publish(head storage.Head, at time.Time) {
 func (b *Backend) Follow(f func(storage.Change)) (stop func()) { return b.followers.Add(f) }
 
 // Close implements [storage.Backend].
+// What was stored stays reachable for nobody; calls under way have the lock, and are waited for by taking it.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -286,6 +305,7 @@ func cloneItem(item storage.Item) storage.Item {
 	return item
 }
 
+// sortItems orders by kind, then id, both as bytes, which is how Go compares strings.
 func sortItems(items []storage.Item) {
 	slices.SortFunc(items, func(x, y storage.Item) int {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.ID, y.ID))

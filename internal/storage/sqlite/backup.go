@@ -24,6 +24,7 @@ const (
 	// Files beginning so are copies under way, or of a process that was killed; Open removes them.
 	scratchName = "copse-scratch-"
 
+	// A line that is longer is no manifest: what is read as a backup may be any file.
 	maxManifest = 64 << 10
 )
 
@@ -46,6 +47,7 @@ type Manifest struct {
 }
 
 // BackupReader is a backup ready to be copied to where it is kept.
+// It is read once, from the start, by one goroutine. Close must follow, or the copy stays until the next Open.
 type BackupReader struct {
 	Manifest Manifest
 	Size     int64 // of everything that will be read
@@ -88,6 +90,7 @@ func (b *Backend) Backup(ctx context.Context) (*BackupReader, error) {
 }
 
 // pack makes a backup of the database in dir, which others may be writing to.
+// The copy is whole before it returns: a slow download is no long read of the database.
 func pack(dir string) (_ *BackupReader, err error) {
 	file, err := os.CreateTemp(dir, scratchName+"*")
 	if err != nil {
@@ -137,6 +140,7 @@ func copyDatabase(from, to string) error {
 }
 
 // describe reads what a manifest says from a database that nobody else has open.
+// It does not fill in Size and SHA256, which are of the file and not in it; MadeAt is the time of the call.
 func describe(path string) (m Manifest, err error) {
 	c, err := openConn(path, nil, "query_only = ON", "cell_size_check = ON", "trusted_schema = OFF")
 	if err != nil {
@@ -176,6 +180,7 @@ func describe(path string) (m Manifest, err error) {
 }
 
 // ReadManifest reads the first two lines of a backup; the database follows in r.
+// What it says is not verified. [ErrNotABackup], or [ErrNewer] for a format that this copse can't read.
 func ReadManifest(r *bufio.Reader) (m Manifest, err error) {
 	line, err := readLine(r)
 	if err != nil || !strings.HasPrefix(line, backupLine) {
@@ -197,6 +202,7 @@ func ReadManifest(r *bufio.Reader) (m Manifest, err error) {
 	return m, nil
 }
 
+// readLine is a line without its end, and an error past maxManifest, so that memory is bounded.
 func readLine(r *bufio.Reader) (string, error) {
 	var line []byte
 	for len(line) < maxManifest {
@@ -239,6 +245,7 @@ func Restore(file, dir string) (m Manifest, err error) {
 	if err := checkFileSystem(dir); err != nil {
 		return Manifest{}, err
 	}
+	// Anything at all counts, a log or a master key too: it would be taken for the new database's.
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return Manifest{}, translateOS(err)
@@ -269,6 +276,7 @@ func writeVerified(path string, from io.Reader, m Manifest) error {
 		return err
 	}
 	hash := sha256.New()
+	// All of it is written before the hash is known, so the caller gives it a name only afterwards.
 	n, err := io.Copy(io.MultiWriter(out, hash), from)
 	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return err
@@ -283,6 +291,7 @@ func writeVerified(path string, from io.Reader, m Manifest) error {
 }
 
 // verifyFile holds a database against its manifest, and has SQLite check it.
+// The hash says that the file is as it was written; this says that what was written is the database described.
 func verifyFile(path string, m Manifest) error {
 	got, err := describe(path)
 	if err != nil {
@@ -362,6 +371,7 @@ func SaveBackup(path string, from io.Reader) (m Manifest, err error) {
 }
 
 // VerifyBackup reads a backup and holds it against its own size and hash. It ends with ctx.
+// It does not open the database; [Restore] does, before anything comes of it.
 func VerifyBackup(ctx context.Context, file string) (Manifest, error) {
 	in, err := os.Open(file)
 	if err != nil {

@@ -32,6 +32,7 @@ func Compact(ctx context.Context, dir string) (before, after int64, err error) {
 		}
 		err = errors.Join(err, unlockFile(lock))
 	}()
+	// Close also puts the log into the file, so that the file alone is the database.
 	if err := errors.Join(b.Close(), ctx.Err()); err != nil {
 		return 0, 0, err
 	}
@@ -45,6 +46,8 @@ func Compact(ctx context.Context, dir string) (before, after int64, err error) {
 }
 
 // rewrite puts a copy of what a database holds in its place. Nobody has it open.
+// The copy is on the disk before it is verified, and has its owner and its last byte before it has the name.
+// The rename is the moment; the caller makes it durable.
 func rewrite(path, scratch string) (before, after int64, err error) {
 	// The log would be taken for that of the new file.
 	if _, err := os.Lstat(path + "-wal"); !errors.Is(err, os.ErrNotExist) {

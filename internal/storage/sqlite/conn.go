@@ -26,6 +26,8 @@ type stmt struct {
 	row  row
 }
 
+// openConn opens path with SQLite's URI parameters (nil: read and write, made if absent) and sets pragmas in
+// order. After an error nothing stays open.
 func openConn(path string, parameters url.Values, pragmas ...string) (*conn, error) {
 	// A file URI, so that nothing in the path is taken for a parameter.
 	uri := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: parameters.Encode()}
@@ -81,6 +83,7 @@ func (c *conn) exec(text string) error {
 }
 
 // value reads the single value that text yields.
+// Nil when it yields no row.
 func (c *conn) value(text string) (v driver.Value, err error) {
 	err = c.once(text, func(s *stmt) error {
 		_, err := s.one(func(r *row) error {
@@ -92,6 +95,7 @@ func (c *conn) value(text string) (v driver.Value, err error) {
 	return v, err
 }
 
+// bind fills a slice that stays with the statement, so that executing it again allocates no arguments.
 func (s *stmt) bind(args []driver.Value) []driver.NamedValue {
 	s.args = s.args[:0]
 	for i, a := range args {
@@ -110,6 +114,8 @@ func (s *stmt) exec(args ...driver.Value) (int64, error) {
 }
 
 // query calls each for every row. The row is valid during the call, what was read from it stays.
+// An error of each ends the query and is returned. Damage that each left in the row's err counts, even if it
+// returned nil. Rows are stepped through as each asks for them, so each must not execute s itself.
 func (s *stmt) query(each func(r *row) error, args ...driver.Value) (err error) {
 	rows, err := s.s.(driver.StmtQueryContext).QueryContext(context.Background(), s.bind(args))
 	if err != nil {
@@ -153,6 +159,7 @@ type row struct {
 	err    error
 }
 
+// column panics past the last column: a statement and its reader that differ are a defect, not damage.
 func (r *row) column() driver.Value {
 	r.next++
 	return r.values[r.next-1]
@@ -164,6 +171,7 @@ func (r *row) damaged(what string) {
 	}
 }
 
+// number is 0 for a column of another type, which is remembered as damage.
 func (r *row) number() uint64 {
 	n, ok := r.column().(int64)
 	if !ok {
@@ -184,6 +192,7 @@ func (r *row) bytes() []byte {
 
 func (r *row) text() string { return string(r.bytes()) }
 
+// fixed fills to, and takes a column of any other length for damage.
 func (r *row) fixed(to []byte) {
 	b := r.bytes()
 	if len(b) != len(to) {

@@ -15,15 +15,21 @@ import (
 // What [Open] answers besides success, to be told apart with errors.Is; the text says which
 // directory and what to do.
 var (
-	ErrInUse       = errors.New("data directory in use")
-	ErrNewer       = errors.New("data directory of a newer version")
+	// Another process has it; nothing was touched.
+	ErrInUse = errors.New("data directory in use")
+	// It, or a backup, was written in a format that this copse does not know.
+	ErrNewer = errors.New("data directory of a newer version")
+	// Also what mutations of a Backend of [OpenReadOnly] answer.
 	ErrNotWritable = errors.New("data directory not writable")
 	ErrFull        = storage.ErrFull
+	// A network file system, one that can't keep a write-ahead log, no Unix, or too old an SQLite.
 	ErrUnsupported = errors.New("data directory on an unsupported file system")
 	ErrCorrupt     = storage.ErrCorrupt // also comes from reads
 )
 
 // translate gives SQLite's failures the names of the contract. full reports whether the disk is.
+// The driver's error stays in the chain. What is no failure of SQLite comes back as it is, answers of the
+// contract among them, so translating twice does no harm.
 func translate(err error, full func() bool) error {
 	if err == nil {
 		return nil
@@ -32,6 +38,7 @@ func translate(err error, full func() bool) error {
 	if !errors.As(err, &failure) {
 		return err
 	}
+	// The low byte is the primary code; extended ones say more than is told apart here.
 	switch failure.Code() & 0xff {
 	case lib.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", storage.ErrFull, err)
@@ -63,6 +70,8 @@ func translateOS(err error) error {
 
 // refused reports whether err is a mutation's own fault: an answer of the contract, found before
 // anything failed.
+// Such a mutation is taken back by its savepoint. Any other error may have left the transaction in a state
+// nobody knows, and undoes the group.
 func refused(err error) bool {
 	for _, answer := range []error{
 		storage.ErrNoHead, storage.ErrExists, storage.ErrConflict, storage.ErrInvalid,

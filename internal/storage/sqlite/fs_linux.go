@@ -19,6 +19,8 @@ var remoteFileSystems = map[uint32]string{
 	0x47504653: "GPFS",
 }
 
+// checkFileSystem is [ErrUnsupported] for a file system in the list. One that is not in it passes, those that
+// nobody has thought of too.
 func checkFileSystem(dir string) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
@@ -44,6 +46,7 @@ func free(dir string) (bytes uint64, ok bool) {
 }
 
 // diskFull reports whether a write would find no room, so that a failed one can be named for it.
+// No inodes left counts as full. If the file system does not answer, it is not.
 func diskFull(dir string) bool {
 	var fs syscall.Statfs_t
 	return syscall.Statfs(dir, &fs) == nil && (fs.Bavail < 64 || fs.Files > 0 && fs.Ffree == 0)

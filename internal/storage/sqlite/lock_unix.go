@@ -52,6 +52,7 @@ func lockShared(path string) (*os.File, error) {
 	return f, nil
 }
 
+// flock never waits: who can't have the lock at once gets [ErrInUse] with what the holder wrote, if anything.
 func flock(f *os.File, how int) error {
 	err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {

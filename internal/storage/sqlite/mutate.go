@@ -19,8 +19,11 @@ type commit struct {
 	keys        []storage.Key
 }
 
+// saltSize is in bytes: 128 bits, the least that [storage.VerifyHistoryRow] accepts.
 const saltSize = 16
 
+// newCommit hashes and draws the salts in the caller's goroutine, so that the one that writes does not spend
+// its time on it.
 func newCommit(c storage.Commit) *commit {
 	prepared := &commit{Commit: c,
 		salts:       make([][]byte, len(c.Writes)),
@@ -38,6 +41,7 @@ func newCommit(c storage.Commit) *commit {
 }
 
 // Commit implements [storage.Backend].
+// revision is written by the writer's goroutine and read here only after it answered.
 func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
 	if err := c.Validate(); err != nil {
 		return 0, err
@@ -59,6 +63,7 @@ func (b *Backend) Commit(ctx context.Context, c storage.Commit) (uint64, error) 
 
 // commit is one of several in a database transaction; its savepoint is taken back alone if it fails.
 func (w *writer) commit(c *commit, now time.Time) (uint64, error) {
+	// The order of the refusals is the contract's: who names the wrong incarnation learns nothing about revisions.
 	head, err := w.target(c, now)
 	if err != nil {
 		return 0, err
@@ -78,6 +83,7 @@ func (w *writer) commit(c *commit, now time.Time) (uint64, error) {
 			return 0, err
 		}
 	}
+	// The head goes into the same savepoint as rows and records; nothing of them is ever seen without the others.
 	head.Revision++
 	for n := range c.Writes {
 		if err := w.write(head, c, n, replaced[n], now); err != nil {
@@ -95,6 +101,7 @@ func (w *writer) commit(c *commit, now time.Time) (uint64, error) {
 }
 
 // target is the head a commit moves: a new one for Create.
+// A fenced partition still has its head, so neither a commit nor a creation gets past it.
 func (w *writer) target(c *commit, now time.Time) (*headRow, error) {
 	head, ok, err := w.head(c.Partition)
 	switch {
@@ -112,6 +119,7 @@ func (w *writer) target(c *commit, now time.Time) (*headRow, error) {
 	return &head, nil
 }
 
+// head reads within the transaction, so it sees what jobs before this one in the group have written.
 func (w *writer) head(p storage.Partition) (head headRow, ok bool, err error) {
 	ok, err = w.stmts.head.one(func(r *row) (err error) {
 		head, err = r.head()
@@ -142,6 +150,8 @@ func (w *writer) check(c *commit, k storage.Key, e storage.Expectation) (s store
 }
 
 // write carries out the n-th write of c: the item, its history row, and head's sums of its items.
+// The digest is a sum modulo 2^64: an item's share can be taken out and put in without reading the others.
+// The deletion of what is absent has a history row and no other effect.
 func (w *writer) write(head *headRow, c *commit, n int, old stored, now time.Time) error {
 	write := c.Writes[n]
 	p, kind, id := []byte(c.Partition.String()), []byte(write.Key.Kind), []byte(write.Key.ID)
@@ -166,6 +176,7 @@ func (w *writer) write(head *headRow, c *commit, n int, old stored, now time.Tim
 	return err
 }
 
+// putHead writes the head as h has it. The upsert leaves incarnation and creation time of a head that is there.
 func (w *writer) putHead(h *headRow) error {
 	_, err := w.stmts.upsertHead.exec([]byte(h.Partition.String()), h.Incarnation[:], int64(h.State),
 		int64(h.Revision), h.Chain[:], h.CreatedAt.UnixNano(), int64(h.items), int64(h.digest), int64(h.sum()))
@@ -173,6 +184,7 @@ func (w *writer) putHead(h *headRow) error {
 }
 
 // record appends an audit row for what just happened to the head's partition.
+// It moves w.next only. The counter row is written once, at the end of the transaction.
 func (w *writer) record(head storage.Head, at time.Time, actor, operation string, writes int) error {
 	row := storage.AuditRow{
 		Seq: w.next.auditSeq + 1, At: at, Actor: actor, Operation: operation, Partition: head.Partition,
@@ -186,6 +198,7 @@ func (w *writer) record(head storage.Head, at time.Time, actor, operation string
 }
 
 // publish appends a feed row.
+// Seqs have no gaps between commits, because a savepoint that is taken back takes back w.next as well.
 func (w *writer) publish(head storage.Head, at time.Time) error {
 	w.next.feedSeq++
 	row := storage.FeedRow{
@@ -211,6 +224,7 @@ func valid(p storage.Partition) error {
 }
 
 // Fence implements [storage.Backend].
+// A second Fence of the same incarnation writes nothing and tells nobody.
 func (b *Backend) Fence(ctx context.Context, p storage.Partition, i copse.Incarnation, actor string) error {
 	if err := valid(p); err != nil {
 		return err
@@ -237,6 +251,8 @@ func (b *Backend) Fence(ctx context.Context, p storage.Partition, i copse.Incarn
 }
 
 // Erase implements [storage.Backend].
+// It is one step. Unless it is the last, nobody is told and nothing is recorded; the last one is answered
+// after the log was truncated, or found to have a reader or a backup in the way.
 func (b *Backend) Erase(ctx context.Context, p storage.Partition, i copse.Incarnation, limit int) (done bool, err error) {
 	if err := valid(p); err != nil {
 		return false, err
@@ -270,6 +286,8 @@ func (b *Backend) Erase(ctx context.Context, p storage.Partition, i copse.Incarn
 }
 
 // erase removes up to limit rows, the head when nothing else is left.
+// The head goes last and alone: as long as it stands, nobody can create a successor among the remains, and
+// an erasure cut short by a crash is found by its head.
 func (w *writer) erase(p storage.Partition, limit int) (done bool, err error) {
 	name, left := []byte(p.String()), int64(limit)
 	for _, s := range []*stmt{w.stmts.eraseItems, w.stmts.eraseHistory, w.stmts.eraseFeed} {
@@ -289,6 +307,7 @@ func (w *writer) erase(p storage.Partition, limit int) (done bool, err error) {
 const forgetStep = 2000
 
 // Forget implements [storage.Backend].
+// Each step is a transaction, and the last one that finds rows records the number of all of them.
 func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
 	if err := valid(p); err != nil {
 		return err
@@ -307,6 +326,7 @@ func (b *Backend) Forget(ctx context.Context, p storage.Partition, k storage.Key
 				return nil, err
 			}
 			removed, err = w.stmts.forget.exec([]byte(p.String()), []byte(k.Kind), []byte(k.ID), last, int64(forgetStep))
+			// Not the last step, or there was nothing to forget at all, which leaves no trace.
 			if err != nil || removed == forgetStep || total+removed == 0 {
 				return nil, err
 			}

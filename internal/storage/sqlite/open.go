@@ -20,6 +20,7 @@ const (
 	FileName = "copse.db"
 	lockName = "copse.lock"
 
+	// readerCount bounds the reads at one time; more wait, as long as their contexts do.
 	readerCount = 4
 	// Older ones can corrupt a file when two connections meet at the reset of the write-ahead log.
 	oldestSQLite = "3.51.3"
@@ -38,6 +39,7 @@ type Backend struct {
 
 	groups, changes atomic.Uint64 // transactions committed, and jobs in them
 
+	// mu makes closing and counting a new call exclude each other: nothing is added once Close waits.
 	mu     sync.RWMutex
 	closed bool
 	calls  sync.WaitGroup // under way; Close waits for them
@@ -50,6 +52,7 @@ var _ storage.Backend = (*Backend)(nil)
 func Open(dir string) (*Backend, error) { return openAs(dir, newest()) }
 
 // openAs takes the lock before it looks at anything, and a format, so that tests can make the files of former releases.
+// After an error everything that was opened is closed, the lock included. The writer's goroutine starts last.
 func openAs(dir string, f format) (_ *Backend, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -70,6 +73,7 @@ func openAs(dir string, f format) (_ *Backend, err error) {
 	if b.lock, err = lockFile(filepath.Join(dir, lockName)); err != nil {
 		return nil, err
 	}
+	// Only under the lock is it sure that nobody is still writing to them.
 	if err := removeScratch(dir); err != nil {
 		return nil, translateOS(err)
 	}
@@ -124,6 +128,7 @@ func makeFile(path string) error {
 	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
 }
 
+// syncDir makes the names in dir durable, which syncing a file does not.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -139,6 +144,7 @@ func (b *Backend) prepareFile(c *conn, f format) error {
 	if err := checkVersion(c, oldestSQLite); err != nil {
 		return err
 	}
+	// Before anything is written: a file that is not ours is left as it is.
 	isNew, version, err := identify(c, f)
 	if err != nil {
 		return err
@@ -162,6 +168,7 @@ func (b *Backend) prepareFile(c *conn, f format) error {
 			return err
 		}
 	}
+	// A disk that is full or read-only is found here, at the start, and not by the first customer.
 	if err := c.once(updateOpened, func(s *stmt) error {
 		_, err := s.exec(time.Now().UnixNano())
 		return err
@@ -176,6 +183,7 @@ func (b *Backend) prepareFile(c *conn, f format) error {
 }
 
 // identify tells a new file from one of ours, and refuses all others.
+// An empty file is new, whoever made it; a database of another program has tables or an application_id.
 func identify(c *conn, f format) (isNew bool, version int64, err error) {
 	id, err := c.value("PRAGMA application_id")
 	if err != nil {
@@ -204,6 +212,7 @@ func identify(c *conn, f format) (isNew bool, version int64, err error) {
 	return false, version, nil
 }
 
+// checkVersion is about the library that is linked, not about the file.
 func checkVersion(c *conn, oldest string) error {
 	v, err := c.value("SELECT sqlite_version()")
 	if err != nil {
@@ -216,6 +225,7 @@ func checkVersion(c *conn, oldest string) error {
 }
 
 // atLeast compares dotted versions number by number.
+// What can't be read as a number is too old.
 func atLeast(version, oldest string) bool {
 	have, want := strings.Split(version, "."), strings.Split(oldest, ".")
 	for i := range want {
@@ -234,6 +244,7 @@ func atLeast(version, oldest string) bool {
 	return true
 }
 
+// translate is the function of that name, for this Backend's disk.
 func (b *Backend) translate(err error) error {
 	return translate(err, func() bool { return diskFull(b.dir) })
 }
@@ -249,6 +260,7 @@ func (b *Backend) enter() error {
 	return nil
 }
 
+// leave ends what enter registered. Calls are short; only a Backup or an Integrity may keep Close waiting long.
 func (b *Backend) leave() { b.calls.Done() }
 
 // Follow implements [storage.Backend].
@@ -259,6 +271,7 @@ func (b *Backend) Follow(f func(storage.Change)) (stop func()) { return b.follow
 func (b *Backend) Groups() (groups, changes uint64) { return b.groups.Load(), b.changes.Load() }
 
 // Close implements [storage.Backend].
+// A second Close waits for the same calls, but may return before the first one has released everything.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	again := b.closed
@@ -276,6 +289,7 @@ func (b *Backend) Close() error {
 }
 
 // release closes what there is. The writer is last: the last connection to close checkpoints the log.
+// The lock goes after that, so the next process never finds a file that is still being written.
 func (b *Backend) release() error {
 	var errs []error
 	for len(b.readers) > 0 {

@@ -11,12 +11,14 @@ import (
 )
 
 // reader is a connection that only reads, for one call at a time.
+// Statements and their row buffers belong to the connection; who has taken it from Backend.readers has them alone.
 type reader struct {
 	conn                                                                                      *conn
 	begin, end                                                                                *stmt
 	head, heads, item, kind, items, past, commit, former, audit, chain, newest, ended, feeder *stmt
 }
 
+// openReader makes a connection that SQLite itself keeps from writing (query_only), with all its statements.
 func openReader(path string, parameters url.Values) (*reader, error) {
 	c, err := openConn(path, parameters, "busy_timeout = 5000", "query_only = ON", "cell_size_check = ON",
 		"trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -8192")
@@ -41,6 +43,8 @@ func openReader(path string, parameters url.Values) (*reader, error) {
 
 // read lends a connection to f, within a transaction, so that f sees one state however many
 // statements it needs. ctx bounds the wait for the connection.
+// What f returns comes back under the contract's names (see translate). f must not call the Backend: with all
+// connections lent out, it would wait for its own.
 func (b *Backend) read(ctx context.Context, f func(r *reader) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -56,6 +60,7 @@ func (b *Backend) read(ctx context.Context, f func(r *reader) error) error {
 		return ctx.Err()
 	}
 	defer func() { b.readers <- r }()
+	// A deferred transaction: the state it sees is that of its first statement.
 	if _, err := r.begin.exec(); err != nil {
 		return b.translate(err)
 	}
@@ -67,6 +72,7 @@ func (b *Backend) read(ctx context.Context, f func(r *reader) error) error {
 }
 
 // readActive is read for a partition that must be there and not fenced; else storage.ErrNotFound.
+// The head is read in f's transaction, so f's rows are of that revision.
 func (b *Backend) readActive(ctx context.Context, p storage.Partition, f func(r *reader, head headRow) error) error {
 	if err := valid(p); err != nil {
 		return err
@@ -83,6 +89,7 @@ func (b *Backend) readActive(ctx context.Context, p storage.Partition, f func(r 
 	})
 }
 
+// getHead reads a head whatever its state; ok is false when there is none.
 func (r *reader) getHead(p storage.Partition) (head headRow, ok bool, err error) {
 	ok, err = r.head.one(func(r *row) (err error) {
 		head, err = r.head()
@@ -132,6 +139,7 @@ func (b *Backend) Get(ctx context.Context, p storage.Partition, k storage.Key) (
 }
 
 // Scan implements [storage.Backend].
+// It verifies each row it hands out. That none is missing is what Load and Whole can tell, by the head's sums.
 func (b *Backend) Scan(ctx context.Context, p storage.Partition, kind storage.Kind, after string, limit int) (items []storage.Item, err error) {
 	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
 		return r.kind.query(func(r *row) error {
@@ -150,6 +158,8 @@ func (b *Backend) Scan(ctx context.Context, p storage.Partition, kind storage.Ki
 }
 
 // Load implements [storage.Backend].
+// All or nothing: a damaged or missing item makes the whole partition [ErrCorrupt], because a forbid may be
+// what is missing.
 func (b *Backend) Load(ctx context.Context, p storage.Partition) (snapshot storage.Snapshot, err error) {
 	err = b.readActive(ctx, p, func(r *reader, head headRow) error {
 		snapshot.Head = head.Head
@@ -205,6 +215,7 @@ func (b *Backend) Heads(ctx context.Context, after string, limit int) (heads []s
 }
 
 // History implements [storage.Backend].
+// Each row is held against its own commitment. The chain through them is for [storage.VerifyHistory].
 func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64, limit int) (rows []storage.HistoryRow, err error) {
 	if limit < 1 {
 		return nil, valid(p)
@@ -219,6 +230,7 @@ func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64
 		if err := r.past.query(add, []byte(p.String()), position(after), int64(limit)+1); err != nil {
 			return err
 		}
+		// The first commit alone is over the limit, and is read to its end.
 		if len(rows) > limit && rows[0].Revision == rows[limit].Revision {
 			first := rows[0].Revision
 			rows = rows[:0]
@@ -237,6 +249,7 @@ func (b *Backend) History(ctx context.Context, p storage.Partition, after uint64
 }
 
 // Former implements [storage.Backend].
+// The index has no rows that were forgotten, so those are never found.
 func (b *Backend) Former(ctx context.Context, p storage.Partition, k storage.Key, before uint64) (found storage.HistoryRow, err error) {
 	err = b.readActive(ctx, p, func(r *reader, _ headRow) error {
 		ok, err := r.former.one(func(r *row) (err error) {
@@ -272,6 +285,8 @@ func (b *Backend) AuditEnd(ctx context.Context) (seq uint64, chain [32]byte, err
 }
 
 // Audit implements [storage.Backend].
+// The chain is verified from the row before the page on: a row that was changed, taken out or put in between
+// ends in [ErrCorrupt]. Rows missing at the end are noticed by [Backend.AuditEnd] only.
 func (b *Backend) Audit(ctx context.Context, after uint64, limit int) (rows []storage.AuditRow, err error) {
 	err = b.read(ctx, func(r *reader) error {
 		var chain [32]byte
@@ -304,6 +319,7 @@ func (b *Backend) Audit(ctx context.Context, after uint64, limit int) (rows []st
 }
 
 // Feed implements [storage.Backend].
+// Gaps are no damage: rows leave with their partition's erasure, and when they are past their retention.
 func (b *Backend) Feed(ctx context.Context, after uint64, limit int) (rows []storage.FeedRow, err error) {
 	err = b.read(ctx, func(r *reader) error {
 		return r.feeder.query(func(r *row) error {

@@ -52,6 +52,7 @@ func readOnlyAs(dir string, f format) (_ *Backend, err error) {
 }
 
 // checkFormat is apart from the reader, whose statements an older format may not have.
+// An empty file is damage here: there is nobody to make a database of it.
 func checkFormat(path string, parameters url.Values, f format) (err error) {
 	c, err := openConn(path, parameters)
 	if err != nil {
@@ -85,6 +86,7 @@ func (b *Backend) lookAt(path string) url.Values {
 }
 
 // QuickCheck is [Backend.Integrity] without the indexes' contents: it reads every page, and costs no more.
+// It holds one of the readers for as long as it takes.
 func (b *Backend) QuickCheck(ctx context.Context) (problems []string, err error) {
 	err = b.read(ctx, func(r *reader) error {
 		return r.conn.once("PRAGMA quick_check", func(s *stmt) error {

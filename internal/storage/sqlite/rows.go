@@ -10,6 +10,7 @@ import (
 )
 
 // headRow is a head as it is stored: with the number of items and the digest of all their sums.
+// An item's sum includes its version, so an old copy of an item changes the digest as a missing one does.
 type headRow struct {
 	storage.Head
 	items  uint64
@@ -37,6 +38,7 @@ func (c *checksum) sum() uint64 {
 	return binary.BigEndian.Uint64(h[:8])
 }
 
+// sum covers all columns but itself, and the name of the table: a row of one kind never passes for another.
 func (h *headRow) sum() uint64 {
 	var c checksum
 	c.text("head")
@@ -51,6 +53,7 @@ func (h *headRow) sum() uint64 {
 	return c.sum()
 }
 
+// itemSum covers the partition too: an item that shows up under another partition is damage.
 func itemSum(p storage.Partition, item storage.Item) uint64 {
 	c := checksum{make([]byte, 0, 128+len(item.Body))}
 	c.text("item")
@@ -62,6 +65,7 @@ func itemSum(p storage.Partition, item storage.Item) uint64 {
 	return c.sum()
 }
 
+// feedSum covers the time as well, which decides when the row goes.
 func feedSum(row storage.FeedRow, at time.Time) uint64 {
 	var c checksum
 	c.text("feed")
@@ -81,12 +85,14 @@ func flag(b bool) uint64 {
 	return 0
 }
 
+// corruptf is damage that was found in something that could be read.
 func corruptf(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
 }
 
 func (r *row) time() time.Time { return time.Unix(0, int64(r.number())).UTC() }
 
+// partition is the zero Partition, beside an error in r, when the name is none.
 func (r *row) partition() storage.Partition {
 	p, err := storage.ParsePartition(r.text())
 	if err != nil {
@@ -96,6 +102,7 @@ func (r *row) partition() storage.Partition {
 }
 
 // verify compares a stored checksum with one made from what was read.
+// A column that could not be read comes first: the checksum of what took its place says nothing.
 func (r *row) verify(stored, computed uint64, what string) error {
 	if r.err == nil && stored != computed {
 		r.err = corruptf("checksum of %s", what)
@@ -103,6 +110,8 @@ func (r *row) verify(stored, computed uint64, what string) error {
 	return r.err
 }
 
+// head, and the readers of rows after it, take the columns in the order of headColumns, itemColumns and so on. On an
+// error what they return must not be used.
 func (r *row) head() (h headRow, err error) {
 	h.Partition = r.partition()
 	r.fixed(h.Incarnation[:])
@@ -115,6 +124,7 @@ func (r *row) head() (h headRow, err error) {
 	return h, r.verify(r.number(), h.sum(), "a head")
 }
 
+// item also returns the verified sum, for those who add sums up to the head's digest.
 func (r *row) item(p storage.Partition) (item storage.Item, sum uint64, err error) {
 	item.Kind = storage.Kind(r.text())
 	item.ID = r.text()
@@ -126,6 +136,7 @@ func (r *row) item(p storage.Partition) (item storage.Item, sum uint64, err erro
 	return item, sum, r.verify(sum, itemSum(p, item), "an item")
 }
 
+// history needs no checksum of its own: the commitment, which the chain binds, is one over key, body and salt.
 func (r *row) history() (h storage.HistoryRow, err error) {
 	h.Revision = r.number()
 	h.N = int(r.number())
@@ -147,6 +158,7 @@ func (r *row) history() (h storage.HistoryRow, err error) {
 	return h, r.err
 }
 
+// audit does not verify: a row's chain can only be judged with that of the row before, see [Backend.Audit].
 func (r *row) audit() (a storage.AuditRow, err error) {
 	a.Seq = r.number()
 	a.At = r.time()

@@ -6,6 +6,8 @@ const (
 	schemaVersion = 1
 )
 
+// schema makes the tables of a new file. Numbers of Go's uint64 are stored as int64 with the same bits. Those
+// that are compared (revisions, seqs) stay in the positive half; digests and sums are only ever equal or not.
 const schema = `
 CREATE TABLE head (
   partition   BLOB NOT NULL PRIMARY KEY,
@@ -79,6 +81,7 @@ INSERT INTO counter VALUES (1, 0, 0, zeroblob(32), 0);
 `
 
 const (
+	// What rows.go reads by position. A change here is one there.
 	headColumns  = `partition, incarnation, state, revision, chain, created, items, digest, sum`
 	selectHead   = `SELECT ` + headColumns + ` FROM head WHERE partition = ?`
 	selectHeads  = `SELECT ` + headColumns + ` FROM head WHERE partition > ? AND partition < x'7030' ORDER BY partition LIMIT ?`
@@ -95,6 +98,7 @@ const (
 	selectChain  = `SELECT chain FROM audit WHERE seq = ?`
 	selectFeed   = `SELECT seq, partition, incarnation, revision, fenced, at, sum FROM feed WHERE seq > ? ORDER BY seq LIMIT ?`
 
+	// For the writer. The upsert of a head names what may move: incarnation and creation time never do.
 	selectVersion = `SELECT version, sum FROM item WHERE partition = ? AND kind = ? AND id = ?`
 	upsertHead    = `INSERT INTO head (` + headColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 	  ON CONFLICT DO UPDATE SET state = excluded.state, revision = excluded.revision, chain = excluded.chain,
@@ -116,6 +120,8 @@ const (
 	eraseHead    = `DELETE FROM head WHERE partition = ?`
 	trimFeed     = `DELETE FROM feed WHERE at < ?1 AND seq IN (SELECT seq FROM feed ORDER BY seq LIMIT ?2)`
 
+	// What stays is what the chain needs: revision, n, commitment, and the time. Rows already forgotten have no
+	// kind, so they are neither found nor counted again.
 	forgetRows = `UPDATE history SET salt = NULL, kind = NULL, id = NULL, body = NULL, deleted = 0
 	  WHERE partition = ?1 AND (revision, n) IN (SELECT revision, n FROM history WHERE partition = ?1 AND kind = ?2 AND id = ?3 AND revision <= ?4 LIMIT ?5)`
 )

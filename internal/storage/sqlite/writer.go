@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// groupSize bounds the jobs that share a transaction and its fsync. The queue holds as many: a submitter
+	// beyond that waits, and its context counts.
 	groupSize = 64
 	// Housekeeping begins every so often, and goes on in bounded steps between groups.
 	trimEvery = time.Minute
@@ -34,6 +36,8 @@ type job struct {
 	done     chan struct{}
 }
 
+// The states of a job decide a race between the writer, which takes it, and its submitter, whose context
+// ends. Whoever leaves waiting first wins, so that a job is either carried out and waited for, or never begun.
 const (
 	waiting int32 = iota
 	taken
@@ -60,12 +64,15 @@ type writer struct {
 }
 
 // counters of the file-wide sequences.
+// The last numbers given out, whether or not their rows are still there: Feed promises that none comes
+// twice, and the audit chain goes on from its last row without reading it.
 type counters struct {
 	feedSeq    uint64
 	auditSeq   uint64
 	auditChain [32]byte
 }
 
+// writeStmts are prepared once, when the file is opened. The writer's goroutine alone uses them.
 type writeStmts struct {
 	begin, commit, rollback, savepoint, release, rollbackTo         *stmt
 	head, version, counters                                         *stmt
@@ -74,6 +81,10 @@ type writeStmts struct {
 	forget, trim, checkpoint, vacuum                                *stmt
 }
 
+// openWriter opens the connection that writes, makes the file ready (see [Backend.prepareFile]) and starts no
+// goroutine: after an error there is nothing to stop. busy_timeout bounds the wait for a reader that is in
+// the way of a truncation. temp_store keeps rows out of temporary files, trusted_schema a tampered file's schema
+// from functions with side effects.
 func openWriter(b *Backend, path string, f format) (*writer, error) {
 	c, err := openConn(path, nil, "busy_timeout = 1000", "synchronous = FULL", "secure_delete = ON",
 		"cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cache_size = -32768",
@@ -88,6 +99,7 @@ func openWriter(b *Backend, path string, f format) (*writer, error) {
 	return w, nil
 }
 
+// prepare looks at the file before any statement is prepared: those need tables of the newest format.
 func (w *writer) prepare(f format) error {
 	if err := w.backend.prepareFile(w.conn, f); err != nil {
 		return err
@@ -128,6 +140,8 @@ func (w *writer) readCounters() error {
 }
 
 // submit queues a job and waits for its outcome. ctx counts until the writer takes it.
+// An error of ctx therefore means that nothing was done. Close waits for every submit, which is why the queue
+// is not closed while one may still send to it.
 func (b *Backend) submit(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -151,12 +165,14 @@ func (b *Backend) submit(ctx context.Context, j *job) error {
 		if j.state.CompareAndSwap(waiting, abandoned) {
 			return ctx.Err()
 		}
+		// The writer has it, and will answer: what happened is known only then.
 		<-j.done
 	}
 	return j.err
 }
 
 // run is the writer's goroutine.
+// It ends when the queue is closed and empty.
 func (w *writer) run() {
 	defer close(w.stopped)
 	tick := time.NewTicker(trimEvery)
@@ -198,8 +214,11 @@ func (w *writer) run() {
 }
 
 // group carries out first and what else is waiting, as one transaction.
+// It does not wait for more to come: a writer alone pays no delay, and under load the queue fills while the
+// group before it is being written.
 func (w *writer) group(first *job) {
 	var jobs []*job
+	// A job whose submitter has gone is left out, here and for good.
 	take := func(j *job) {
 		if j.state.CompareAndSwap(waiting, taken) {
 			jobs = append(jobs, j)
@@ -262,6 +281,7 @@ func (w *writer) transact(jobs []*job) (err error) {
 			err = w.undo(w.backend.translate(err))
 		}
 	}()
+	// One time for the whole group, without the monotonic reading: as it will be read back.
 	now := time.Unix(0, time.Now().UnixNano()).UTC()
 	w.next = w.counters
 	for _, j := range jobs {
@@ -283,6 +303,7 @@ func (w *writer) transact(jobs []*job) (err error) {
 			return err
 		}
 	}
+	// Once for the group. A group of refusals alone leaves the row as it is.
 	if w.next != w.counters {
 		c := &w.next
 		if _, err := w.stmts.count.exec(int64(c.feedSeq), int64(c.auditSeq), c.auditChain[:]); err != nil {
@@ -292,6 +313,7 @@ func (w *writer) transact(jobs []*job) (err error) {
 	if _, err := w.stmts.commit.exec(); err != nil {
 		return err
 	}
+	// From here on it is durable. Followers are told before any job is answered, in the order of commits.
 	w.counters = w.next
 	w.backend.groups.Add(1)
 	w.backend.changes.Add(uint64(len(jobs)))
@@ -314,9 +336,11 @@ func (w *writer) apply(j *job, now time.Time) (changes []storage.Change, err err
 }
 
 // undo ends the transaction after a failure, and returns what is to be reported.
+// Nothing was told to anybody: followers hear of what was committed only.
 func (w *writer) undo(cause error) error {
 	// SQLite may have rolled back already, and then refuses.
 	_, _ = w.stmts.rollback.exec()
+	// What is in the file counts, not what this writer believes to have written.
 	if err := w.readCounters(); err != nil {
 		return errors.Join(cause, err)
 	}
@@ -324,6 +348,7 @@ func (w *writer) undo(cause error) error {
 }
 
 // trim removes a bounded number of feed rows past their retention.
+// The step counts as a job of its own, through the same transaction code as a commit.
 func (w *writer) trim() {
 	removed := int64(0)
 	j := &job{apply: func(w *writer, now time.Time) (_ []storage.Change, err error) {
@@ -346,11 +371,13 @@ func (w *writer) sweep() {
 		return
 	}
 	w.remnants = false
+	// VACUUM holds up every write while it runs, hence the bound.
 	if pages, err := w.conn.value("PRAGMA page_count"); err != nil || pages.(int64) > w.sweepPages {
 		return
 	}
 	// A failure, a full disk for instance, leaves the file as it is; the next erasure tries again.
 	_, _ = w.stmts.vacuum.exec()
+	// The log has the rewritten pages, and the file has the former ones until they are copied.
 	w.untidy = true
 }
 

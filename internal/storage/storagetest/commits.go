@@ -12,6 +12,8 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
+// absentPartition: reading what does not exist says so, or is empty; ending it says so or is done already. None
+// of it makes the partition, and a zero incarnation is no way in.
 func absentPartition(h *harness) {
 	ctx, i := h.Context(), copse.NewIncarnation()
 	_, err := h.b.Head(ctx, alpha)
@@ -41,6 +43,8 @@ func absentPartition(h *harness) {
 	h.equal(len(audit)+len(feed), 0)
 }
 
+// create: a partition comes to be with its first commit, at revision 1 and version 1, and only once. The head
+// keeps incarnation and creation time over later commits, while the chain moves.
 func create(h *harness) {
 	i := h.create(alpha, put(one, "first"))
 	head := h.head(alpha)
@@ -56,6 +60,7 @@ func create(h *harness) {
 		c.Create = true
 		h.refuse(c, storage.ErrExists)
 	}
+	// Nor is anything written that was meant for another incarnation.
 	h.refuse(commitOf(alpha, copse.NewIncarnation(), put(one, "stranger")), storage.ErrNoHead)
 	h.commit(commitOf(alpha, i, put(one, "second")), 2)
 	after := h.head(alpha)
@@ -65,8 +70,11 @@ func create(h *harness) {
 	h.equal(h.bodies(alpha)[one], "second")
 }
 
+// zeroPartition: a key that belongs to no policy store is refused everywhere, a policy store without an id
+// included. Otherwise an empty id that slipped through a caller would be a partition of its own.
 func zeroPartition(h *harness) {
 	ctx, i := h.Context(), copse.NewIncarnation()
+	// The two ways to name nothing: a Partition that nobody made, and one made of an empty id.
 	for _, p := range []storage.Partition{{}, storage.PolicyStore("")} {
 		c := commitOf(p, i, put(one, "{}"))
 		c.Create = true
@@ -86,6 +94,7 @@ func zeroPartition(h *harness) {
 	}
 }
 
+// invalidCommits: what Commit.Validate finds, each backend refuses, and the partition has not moved.
 func invalidCommits(h *harness) {
 	i := h.create(alpha)
 	for name, c := range map[string]storage.Commit{
@@ -100,14 +109,18 @@ func invalidCommits(h *harness) {
 			h.Errorf("%s: %v", name, err)
 		}
 	}
+	// A limit that can't get anywhere is the caller's mistake, not an erasure that never ends.
 	done, err := h.b.Erase(h.Context(), alpha, i, 0)
 	h.wantErr(err, storage.ErrInvalid)
 	h.equal(done, false)
 	h.equal(h.head(alpha).Revision, uint64(1))
 }
 
+// expectations: a write is taken only at the version its caller saw. One that was decided on an older reading
+// must not overwrite what came since, a deletion as little as a change.
 func expectations(h *harness) {
 	i := h.create(alpha)
+	// Versions below are revisions: each commit that is taken moves both, a refused one neither.
 	with := func(w storage.Write, e storage.Expectation) storage.Commit {
 		w.Expect = e
 		return commitOf(alpha, i, w)
@@ -130,9 +143,12 @@ func expectations(h *harness) {
 	h.chains()
 }
 
+// requirements: what a commit depends on but does not write is held to its version in the same transaction; so a
+// policy that was validated against one schema is never stored beside another.
 func requirements(h *harness) {
 	schema := storage.Key{Kind: "schema"}
 	i := h.create(alpha, put(schema, "v1"))
+	// Two requirements, of which the first is met: the second must count as well.
 	requiring := func(k storage.Key, e storage.Expectation) storage.Commit {
 		c := commitOf(alpha, i, put(one, "{}"))
 		c.Require = []storage.Requirement{{Key: storage.Key{Kind: "settings"}, Expect: storage.Version(1)}, {Key: k, Expect: e}}
@@ -161,8 +177,10 @@ func requirements(h *harness) {
 	h.commit(c, 7)
 }
 
+// expectedRevision: a commit can depend on a whole partition at once. One that is being created is at 0.
 func expectedRevision(h *harness) {
 	i := h.create(alpha)
+	// Every write would be taken; only the revision decides.
 	at := func(revision uint64) storage.Commit {
 		c := commitOf(alpha, i, put(one, "{}"))
 		c.Expect = storage.Revision{Set: true, Value: revision}
@@ -172,6 +190,7 @@ func expectedRevision(h *harness) {
 	h.refuse(at(2), storage.ErrConflict)
 	h.commit(at(1), 2)
 	h.refuse(at(1), storage.ErrConflict)
+	// Before it exists a partition is at revision 0, also for a creation.
 	c := commitOf(storage.PolicyStore("beta"), i, put(one, "{}"))
 	c.Create, c.Expect = true, storage.Revision{Set: true, Value: 1}
 	h.refuse(c, storage.ErrConflict)
@@ -179,8 +198,11 @@ func expectedRevision(h *harness) {
 	h.commit(c, 1)
 }
 
+// orderOfRefusals: a commit that is wrong in several ways gets the refusal that comes first in the contract, from
+// every backend the same.
 func orderOfRefusals(h *harness) {
 	i := h.create(alpha)
+	// Everything is wrong with it; from here on one mistake after the other is mended.
 	all := commitOf(alpha, copse.NewIncarnation(), put(one, "a"))
 	all.Expect = storage.Revision{Set: true, Value: 9}
 	h.refuse(all, storage.ErrNoHead) // a stranger learns nothing of revisions
@@ -192,16 +214,20 @@ func orderOfRefusals(h *harness) {
 	h.refuse(all, storage.ErrInvalid)
 }
 
+// refusedLeavesNothing: one expectation that fails, here that of the last write, takes the whole commit with it:
+// items, head, history, audit and feed rows are as before, and no follower has heard of it.
 func refusedLeavesNothing(h *harness) {
 	i := h.create(alpha, put(one, "before"))
 	before := h.head(alpha)
 	told := 0
 	defer h.b.Follow(func(storage.Change) { told++ })()
+	// The first three would be taken.
 	c := commitOf(alpha, i, put(two, "new"), put(one, "after"), remove(storage.Key{Kind: "settings"}))
 	c.Writes = append(c.Writes, storage.Write{Key: storage.Key{Kind: "policy", ID: "3"}, Body: []byte("x"), Expect: storage.Version(7)})
 	h.refuse(c, storage.ErrConflict)
 	h.equal(h.head(alpha), before)
 	h.equal(h.bodies(alpha), map[storage.Key]string{one: "before", {Kind: "settings"}: "{}"})
+	// What comes after the creation's own rows, in each of the three records.
 	rows, err := h.b.History(h.Context(), alpha, 1, 10)
 	h.ok(err)
 	audit, err := h.b.Audit(h.Context(), 1, 10)
@@ -209,10 +235,13 @@ func refusedLeavesNothing(h *harness) {
 	feed, err := h.b.Feed(h.Context(), 1, 10)
 	h.ok(err)
 	h.equal(len(rows)+len(audit)+len(feed)+told, 0)
+	// And the next one is as if it had never been.
 	h.commit(commitOf(alpha, i, put(two, "new")), 2)
 	h.chains()
 }
 
+// emptyBodiesAndIDs: a body of no bytes is stored and comes back as one, and is no deletion; an item with an empty
+// id can be read and removed. SQL databases and drivers like to take the one for NULL and lose the other.
 func emptyBodiesAndIDs(h *harness) {
 	empty := storage.Key{Kind: "policy"}
 	i := h.create(alpha, storage.Write{Key: empty, Body: []byte{}}, put(one, "1"))
@@ -228,20 +257,26 @@ func emptyBodiesAndIDs(h *harness) {
 	items, err := h.b.Scan(h.Context(), alpha, "policy", "", 10)
 	h.ok(err)
 	h.equal(len(items), 1)
+	// Deleting it leaves no item, though its body was as empty as a deletion's.
 	h.commit(commitOf(alpha, i, remove(empty)), 2)
 	_, err = h.b.Get(h.Context(), alpha, empty)
 	h.wantErr(err, storage.ErrNotFound)
 }
 
 // awkwardIDs differ for bytes and are equal, or cut short, for anything cleverer.
+// Case, Unicode forms of one letter, trailing spaces, NULs, numbers, bytes that are no UTF-8, patterns of SQL,
+// and lengths.
 var awkwardIDs = []string{
 	"\x00", "\x00\x00", " ", "%", "'; DROP TABLE item; --", "1", "1.0", "10", "9", "A", "A ", "A\x00", "A\x00B",
 	"\u00c5", "A\u030a", "_", "a", "a ", "a\t", "b", "\u00df", "ss", "\ufb00", "\U0001F333", "\xff", "\xff\xfe",
 	strings.Repeat("\xff", 1000), strings.Repeat("\xff", 1000) + "\x00",
 }
 
+// idsAreBytes: kinds, ids and names of policy stores that differ in a byte are different, are ordered as bytes
+// and never found in place of one another. Two tenants whose names a collation takes for equal would share data.
 func idsAreBytes(h *harness) {
 	ids := slices.Sorted(slices.Values(awkwardIDs))
+	// Every id under kinds that are as hard to tell apart.
 	var writes []storage.Write
 	for _, kind := range []storage.Kind{"a", "A", "a ", "a\x00", "\u00e5", "a\u030a"} {
 		for n, id := range ids {
@@ -257,12 +292,14 @@ func idsAreBytes(h *harness) {
 		h.ok(err)
 		h.equal(item, storage.Item{Key: w.Key, Version: 1, Body: w.Body})
 	}
+	// In the order of bytes, which is Go's order of strings.
 	items, err := h.b.Scan(h.Context(), alpha, "a", "", 1000)
 	h.ok(err)
 	h.equal(len(items), len(ids))
 	for n, item := range items {
 		h.equal(item.ID, ids[n])
 	}
+	// Deleting one takes none of its likenesses along.
 	h.commit(commitOf(alpha, i, remove(storage.Key{Kind: "a", ID: "A"})), 2)
 	items, err = h.b.Scan(h.Context(), alpha, "a", "", 1000)
 	h.ok(err)
@@ -277,7 +314,10 @@ func idsAreBytes(h *harness) {
 	h.chains()
 }
 
+// scanPages: pages of any size give every item of the kind once and in order, and none of kinds whose names
+// begin the same. A limit below one reads nothing, and the largest int is a limit like another.
 func scanPages(h *harness) {
+	// The kinds before and after in byte order, with the same ids.
 	var writes []storage.Write
 	for n := range 25 {
 		writes = append(writes, put(storage.Key{Kind: "policy", ID: fmt.Sprintf("%02d", n)}, fmt.Sprint(n)))
@@ -285,6 +325,7 @@ func scanPages(h *harness) {
 		writes = append(writes, put(storage.Key{Kind: "polic", ID: fmt.Sprintf("%02d", n)}, "other kind"))
 	}
 	h.create(alpha, writes...)
+	// One, some, all, one more than all, and what overflows when one is added to it.
 	for _, limit := range []int{1, 2, 7, 25, 26, math.MaxInt} {
 		var ids []string
 		after := ""
@@ -315,8 +356,11 @@ func scanPages(h *harness) {
 	h.equal(len(items), 0)
 }
 
+// load: a partition is read whole, in order of kind and id, each item at the version of the commit that wrote
+// it. One whose last item was deleted exists all the same.
 func load(h *harness) {
 	i := h.create(alpha, put(two, "2"), put(one, "1"), put(storage.Key{Kind: "a", ID: "z"}, "z"))
+	// One is changed, one deleted and one left as it was.
 	h.commit(commitOf(alpha, i, put(one, "1b"), remove(two)), 2)
 	snapshot, err := h.b.Load(h.Context(), alpha)
 	h.ok(err)
@@ -331,8 +375,11 @@ func load(h *harness) {
 	h.equal(snapshot, storage.Snapshot{Head: h.head(alpha)})
 }
 
+// bodiesNotShared: the caller may go on using what it passed in, and change what it got. Here everything is
+// scribbled over, and read again.
 func bodiesNotShared(h *harness) {
 	body := []byte("original")
+	// What was passed in is scribbled over once the commit has returned.
 	w := storage.Write{Key: one, Body: body}
 	h.create(alpha, w)
 	copy(body, "SCRIBBLE")
@@ -356,13 +403,17 @@ func bodiesNotShared(h *harness) {
 		copy(rows[0].Body, "SCRIBBLE")
 		copy(rows[0].Salt, "SCRIBBLE")
 	}
+	// Twice: the second time would show what the first has scribbled.
 	check()
 	check()
 	h.chains()
 }
 
+// sizeLimits: a commit at each limit is taken, and one past it refused before anything moved. What was taken
+// comes back whole and can be erased.
 func sizeLimits(h *harness) {
 	i := h.create(alpha)
+	// The number of writes, and below their bytes.
 	writes := make([]storage.Write, storage.MaxCommitWrites+1)
 	for n := range writes {
 		writes[n] = put(storage.Key{Kind: "policy", ID: fmt.Sprint(n)}, "{}")

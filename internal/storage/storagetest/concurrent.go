@@ -11,6 +11,8 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
+// concurrentCommits: several read an item and write it at the version they read. Of those that read the same
+// version exactly one wins, the others get ErrConflict, and revisions count the winners.
 func concurrentCommits(h *harness) {
 	const committers, wanted = 8, 200
 	i := h.create(alpha, put(one, "0"))
@@ -19,6 +21,7 @@ func concurrentCommits(h *harness) {
 	var wg sync.WaitGroup
 	for n := range committers {
 		wg.Go(func() {
+			// Until somebody lost: without a race the case proves nothing. Bounded, if there never is one.
 			for won.Load() < wanted || lost.Load() == 0 && won.Load() < 500*wanted {
 				item, err := h.b.Get(h.Context(), alpha, one)
 				if err != nil {
@@ -30,12 +33,14 @@ func concurrentCommits(h *harness) {
 				switch revision, err := h.b.Commit(h.Context(), c); {
 				case err == nil:
 					won.Add(1)
+					// Each version has one successor at most, or a write was lost.
 					if other, twice := wins.LoadOrStore(item.Version, n); twice {
 						h.Errorf("version %d was replaced by %v and by %d", item.Version, other, n)
 					}
 					if revision <= item.Version {
 						h.Errorf("revision %d after version %d", revision, item.Version)
 					}
+				// Somebody else had replaced that version first; the next round reads again.
 				case errors.Is(err, storage.ErrConflict):
 					lost.Add(1)
 				default:
@@ -49,14 +54,18 @@ func concurrentCommits(h *harness) {
 	if won.Load() < wanted || lost.Load() == 0 {
 		h.Fatalf("%d won, %d lost: no race", won.Load(), lost.Load())
 	}
+	// The creation and the winners; a loser has left no revision behind.
 	h.equal(h.head(alpha).Revision, uint64(won.Load())+1)
 	h.chains()
 }
 
+// concurrentPartitions: many partitions are written at once, so that a backend that groups commits does so. Each
+// hears of its own revisions in order and before the commit returns; feed rows have every seq once and no gap.
 func concurrentPartitions(h *harness) {
 	const partitions, commits = 32, 10
 	var mu sync.Mutex
 	last := make(map[storage.Partition]uint64)
+	// Refused commits must not show up here, and none may come twice or too early.
 	defer h.b.Follow(func(c storage.Change) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -65,6 +74,7 @@ func concurrentPartitions(h *harness) {
 		}
 		last[c.Partition] = c.Revision
 	})()
+	// What followers know, read by the committers while others are being told.
 	told := func(p storage.Partition) uint64 {
 		mu.Lock()
 		defer mu.Unlock()
@@ -81,6 +91,7 @@ func concurrentPartitions(h *harness) {
 					h.Errorf("Commit = %d, %v; want %d", got, err, revision)
 					return
 				}
+				// Who is acknowledged may rely on every cache having heard of it.
 				if got := told(p); got != revision {
 					h.Errorf("commit %d returned, followers know %d", revision, got)
 				}
@@ -97,6 +108,7 @@ func concurrentPartitions(h *harness) {
 	for n := range partitions {
 		h.equal(h.bodies(storage.PolicyStore(copse.PolicyStoreID(fmt.Sprint(n))))[one], fmt.Sprint(n, commits))
 	}
+	// The feed has all of them, whatever order the commits came in.
 	rows, err := h.b.Feed(h.Context(), 0, partitions*commits*2)
 	h.ok(err)
 	h.equal(len(rows), partitions*commits)
@@ -106,8 +118,11 @@ func concurrentPartitions(h *harness) {
 	h.chains()
 }
 
+// readersSeeWholeCommits: each commit rewrites all items, so a Load in which two of them differ, or in which one
+// is not of the head's revision, has seen half a commit. Revisions never go back for one reader.
 func readersSeeWholeCommits(h *harness) {
 	const commits, items = 60, 20
+	// All items get one body, which tells of the revision.
 	write := func(revision int) []storage.Write {
 		var writes []storage.Write
 		for n := range items {
@@ -124,6 +139,7 @@ func readersSeeWholeCommits(h *harness) {
 		wg.Go(func() {
 			for last := uint64(0); ; {
 				select {
+				// Readers go on until they have seen enough, if the writer was much faster.
 				case <-stop:
 					if loads.Load() >= commits/2 {
 						return
@@ -136,6 +152,7 @@ func readersSeeWholeCommits(h *harness) {
 					return
 				}
 				loads.Add(1)
+				// A connection that lags behind would show a former revision after a later one.
 				if snapshot.Head.Revision < last {
 					h.Errorf("revision %d after %d", snapshot.Head.Revision, last)
 				}
@@ -149,6 +166,7 @@ func readersSeeWholeCommits(h *harness) {
 			}
 		})
 	}
+	// The writer goes on without waiting for readers; only its end is told to them.
 	for revision := 2; revision <= commits; revision++ {
 		h.commit(commitOf(alpha, i, write(revision)...), uint64(revision))
 	}
@@ -156,7 +174,10 @@ func readersSeeWholeCommits(h *harness) {
 	wg.Wait()
 }
 
+// commitsRaceFence: after Fence has returned no commit is taken and the revision stands, whatever was under way.
+// A commit that came through would bring back a policy store whose deletion was acknowledged.
 func commitsRaceFence(h *harness) {
+	// A fresh partition each time, since a fence is for good.
 	for round := range 20 {
 		p := storage.PolicyStore(copse.PolicyStoreID(fmt.Sprint("round", round)))
 		i := h.create(p)
@@ -165,6 +186,7 @@ func commitsRaceFence(h *harness) {
 		for range 4 {
 			wg.Go(func() {
 				for range 1000 {
+					// Read before the commit begins: one that began earlier may still be taken, before the fence.
 					late := after.Load()
 					_, err := h.b.Commit(h.Context(), commitOf(p, i, put(one, "x")))
 					switch {

@@ -10,6 +10,7 @@ import (
 )
 
 // prefixes are names of which one is the beginning of the next, or nearly the same.
+// A policy store called "directory" is among them, and one whose id looks like a partition's name.
 func prefixes() []storage.Partition {
 	var partitions []storage.Partition
 	for _, id := range []copse.PolicyStoreID{"a", "A", "ab", "a/", "a/b", "a\x00", "a ", "p/a", "directory", "b"} {
@@ -18,7 +19,10 @@ func prefixes() []storage.Partition {
 	return append(partitions, storage.Directory())
 }
 
+// partitionsApart is isolation: reading, scanning and history of one partition show nothing of another, however
+// alike the names, and the incarnation of one is no key to the next.
 func partitionsApart(h *harness) {
+	// All of them at the same time, each with one item that says whose it is.
 	incarnations := make(map[storage.Partition]copse.Incarnation)
 	for _, p := range prefixes() {
 		incarnations[p] = h.create(p, put(one, "of "+p.String()))
@@ -46,6 +50,8 @@ func partitionsApart(h *harness) {
 	h.chains()
 }
 
+// directoryPartition: it takes commits as any other, is not what a policy store of that name is, and is not in
+// Heads, which lists policy stores only.
 func directoryPartition(h *harness) {
 	i := h.create(storage.Directory(), put(one, "row"))
 	h.create(storage.PolicyStore("directory"), put(one, "not the directory"))
@@ -57,6 +63,8 @@ func directoryPartition(h *harness) {
 	h.equal(list[0].Partition, storage.PolicyStore("directory"))
 }
 
+// heads: pages of any size list every policy store once and in byte order, fenced ones too, because that is how
+// an erasure that was cut short is found again.
 func heads(h *harness) {
 	var want []string
 	for _, p := range prefixes() {
@@ -88,6 +96,7 @@ func heads(h *harness) {
 		}
 		h.equal(got, want)
 	}
+	// Past the last name, and below a limit of one.
 	for _, none := range []struct {
 		after string
 		limit int
@@ -98,14 +107,18 @@ func heads(h *harness) {
 	}
 }
 
+// fence: only the right incarnation can end a partition. From then on it takes no commit, not even a creation, and
+// shows nothing but its head. Followers and the audit log hear of it once, with the revision it stays at.
 func fence(h *harness) {
 	ctx, i := h.Context(), h.create(alpha, put(one, "secret"))
+	// A wrong incarnation ends nothing, and tells nobody.
 	var told []storage.Change
 	defer h.b.Follow(func(c storage.Change) { told = append(told, c) })()
 	h.wantErr(h.b.Fence(ctx, alpha, copse.NewIncarnation(), "tester"), storage.ErrNoHead)
 	h.wantErr(h.b.Fence(ctx, alpha, copse.Incarnation{}, "tester"), storage.ErrNoHead)
 	h.commit(commitOf(alpha, i, put(one, "secret 2")), 2)
 	before := h.head(alpha)
+	// Three times, and all but the first change nothing.
 	for range 3 {
 		h.ok(h.b.Fence(ctx, alpha, i, "fencer"))
 	}
@@ -115,10 +128,12 @@ func fence(h *harness) {
 		{Partition: alpha, Incarnation: i, Revision: 2, Keys: []storage.Key{one}},
 		{Partition: alpha, Incarnation: i, Revision: 2, Fenced: true},
 	})
+	// Neither its own writes nor a successor, as long as anything of it is left.
 	h.refuse(commitOf(alpha, i, put(one, "too late")), storage.ErrNoHead)
 	c := commitOf(alpha, copse.NewIncarnation(), put(one, "too early"))
 	c.Create = true
 	h.refuse(c, storage.ErrExists)
+	// It reads as if it were gone.
 	_, err := h.b.Get(ctx, alpha, one)
 	h.wantErr(err, storage.ErrNotFound)
 	_, err = h.b.Load(ctx, alpha)
@@ -140,6 +155,8 @@ func fence(h *harness) {
 	h.chains()
 }
 
+// erase: a fenced partition goes in steps of any size, each within its limit, and then not even the head is left;
+// the audit log keeps that it was there, with its last head. Asking again is done at once.
 func erase(h *harness) {
 	for _, limit := range []int{1, 2, 5, 1000} {
 		p := storage.PolicyStore(copse.PolicyStoreID(fmt.Sprint("limit", limit)))
@@ -150,12 +167,14 @@ func erase(h *harness) {
 		h.ok(h.b.Fence(h.Context(), p, i, "tester"))
 		_, err = h.b.Erase(h.Context(), p, copse.NewIncarnation(), limit)
 		h.wantErr(err, storage.ErrNoHead)
+		// Followers hear of the last step only, and the audit row of it has the last head.
 		chain := h.head(p).Chain
 		var told []storage.Change
 		stop := h.b.Follow(func(c storage.Change) { told = append(told, c) })
 		steps := h.eraseAll(p, i, limit)
 		stop()
 		// 2 items, 5 history rows, 3 feed rows and the head.
+		// Too few steps would mean that one took more than its limit, too many that a step did nothing.
 		if limit < 1000 && steps < 10/limit || steps > 11/limit+2 {
 			h.Fatalf("limit %d: %d steps", limit, steps)
 		}
@@ -176,7 +195,10 @@ func erase(h *harness) {
 	}
 }
 
+// eraseLeavesOthers: of names that begin alike one is erased after the other, and those that are left keep all
+// they have. An erasure by prefix that forgets where a name ends takes a neighbour with it.
 func eraseLeavesOthers(h *harness) {
+	// In the order of prefixes, so that the shorter names go while the longer ones stay.
 	incarnations := make(map[storage.Partition]copse.Incarnation)
 	for _, p := range prefixes() {
 		incarnations[p] = h.create(p, put(one, "of "+p.String()))
@@ -194,10 +216,13 @@ func eraseLeavesOthers(h *harness) {
 	}
 }
 
+// createAgain: a name that was erased can be used again, from revision 1. The former incarnation stays dead: what
+// was on its way to it does not reach the successor, and seqs of the feed go on.
 func createAgain(h *harness) {
 	old := h.create(alpha, put(one, "old"))
 	h.ok(h.b.Fence(h.Context(), alpha, old, "tester"))
 	h.eraseAll(alpha, old, 100)
+	// Before a successor exists as after: an incarnation ends with its partition.
 	h.refuse(commitOf(alpha, old, put(one, "from beyond")), storage.ErrNoHead)
 	now := h.create(alpha, put(two, "new"))
 	h.equal(h.head(alpha).Revision, uint64(1))

@@ -15,11 +15,14 @@ import (
 
 // RandomConfig says what [Random] works on and how long.
 type RandomConfig struct {
-	Backend    storage.Backend
+	// Backend must be empty; Random does not close it, nor the ones that Reopen returns.
+	Backend storage.Backend
+	// Seed decides everything but the salts, the times and the incarnations: a failure names it, and it repeats.
 	Seed       uint64
 	Operations int // at least 1000, or the spread asserted in the end can't be reached
 	// Reopen, if set, is called now and then: it closes the backend and opens it again on the same
 	// data, and returns that.
+	// It gives the backend that is in use. Without it, nothing is proved of what is on the disk.
 	Reopen func(storage.Backend) storage.Backend
 }
 
@@ -32,10 +35,12 @@ func Random(t *testing.T, cfg RandomConfig) {
 		b: cfg.Backend, model: memory.New(), counts: make(map[string]int),
 		former: make(map[storage.Partition][]copse.Incarnation),
 	}
+	// The model is the one that is not reopened, so its followers stay.
 	r.model.Follow(func(c storage.Change) { r.modelTold = append(r.modelTold, c) })
 	r.follow()
 	for n := range cfg.Operations {
 		r.step(n)
+		// At the first difference: what follows would only be its consequences.
 		if t.Failed() {
 			t.Fatalf("after operation %d of seed %d", n, cfg.Seed)
 		}
@@ -44,6 +49,8 @@ func Random(t *testing.T, cfg RandomConfig) {
 	if err := CheckChains(t.Context(), r.b); err != nil {
 		t.Error(err)
 	}
+	// How often each answer came in 1000 operations, at least. A change of the weights in step that leaves one of
+	// them out is noticed here.
 	for what, want := range map[string]int{
 		"create": 10, "create ErrExists": 5, "create again": 3, "commit": 150, "commit ErrConflict": 50, "commit ErrNoHead": 20,
 		"commit ErrInvalid": 3, "fence": 10, "fence ErrNoHead": 1, "erase part": 10, "erase done": 5,
@@ -55,12 +62,16 @@ func Random(t *testing.T, cfg RandomConfig) {
 	}
 }
 
+// random is one run. All of it happens in the test's goroutine: which of two operations came first is not in
+// question here, see concurrent.go for that.
 type random struct {
 	*testing.T
 	cfg  RandomConfig
 	rand *rand.Rand
 
-	b, model        storage.Backend
+	b, model storage.Backend
+	// Since the last step, in order. Both are held against each other after each step, so that a change told
+	// late, twice or of the wrong partition is found with the operation that made it.
 	told, modelTold []storage.Change
 	stop            func()
 
@@ -68,10 +79,12 @@ type random struct {
 	counts map[string]int
 }
 
+// follow listens to the backend, again after each reopening, since followers do not outlive a backend.
 func (r *random) follow() {
 	r.stop = r.b.Follow(func(c storage.Change) { r.told = append(r.told, c) })
 }
 
+// count is by operation and answer: "commit" counts those that were taken, "commit ErrConflict" those refused.
 func (r *random) count(operation string, err error) {
 	for name, answer := range map[string]error{
 		"ErrNotFound": storage.ErrNotFound, "ErrNoHead": storage.ErrNoHead, "ErrExists": storage.ErrExists,
@@ -85,6 +98,8 @@ func (r *random) count(operation string, err error) {
 }
 
 // same compares the two answers to one operation.
+// Errors are the same when they are the same for errors.Is, whatever their texts; then the values are compared,
+// which beside an error must be equal too.
 func (r *random) same(operation string, got, want any, gotErr, wantErr error) {
 	r.Helper()
 	r.count(operation, wantErr)
@@ -112,6 +127,8 @@ func (r *random) partition() storage.Partition {
 	return names[min(r.rand.IntN(len(names)), r.rand.IntN(len(names)))]
 }
 
+// key is one of few, so that writes meet, with kinds of which one begins the other and ids that a collation or a
+// C string would mix up.
 func (r *random) key() storage.Key {
 	return storage.Key{
 		Kind: []storage.Kind{"policy", "polic", "name"}[r.rand.IntN(3)],
@@ -132,6 +149,7 @@ func (r *random) incarnation(p storage.Partition) copse.Incarnation {
 }
 
 // expectation is mostly met.
+// It asks the model: asking the backend would hide that the backend is wrong.
 func (r *random) expectation(p storage.Partition, k storage.Key) storage.Expectation {
 	item, _ := r.model.Get(context.Background(), p, k)
 	switch r.rand.IntN(12) {
@@ -145,6 +163,8 @@ func (r *random) expectation(p storage.Partition, k storage.Key) storage.Expecta
 	return storage.Version(item.Version)
 }
 
+// commitFor is a commit that is mostly taken, and sometimes invalid, outdated, another incarnation's, or of a
+// partition that does not exist.
 func (r *random) commitFor(p storage.Partition) storage.Commit {
 	c := storage.Commit{
 		Partition: p, Incarnation: r.incarnation(p),
@@ -158,6 +178,7 @@ func (r *random) commitFor(p storage.Partition) storage.Commit {
 		}
 		used[k] = true
 		w := storage.Write{Key: k, Expect: r.expectation(p, k)}
+		// A quarter are deletions, of what is there or not; of the others, half have an empty body.
 		if r.rand.IntN(4) > 0 {
 			w.Body = make([]byte, r.rand.IntN(2)*r.rand.IntN(3000))
 			for n := range w.Body {
@@ -170,12 +191,14 @@ func (r *random) commitFor(p storage.Partition) storage.Commit {
 		k := r.key()
 		c.Require = append(c.Require, storage.Requirement{Key: k, Expect: r.expectation(p, k)})
 	}
+	// One in ten of these names a revision that is still to come.
 	if head, err := r.model.Head(context.Background(), p); err == nil && r.rand.IntN(4) == 0 {
 		c.Expect = storage.Revision{Set: true, Value: head.Revision + uint64(r.rand.IntN(10)/9)}
 	}
 	return c
 }
 
+// step does one operation on both and compares what they answer and tell. n is its number.
 func (r *random) step(n int) {
 	ctx, p := context.Background(), r.partition()
 	switch choice := r.rand.IntN(100); {
@@ -223,6 +246,7 @@ func (r *random) step(n int) {
 	r.told, r.modelTold = nil, nil
 }
 
+// create is mostly valid, so that it is the partition that decides: absent, there, or fenced.
 func (r *random) create(ctx context.Context, p storage.Partition) {
 	c := r.commitFor(p)
 	c.Create, c.Incarnation, c.Require = true, copse.NewIncarnation(), nil
@@ -262,6 +286,7 @@ func (r *random) erase(ctx context.Context, p storage.Partition) {
 }
 
 // compareAll compares everything that can be read.
+// Pages begin and end where chance has it. Chains are recomputed now and then only, because it is dear.
 func (r *random) compareAll() {
 	ctx := context.Background()
 	for _, p := range prefixes() {
@@ -294,11 +319,13 @@ func (r *random) compareAll() {
 	}
 }
 
+// stripHead takes out what two backends can't agree on: the chain, made of random salts, and the time.
 func stripHead(s *storage.Snapshot) *storage.Snapshot {
 	s.Head.Chain, s.Head.CreatedAt = [32]byte{}, time.Time{}
 	return s
 }
 
+// stripHistory leaves of the salt whether there is one, which says whether the row is forgotten.
 func stripHistory(rows []storage.HistoryRow) []storage.HistoryRow {
 	for n := range rows {
 		if rows[n].Salt != nil {
@@ -309,6 +336,7 @@ func stripHistory(rows []storage.HistoryRow) []storage.HistoryRow {
 	return rows
 }
 
+// stripAudit leaves who did what where, and how much of it.
 func stripAudit(rows []storage.AuditRow) []storage.AuditRow {
 	for n := range rows {
 		rows[n].At, rows[n].Head, rows[n].Chain = time.Time{}, [32]byte{}, [32]byte{}

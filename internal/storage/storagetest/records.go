@@ -10,20 +10,26 @@ import (
 	"github.com/copse-authz/copse/internal/storage"
 )
 
+// history: each write has a row, a deletion of what is absent too, in order of revision and position. Every row
+// opens its commitment by itself and has a salt of its own.
 func history(h *harness) {
 	before := time.Now().Add(-time.Second)
 	i := h.create(alpha, put(one, "a"))
 	h.commit(commitOf(alpha, i, put(one, "b"), remove(two)), 2)
+	// A deletion of what is there; the one before it is of what is not.
 	h.commit(commitOf(alpha, i, remove(one)), 3)
+	// Times are the backend's own, of about now.
 	rows, err := h.b.History(h.Context(), alpha, 0, 100)
 	h.ok(err)
 	salts := make(map[string]bool)
 	for n := range rows {
+		// With a second to spare for clocks of different grain.
 		if rows[n].At.Before(before) || rows[n].At.After(time.Now().Add(time.Second)) {
 			h.Fatalf("row %d is of %v", n, rows[n].At)
 		}
 		h.ok(storage.VerifyHistoryRow(rows[n], rows[n].N))
 		salts[string(rows[n].Salt)] = true
+		// Checked above; the rest is compared whole.
 		rows[n].At, rows[n].Salt, rows[n].Commitment = time.Time{}, nil, [32]byte{}
 	}
 	h.equal(rows, []storage.HistoryRow{
@@ -37,8 +43,11 @@ func history(h *harness) {
 	h.chains()
 }
 
+// historyWholeCommits: a page ends where a commit does, so that whoever walks the chain never meets half of one.
+// A commit that is over the limit by itself comes whole. Positions past the end have nothing.
 func historyWholeCommits(h *harness) {
 	i := h.create(alpha) // 1 row
+	// Rows in each commit: larger and smaller than most of the limits.
 	sizes := []int{1, 3, 5, 1, 2}
 	for n, size := range sizes[1:] {
 		var writes []storage.Write
@@ -47,11 +56,14 @@ func historyWholeCommits(h *harness) {
 		}
 		h.commit(commitOf(alpha, i, writes...), uint64(n+2))
 	}
+	// From a limit that most commits exceed to one that all 12 rows fit into.
 	for limit := 1; limit <= 13; limit++ {
 		after := uint64(0)
+		// The page after the last revision that was seen, until the end; each begins with the next revision.
 		for after < uint64(len(sizes)) {
 			rows, err := h.b.History(h.Context(), alpha, after, limit)
 			h.ok(err)
+			// What fits into the limit in whole commits, but at least one.
 			want := 0
 			for r := after; r < uint64(len(sizes)) && (want == 0 || want+sizes[r] <= limit); r++ {
 				want += sizes[r]
@@ -61,6 +73,7 @@ func historyWholeCommits(h *harness) {
 			after = rows[len(rows)-1].Revision
 		}
 	}
+	// The last revision, and others that a database with signed numbers might misread.
 	for _, after := range []uint64{5, 6, math.MaxInt64, math.MaxUint64} {
 		rows, err := h.b.History(h.Context(), alpha, after, 10)
 		h.ok(err)
@@ -76,11 +89,14 @@ func historyWholeCommits(h *harness) {
 	h.equal(len(rows), 12)
 }
 
+// former: what a write replaced is the row before it, of that key and that partition, a deletion included. Once
+// it is forgotten there is none, and a fenced partition shows none.
 func former(h *harness) {
 	ctx, i := h.Context(), h.create(alpha, put(one, "a"))
 	h.commit(commitOf(alpha, i, put(one, "b"), put(two, "c")), 2)
 	h.commit(commitOf(alpha, i, remove(one)), 3)
 	h.create(storage.PolicyStore("beta"), put(one, "of another"))
+	// In this case an empty body stands for a deletion.
 	wantAt := func(k storage.Key, before, revision uint64, body string) {
 		h.Helper()
 		row, err := h.b.Former(ctx, alpha, k, before)
@@ -93,6 +109,7 @@ func former(h *harness) {
 	wantAt(one, 4, 3, "")
 	wantAt(one, math.MaxUint64, 3, "")
 	wantAt(two, 3, 2, "c")
+	// Nothing before the first, of an absent partition, or of what was forgotten.
 	none := func(p storage.Partition, k storage.Key, before uint64) {
 		h.Helper()
 		_, err := h.b.Former(ctx, p, k, before)
@@ -109,11 +126,14 @@ func former(h *harness) {
 	none(alpha, two, 9)
 }
 
+// forget: no row of the key has salt, key or body any more, and the chain leads to the same head as before.
+// Others' rows stay, the item stays, and later writes are remembered until they are forgotten as well.
 func forget(h *harness) {
 	i := h.create(alpha, put(one, "personal 1"), put(two, "keep"))
 	h.commit(commitOf(alpha, i, put(one, "personal 2")), 2)
 	h.commit(commitOf(alpha, i, remove(one), put(two, "keep 2")), 3)
 	h.commit(commitOf(alpha, i, put(one, "personal 3")), 4)
+	// A chain that moved would be a history rewritten; the head is read before and after.
 	chain := h.head(alpha).Chain
 	h.ok(h.b.Forget(h.Context(), alpha, one, 0))
 	check := func(forgotten int) {
@@ -142,6 +162,7 @@ func forget(h *harness) {
 	}
 	audit, err := h.b.Audit(h.Context(), 0, 100)
 	h.ok(err)
+	// Each call that found something is in the audit log, with the number of rows.
 	var counts []int
 	for _, row := range audit {
 		if row.Operation == storage.OperationForget {
@@ -150,17 +171,20 @@ func forget(h *harness) {
 		}
 	}
 	h.equal(counts, []int{4, 1})
+	// A fenced partition's history is not shown, and can be forgotten all the same.
 	h.ok(h.b.Fence(h.Context(), alpha, i, "tester"))
 	h.ok(h.b.Forget(h.Context(), alpha, two, 0))
 	h.chains()
 }
 
 // forgetUpTo is the law that a successor of the same name keeps its own history.
+// Revisions that no int64 holds are bounds as well, and mean all of it.
 func forgetUpTo(h *harness) {
 	i := h.create(alpha, put(one, "old"), put(two, "keep"))
 	h.commit(commitOf(alpha, i, remove(one)), 2)
 	h.commit(commitOf(alpha, i, put(one, "successor")), 3)
 	h.commit(commitOf(alpha, i, put(one, "successor 2")), 4)
+	// What is left of the key: the revision and the body of each row.
 	check := func(want ...string) {
 		h.Helper()
 		rows, err := h.b.History(h.Context(), alpha, 0, 100)
@@ -179,6 +203,7 @@ func forgetUpTo(h *harness) {
 		h.ok(h.b.Forget(h.Context(), alpha, one, 2))
 		check("3 successor", "4 successor 2")
 	}
+	// What is of a successor goes as well, once it is asked for by its revision.
 	h.ok(h.b.Forget(h.Context(), alpha, one, 3))
 	check("4 successor 2")
 	h.ok(h.b.Fence(h.Context(), alpha, i, "tester"))
@@ -197,15 +222,18 @@ func forgetUpTo(h *harness) {
 	h.chains()
 }
 
+// forgetLong: rows of one key are found among thousands of others, all of them and no others.
 func forgetLong(h *harness) {
 	i := h.create(alpha)
 	var writes []storage.Write
 	for n := range 3000 {
 		writes = append(writes, put(storage.Key{Kind: "policy", ID: fmt.Sprint(n)}, "x"))
 	}
+	// Three times all of them, so that the rows of one key lie far apart.
 	for revision := range uint64(3) {
 		h.commit(commitOf(alpha, i, writes...), revision+2)
 	}
+	// Each of the three commits wrote it, last of all.
 	last := storage.Key{Kind: "policy", ID: "2999"}
 	h.ok(h.b.Forget(h.Context(), alpha, last, 0))
 	rows, err := h.b.History(h.Context(), alpha, 0, math.MaxInt)
@@ -223,13 +251,17 @@ func forgetLong(h *harness) {
 	h.ok(storage.VerifyHistory(h.Context(), h.b, alpha))
 }
 
+// audit: there is a row for each commit with who, what and the head after it, in UTC; pages of any size; and
+// AuditEnd knows the last one. Erasure takes nothing away here, because rows hold no bodies.
 func audit(h *harness) {
 	ctx, i := h.Context(), h.create(alpha, put(one, "the body"))
+	// Actor and operation come from the commit, the rest from what became of it.
 	c := commitOf(alpha, i, put(one, "b"), put(two, "c"))
 	c.Actor, c.Operation = "key-1", "PutSchema"
 	h.commit(c, 2)
 	chain := h.head(alpha).Chain
 	h.create(storage.Directory())
+	// It is kept apart from the rows, so that one that is missing at the end is noticed.
 	end := func() {
 		h.Helper()
 		rows, err := h.b.Audit(ctx, 0, 100)
@@ -248,6 +280,7 @@ func audit(h *harness) {
 	}
 	h.equal([]any{row.Seq, row.Actor, row.Operation, row.Partition, row.Incarnation, row.Revision, row.Writes, row.Head},
 		[]any{uint64(2), "key-1", "PutSchema", alpha, i, uint64(2), 2, chain})
+	// Pages, positions past the end, and limits that read nothing.
 	for _, page := range []struct {
 		after uint64
 		limit int
@@ -258,6 +291,7 @@ func audit(h *harness) {
 		h.equal(len(rows), page.want)
 	}
 	// Erasing takes nothing from the operator's record.
+	// The fence and the erasure each added a row of their own.
 	h.ok(h.b.Fence(ctx, alpha, i, "tester"))
 	h.eraseAll(alpha, i, 1)
 	rows, err = h.b.Audit(ctx, 0, 10)
@@ -267,9 +301,12 @@ func audit(h *harness) {
 	h.chains()
 }
 
+// feed: a row for each commit in the order of commits, with seqs from 1 and without gaps, in pages of any size.
+// A follower that was away goes on after the last seq it has seen, and misses nothing.
 func feed(h *harness) {
 	ctx := h.Context()
 	incarnations := make(map[storage.Partition]copse.Incarnation)
+	// What the feed must be, in the order of the commits below.
 	var want []storage.FeedRow
 	note := func(p storage.Partition, revision uint64) {
 		want = append(want, storage.FeedRow{Seq: uint64(len(want)) + 1, Partition: p, Incarnation: incarnations[p], Revision: revision})
@@ -278,12 +315,14 @@ func feed(h *harness) {
 		incarnations[p] = h.create(p)
 		note(p, 1)
 	}
+	// Partitions take turns, so that the order of the feed is nobody's own.
 	for revision := uint64(2); revision < 5; revision++ {
 		for _, p := range prefixes() {
 			h.commit(commitOf(p, incarnations[p], put(one, "x")), revision)
 			note(p, revision)
 		}
 	}
+	// Paged by the seq of the last row, which is also how many there were.
 	for _, limit := range []int{1, 5, math.MaxInt} {
 		var got []storage.FeedRow
 		for {
@@ -309,7 +348,10 @@ func feed(h *harness) {
 	h.equal(len(rows), 0)
 }
 
+// follow: a follower knows of a change before whoever made it does, with the keys that were written. Refusals
+// tell nothing, nor does Forget. One that has stopped hears no more, and stopping twice is harmless.
 func follow(h *harness) {
+	// Two, so that one that stops is seen to leave the other alone.
 	var first, second []storage.Change
 	stopFirst := h.b.Follow(func(c storage.Change) { first = append(first, c) })
 	stopSecond := h.b.Follow(func(c storage.Change) { second = append(second, c) })
@@ -323,16 +365,19 @@ func follow(h *harness) {
 	h.commit(commitOf(alpha, i, remove(two)), 2)
 	h.equal(len(first), 1)
 	h.equal(second[1:], []storage.Change{{Partition: alpha, Incarnation: i, Revision: 2, Keys: []storage.Key{two}}})
+	// Neither of these changes what anybody may have cached.
 	h.refuse(commitOf(alpha, copse.NewIncarnation(), remove(two)), storage.ErrNoHead)
 	h.ok(h.b.Forget(h.Context(), alpha, two, 0)) // changes no item
 	h.equal(len(second), 2)
 	stopSecond()
 }
 
+// cancelledContext: who has gone gets nothing done, and learns why.
 func cancelledContext(h *harness) {
 	i := h.create(alpha)
 	ctx, cancel := context.WithCancel(h.Context())
 	cancel()
+	// Reads and writes alike, before anything is looked at.
 	_, err := h.b.Commit(ctx, commitOf(alpha, i, put(one, "x")))
 	h.wantErr(err, context.Canceled)
 	h.wantErr(h.b.Fence(ctx, alpha, i, "tester"), context.Canceled)
@@ -347,6 +392,7 @@ func cancelledContext(h *harness) {
 	h.commit(commitOf(alpha, i, put(one, "y")), 2)
 }
 
+// closed: after Close everything answers ErrClosed, and nothing panics or hangs; Close itself may be repeated.
 func closed(h *harness) {
 	ctx, i := h.Context(), h.create(alpha)
 	h.ok(h.b.Close())

@@ -3,6 +3,18 @@
 // Every sentence of the contract that a caller may lean on is a case here, and every backend runs all
 // of them, each on a fresh backend, so that no case sees what another left. [Random] adds what nobody
 // thought of: long random sequences of operations whose every answer must be the memory backend's.
+//
+// A new backend needs one test that calls [Run] and, if it keeps anything beyond the process, one that calls
+// [Random] with a Reopen. What the contract can't ask of all backends alike is for the backend's own tests: what
+// a crash, a full disk or a damaged file leaves, and how a context that ends meets a commit under way.
+//
+// The memory backend is the model of [Random] and passes [Run] itself, so that it is not wrong in the same way
+// as what is compared with it. A sentence that the contract gains is a case here, and an operation of [Random]
+// if chance can reach it.
+//
+// A case is a function of a harness, in the file named for what it is about: commits.go for what is taken and
+// read back, lifecycle.go for heads, fences and erasure, records.go for history, audit, feed and followers,
+// concurrent.go for what several do at a time.
 package storagetest
 
 import (
@@ -20,6 +32,8 @@ import (
 )
 
 // Run runs all cases. open makes an empty backend, and sees to it that it is closed in the end.
+// open is called once for each case, with that case's t. Cases run one after the other and none expects another
+// to have run, so a single one can be picked by name.
 func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 	cases := []struct {
 		name string
@@ -29,17 +43,20 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		{"create", create},
 		{"zero partition", zeroPartition},
 		{"invalid commits", invalidCommits},
+		// What a commit is held against.
 		{"expectations", expectations},
 		{"requirements", requirements},
 		{"expected revision", expectedRevision},
 		{"order of refusals", orderOfRefusals},
 		{"a refused commit leaves nothing", refusedLeavesNothing},
+		// What is written is what is read.
 		{"empty bodies and ids", emptyBodiesAndIDs},
 		{"ids are bytes", idsAreBytes},
 		{"scan pages", scanPages},
 		{"load", load},
 		{"bodies are not shared", bodiesNotShared},
 		{"size limits", sizeLimits},
+		// How partitions live beside each other, end, and come again.
 		{"partitions are apart", partitionsApart},
 		{"directory is a partition", directoryPartition},
 		{"heads", heads},
@@ -47,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		{"erase", erase},
 		{"erase leaves others alone", eraseLeavesOthers},
 		{"create again after erasure", createAgain},
+		// What is recorded of it all.
 		{"history", history},
 		{"history keeps commits whole", historyWholeCommits},
 		{"what was before", former},
@@ -56,8 +74,10 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 		{"audit", audit},
 		{"feed", feed},
 		{"follow", follow},
+		// Callers that go, and a backend that goes.
 		{"cancelled context", cancelledContext},
 		{"closed", closed},
+		// More than one at a time.
 		{"concurrent commits", concurrentCommits},
 		{"concurrent partitions", concurrentPartitions},
 		{"readers see whole commits", readersSeeWholeCommits},
@@ -68,17 +88,21 @@ func Run(t *testing.T, open func(t *testing.T) storage.Backend) {
 			c.f(&harness{T: t, b: open(t)})
 		})
 	}
+	// The seed is fixed: a test that fails for one and not for the next would be found by whom it does not concern.
 	t.Run("random", func(t *testing.T) {
 		Random(t, RandomConfig{Backend: open(t), Seed: 1, Operations: 1500})
 	})
 }
 
 // harness is a case's backend with the checks that cases repeat.
+// Checks end the case at the first difference. They are for the case's own goroutine; others report with Error,
+// because testing.T allows Fatal there only.
 type harness struct {
 	*testing.T
 	b storage.Backend
 }
 
+// Two keys that differ in their id alone, and the partition of the cases that need only one.
 var (
 	alpha = storage.PolicyStore("alpha")
 	one   = storage.Key{Kind: "policy", ID: "1"}
@@ -90,13 +114,16 @@ func put(k storage.Key, body string) storage.Write {
 	return storage.Write{Key: k, Body: []byte(body), Expect: storage.Any()}
 }
 
+// remove deletes whatever is there, and nothing is fine.
 func remove(k storage.Key) storage.Write { return storage.Write{Key: k, Expect: storage.Any()} }
 
+// commitOf is a commit without requirements, expected revision or Create, which cases set themselves.
 func commitOf(p storage.Partition, i copse.Incarnation, writes ...storage.Write) storage.Commit {
 	return storage.Commit{Partition: p, Incarnation: i, Writes: writes, Actor: "tester", Operation: "Test"}
 }
 
 // create makes a partition with one item and returns its incarnation.
+// The item comes after writes, at version 1: every partition has something that no case has to mention.
 func (h *harness) create(p storage.Partition, writes ...storage.Write) copse.Incarnation {
 	h.Helper()
 	i := copse.NewIncarnation()
@@ -116,6 +143,7 @@ func (h *harness) commit(c storage.Commit, revision uint64) {
 }
 
 // refuse must be refused with the error.
+// A refused commit has no revision: a caller that forgets the error gets nothing it could use.
 func (h *harness) refuse(c storage.Commit, want error) {
 	h.Helper()
 	if got, err := h.b.Commit(h.Context(), c); !errors.Is(err, want) || got != 0 {
@@ -123,6 +151,7 @@ func (h *harness) refuse(c storage.Commit, want error) {
 	}
 }
 
+// wantErr compares as callers do, by errors.Is: a backend may say more in its error.
 func (h *harness) wantErr(err, want error) {
 	h.Helper()
 	if !errors.Is(err, want) {
@@ -137,6 +166,7 @@ func (h *harness) ok(err error) {
 	}
 }
 
+// equal compares as diff does. The two must be of one type: an int is no uint64.
 func (h *harness) equal(got, want any) {
 	h.Helper()
 	if d := diff(want, got); d != "" {
@@ -145,6 +175,8 @@ func (h *harness) equal(got, want any) {
 }
 
 // diff is empty when got is want. No rows are no rows, but an empty body is a body.
+// The contract tells a body of no bytes from a deletion by nil, so slices of bytes are compared strictly and all
+// other slices leniently. Partitions have no exported fields, and are compared by ==.
 func diff(want, got any) string {
 	if reflect.DeepEqual(want, got) {
 		return "" // by far the usual case, and much cheaper
@@ -157,6 +189,7 @@ func diff(want, got any) string {
 	)
 }
 
+// head must be there, fenced or not.
 func (h *harness) head(p storage.Partition) storage.Head {
 	h.Helper()
 	head, err := h.b.Head(h.Context(), p)
@@ -177,6 +210,7 @@ func (h *harness) bodies(p storage.Partition) map[storage.Key]string {
 }
 
 // eraseAll erases in steps of limit, and fails if that does not end.
+// steps is how many calls it took, the one that reported the end included.
 func (h *harness) eraseAll(p storage.Partition, i copse.Incarnation, limit int) (steps int) {
 	h.Helper()
 	for range 100_000 {
@@ -199,6 +233,9 @@ func (h *harness) chains() {
 
 // CheckChains recomputes the history chain of every partition that is not fenced, and the audit chain,
 // and returns the first difference. Small pages: those must not cut a chain.
+// It also has each partition count its own items (Whole). It reads through the contract alone, so tests outside
+// this package use it to judge what a crash, a full disk or a restored backup left. Nothing may be committed
+// meanwhile.
 func CheckChains(ctx context.Context, b storage.Backend) error {
 	partitions := []storage.Partition{storage.Directory()}
 	for after := ""; ; {
