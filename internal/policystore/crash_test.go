@@ -126,6 +126,48 @@ func TestLostAnswerOfCreate(t *testing.T) {
 	wantDecision(t, s, p.ID, copse.Allow, "p")
 }
 
+// A deletion whose answer was lost goes on by itself: nobody is told that the policy store is gone before it is
+// fenced. One that did not happen leaves it as it was.
+func TestLostAnswerOfDelete(t *testing.T) {
+	ctx := context.Background()
+	for _, happened := range []bool{true, false} {
+		b := memory.New()
+		l := &lostDeletion{Backend: b, happens: happened}
+		s := newService(t, l)
+		p := create(t, s, policystore.NewPolicyStore{Policies: named("to-be-erased", permitAll)})
+		l.lose.Store(true)
+		wantKind(t, s.Delete(ctx, root, p.ID), copse.Unavailable)
+		l.lose.Store(false)
+		if !happened {
+			wantDecision(t, s, p.ID, copse.Allow, "to-be-erased")
+		}
+		must(t, s.Delete(ctx, root, p.ID))
+		if head, err := b.Head(ctx, storage.PolicyStore(p.ID)); err == nil && head.State != storage.Fenced {
+			t.Errorf("happened %t: acknowledged without a fence", happened)
+		}
+		settled(t, b)
+		if left := traces(t, b, string(p.ID), "to-be-erased"); len(left) > 0 {
+			t.Errorf("happened %t: left after deletion: %q", happened, left)
+		}
+	}
+}
+
+type lostDeletion struct {
+	storage.Backend
+	happens bool
+	lose    atomic.Bool
+}
+
+func (l *lostDeletion) Commit(ctx context.Context, c storage.Commit) (uint64, error) {
+	if !l.lose.Load() || c.Operation != "DeletePolicyStore" {
+		return l.Backend.Commit(ctx, c)
+	}
+	if l.happens {
+		_, _ = l.Backend.Commit(ctx, c)
+	}
+	return 0, storage.ErrFailing
+}
+
 type lostAnswer struct{ storage.Backend }
 
 func (l *lostAnswer) Commit(ctx context.Context, c storage.Commit) (uint64, error) {

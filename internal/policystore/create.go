@@ -71,7 +71,7 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 		return err
 	}
 	// Before the partition is written: what is wrong with the rows leaves nothing to take away.
-	rows, err := s.newRows(ctx, *out, in.Bind, o)
+	rows, err := newRows(*out, in.Bind, o)
 	if err != nil {
 		return err
 	}
@@ -94,6 +94,9 @@ func (s *Service) create(ctx context.Context, c access.Caller, in NewPolicyStore
 	// By the row it exists, whatever the error says.
 	if err != nil && !s.undo(ctx, *out, err) {
 		return fromStorage(err, out.ID)
+	}
+	if o.key != (storage.Key{}) {
+		s.sweepDirectory(context.WithoutCancel(ctx))
 	}
 	return nil
 }
@@ -154,8 +157,7 @@ func (s *Service) firstContents(in NewPolicyStore, q Quotas, out *PolicyStore) (
 }
 
 // newRows is what the directory gets: the row, what is bound to it, and the memory of a client token.
-// What is out of date among the client tokens of all goes in the same commit.
-func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
+func newRows(p PolicyStore, bind func(PolicyStore) []storage.Write, o *once) ([]storage.Write, error) {
 	encoded, err := encode(&rowBody{V: bodyVersion, Tenant: p.Tenant, Incarnation: p.Incarnation, CreatedAt: p.CreatedAt, Plan: p.Plan, Protected: p.Protected, ClientToken: o.key.ID})
 	if err != nil {
 		return nil, err
@@ -170,11 +172,7 @@ func (s *Service) newRows(ctx context.Context, p PolicyStore, bind func(PolicySt
 	if err != nil {
 		return nil, err
 	}
-	swept, err := s.sweepDirectory(ctx, o)
-	if err != nil {
-		return nil, fromStorage(err, p.ID)
-	}
-	return append(append(rows, token...), swept...), nil
+	return append(rows, token...), nil
 }
 
 // Bind gives a policy store of the operator's own to a tenant: its row changes together with what bind

@@ -104,8 +104,14 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 		}, u.Writes...),
 		Actor: c.Actor(), Operation: "DeletePolicyStore",
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, storage.ErrConflict):
 		s.eraser.drop(id)
+		return fromStorage(err, id)
+	case err != nil:
+		// It may have happened all the same, when the disk failed in the middle. Whoever deletes the policy store
+		// again must not be told that it is gone before that is known, and it is fenced.
+		s.eraser.add(unsure{e})
 		return fromStorage(err, id)
 	}
 	return s.carryOut(context.WithoutCancel(ctx), e, c.Actor())

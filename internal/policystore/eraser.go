@@ -237,6 +237,27 @@ func (e *erasure) step(ctx context.Context) (done bool, err error) {
 	return true, e.s.finish(ctx, e)
 }
 
+// unsure is the deletion of a policy store whose commit the disk did not confirm.
+type unsure struct{ *erasure }
+
+// step reads whether it happened, and then goes on with it, or takes the announcement back.
+func (u unsure) step(ctx context.Context) (done bool, err error) {
+	item, err := u.s.backend.Get(ctx, storage.Directory(), u.key())
+	if errors.Is(err, storage.ErrNotFound) {
+		u.s.eraser.drop(u.policyStore)
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	e, err := u.s.decodeErasure(item)
+	if err != nil {
+		return false, err
+	}
+	u.s.eraser.add(e)
+	return true, nil
+}
+
 // Resume finishes what a former process left half done: policy stores being erased, links whose template
 // is gone, heads that never got a directory row. It is called once, before the server listens. What must hold from the first
 // request on is done when it returns; what may be long goes on in the background.

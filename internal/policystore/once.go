@@ -201,17 +201,15 @@ type hand struct {
 // handStep is how many tokens are looked at.
 const handStep = 4
 
-// sweepDirectory is what removes tokens of the directory that are out of date.
-// o's own token is left alone: the same commit may write it, and a commit writes a key once.
-func (s *Service) sweepDirectory(ctx context.Context, o *once) ([]storage.Write, error) {
-	if o.key == (storage.Key{}) {
-		return nil, nil
-	}
+// sweepDirectory removes tokens of the directory that are out of date. It is a commit of its own, and nothing depends
+// on it: a token that another create takes over meanwhile is at another version then, and must stay, or the
+// repetition of that create would make a second policy store.
+func (s *Service) sweepDirectory(ctx context.Context) {
 	s.hand.mu.Lock()
 	defer s.hand.mu.Unlock()
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindClientToken, s.hand.after, handStep)
 	if err != nil {
-		return nil, err
+		return
 	}
 	s.hand.after = ""
 	if len(items) == handStep {
@@ -220,12 +218,17 @@ func (s *Service) sweepDirectory(ctx context.Context, o *once) ([]storage.Write,
 	var writes []storage.Write
 	for _, item := range items {
 		var body tokenBody
-		if err := decode(item, &body); err != nil {
-			return nil, err
-		}
-		if item.Key != o.key && time.Since(body.At) >= tokenLife {
-			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Any()})
+		if err := decode(item, &body); err == nil && time.Since(body.At) >= tokenLife {
+			writes = append(writes, storage.Write{Key: item.Key, Expect: storage.Version(item.Version)})
 		}
 	}
-	return writes, nil
+	if len(writes) == 0 {
+		return
+	}
+	_, err = s.backend.Commit(ctx, storage.Commit{
+		Partition: storage.Directory(), Incarnation: s.directory, Writes: writes, Actor: storage.ActorSystem, Operation: "ForgetClientTokens",
+	})
+	if err != nil && !errors.Is(err, storage.ErrConflict) {
+		s.log.WarnContext(ctx, "client tokens that are out of date stay for now", "err", err)
+	}
 }
