@@ -99,7 +99,7 @@ found AS (
     FROM app, wanted w JOIN pg_policy p ON p.polrelid = w.oid
     WHERE 0 = ANY (p.polroles) OR EXISTS (SELECT FROM unnest(p.polroles) AS role WHERE role <> 0 AND pg_has_role(app.oid, role, 'MEMBER'))
 ),
-walled AS (SELECT DISTINCT oid FROM found WHERE NOT polpermissive AND polcmd = '*' AND right_one)
+walled AS (SELECT DISTINCT oid FROM found WHERE NOT polpermissive AND polcmd = '*' AND everybody AND right_one)
 SELECT format('%I on %s', f.polname, f.name),
     CASE WHEN EXISTS (SELECT FROM unnest(ARRAY[f.using_text, f.check_text]) AS text WHERE text LIKE '%` + Setting + `%' AND text NOT ILIKE '%nullif%')
         THEN 'it does not handle the empty string, which the setting is after a transaction: rows of the empty tenant show'

@@ -59,6 +59,8 @@ var defects = []defect{
 		want: []string{"rls-off public.child"}, undo: "REVOKE ALL ON child FROM {role}"},
 	{name: "a policy for all rows", seed: "{no wall} CREATE POLICY everything ON invoices USING (true)", want: []string{"policy everything on public.invoices"}, then: "{add invoices}"},
 	{name: "a policy for a group", seed: "{no wall} CREATE POLICY support ON invoices FOR SELECT TO {role} USING (amount < 100)", want: []string{"policy support on public.invoices"}, then: "{add invoices}"},
+	{name: "a wall for the role alone", seed: "{no wall} CREATE POLICY everything ON invoices USING (true); CREATE POLICY part ON invoices AS RESTRICTIVE TO {role} USING (tenant_id = NULLIF(current_setting('copse.tenant', true), ''))",
+		want: []string{"policy everything on public.invoices"}, undo: "DROP POLICY part ON invoices; DROP POLICY everything ON invoices; {add invoices}"},
 	{name: "writes anything", seed: "{no wall} CREATE POLICY w ON invoices FOR INSERT WITH CHECK (true)", want: []string{"policy w on public.invoices"}, then: "{add invoices}"},
 	{name: "checks another condition than it reads", seed: "{no wall} ALTER POLICY copse_tenant ON invoices WITH CHECK (true)", want: []string{"policy copse_tenant on public.invoices"},
 		undo: "{add invoices}"},

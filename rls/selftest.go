@@ -99,7 +99,7 @@ SELECT format('role %I is a superuser', rolname) FROM pg_catalog.pg_roles WHERE 
 UNION ALL
 SELECT format('role %I has BYPASSRLS', rolname) FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolbypassrls
 UNION ALL
-SELECT format('role %I may replicate or make roles', rolname) FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolreplication OR rolcreaterole)
+SELECT format('role %I may replicate, or make roles or databases', rolname) FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolreplication OR rolcreaterole OR rolcreatedb)
 UNION ALL
 SELECT format('the connection can go back to role %I, which it began as', session_user) WHERE session_user <> current_user
 UNION ALL

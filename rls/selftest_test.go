@@ -45,6 +45,7 @@ func TestSelfTestRefuses(t *testing.T) {
 		{"ALTER ROLE {role} SUPERUSER", "superuser", "ALTER ROLE {role} NOSUPERUSER"},
 		{"ALTER ROLE {role} BYPASSRLS", "BYPASSRLS", "ALTER ROLE {role} NOBYPASSRLS"},
 		{"ALTER ROLE {role} CREATEROLE", "make roles", "ALTER ROLE {role} NOCREATEROLE"},
+		{"ALTER ROLE {role} CREATEDB", "make roles or databases", "ALTER ROLE {role} NOCREATEDB"},
 		{"GRANT pg_monitor TO {role}", "member of pg_monitor", "REVOKE pg_monitor FROM {role}"},
 		{"CREATE TABLE own (a int); ALTER TABLE own OWNER TO {role}", "owns 1 objects", "DROP TABLE own"},
 		{"GRANT TEMP ON DATABASE {role} TO {role}", "temporary tables", "REVOKE TEMP ON DATABASE {role} FROM {role}"},

@@ -150,6 +150,32 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("fd20:ce::254"),
 }
 
+// Where in an IPv6 address translation puts an IPv4 one: the last four bytes (RFC 4291 2.5.5.1, RFC 6052 2.1, RFC 8215), or
+// those after the prefix (RFC 3056).
+var embedding = []struct {
+	prefix netip.Prefix
+	at     int
+}{
+	{netip.MustParsePrefix("::/96"), 12},
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},
+	{netip.MustParsePrefix("2002::/16"), 2},
+}
+
+// inside is the IPv4 address that an IPv6 one stands for; the zero Addr if it stands for itself.
+func inside(addr netip.Addr) netip.Addr {
+	if addr.Is4() || addr.IsLoopback() || addr.IsUnspecified() {
+		return netip.Addr{}
+	}
+	for _, e := range embedding {
+		if e.prefix.Contains(addr) {
+			bytes := addr.As16()
+			return netip.AddrFrom4([4]byte(bytes[e.at : e.at+4]))
+		}
+	}
+	return netip.Addr{}
+}
+
 // checkAddr decides about an address that is about to be connected to. Link-local addresses, where
 // most metadata services live, are refused under any policy.
 // An IPv4 address inside an IPv6 one is looked at as what it is. onlyLoopback is for http.
@@ -159,6 +185,12 @@ func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
 		return fmt.Errorf("address %s has a zone, which is not allowed", addr)
 	}
 	addr = addr.Unmap()
+	// Where a gateway translates, this is the way to the IPv4 address inside; that has to pass as well.
+	if inner := inside(addr); inner.IsValid() {
+		if err := p.checkAddr(inner, onlyLoopback); err != nil {
+			return fmt.Errorf("address %s: %w", addr, err)
+		}
+	}
 	switch {
 	case !addr.IsValid(), addr.IsUnspecified(), addr.IsMulticast(), addr.IsLinkLocalUnicast():
 		return fmt.Errorf("address %s is not allowed", addr)

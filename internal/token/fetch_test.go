@@ -106,6 +106,18 @@ func TestCheckAddr(t *testing.T) {
 	if strict.checkAddr(zoned, false) == nil || private.checkAddr(zoned, false) == nil || private.checkAddr(netip.Addr{}, false) == nil {
 		t.Error("an address with a zone, or none at all, was allowed")
 	}
+	// An IPv4 address behind a translating gateway is looked at as itself.
+	for address, allowed := range map[string]bool{
+		"64:ff9b::a9fe:a9fe": false, "64:ff9b:1::a9fe:a9fe": false, "2002:a9fe:a9fe::1": false, "::a9fe:a9fe": false, "64:ff9b::6464:64c8": false,
+		"64:ff9b::a00:1": true, "2002:a00:1::1": true,
+	} {
+		if err := private.checkAddr(netip.MustParseAddr(address), false); (err == nil) != allowed {
+			t.Errorf("%s: %v", address, err)
+		}
+		if strict.checkAddr(netip.MustParseAddr(address), false) == nil {
+			t.Errorf("%s is not private", address)
+		}
+	}
 	if private.checkAddr(netip.MustParseAddr("10.0.0.1"), true) == nil {
 		t.Error("http to a private address that is not loopback")
 	}
