@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/copse-authz/copse"
 )
@@ -41,6 +43,37 @@ func TestSignatureIsVerifiedBeforeTheBodyThatIsHashed(t *testing.T) {
 	}
 	_, err = s.SigV4(t.Context(), request(secret, true), []byte("another body"))
 	wantReason(t, err, InvalidSignature)
+}
+
+// Before a signature was verified nobody learns that a key has expired: anybody may know its id.
+func TestExpiryIsToldToWhoCanSign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		made, secret := createKey(t, s, Key{Scope: Scope{All: true}, Verbs: Read, ExpiresAt: time.Now().Add(time.Minute)})
+		time.Sleep(time.Minute)
+		for _, hashed := range []bool{true, false} {
+			for _, known := range []bool{true, false} {
+				c := newCall(made.ID, secret)
+				if c.contentHash = hashed; !known {
+					c.secret += "x"
+				}
+				r := c.sign(t, "http://copse.example")
+				want := InvalidSignature
+				if known {
+					want = ExpiredToken
+				}
+				_, verified, err := s.PrecheckSigV4(t.Context(), r)
+				switch {
+				case hashed:
+					wantReason(t, err, want)
+				case err != nil || verified:
+					t.Errorf("before the body is read: %t, %v", verified, err)
+				}
+				_, err = s.SigV4(t.Context(), r, []byte(c.body))
+				wantReason(t, err, want)
+			}
+		}
+	})
 }
 
 func bodyRequest(body io.Reader, length int64) *http.Request {

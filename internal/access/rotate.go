@@ -34,8 +34,8 @@ func (s *Service) SetExpiry(ctx context.Context, c Caller, id string, at time.Ti
 	if err != nil {
 		return Key{}, err
 	}
-	changed.LastUsedAt, err = s.lastUse(ctx, id)
-	return changed, err
+	changed.LastUsedAt, _ = s.lastUse(ctx, id) // unknown is no reason to call failed what has happened
+	return changed, nil
 }
 
 // RotateKey makes a key that covers and may do what another does, and lets that one expire after the
@@ -78,8 +78,9 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, overlap ti
 	if err != nil {
 		return Key{}, "", Key{}, err
 	}
-	old.LastUsedAt, err = s.lastUse(ctx, id)
-	return made, secret, old, err
+	// An error here would have the caller drop a secret that nobody can read again, of a key that is there.
+	old.LastUsedAt, _ = s.lastUse(ctx, id)
+	return made, secret, old, nil
 }
 
 // change hands a stored key that has not expired to do, again when another writer was faster.

@@ -234,3 +234,25 @@ func TestAKeyIsNotMadeForWhatGoesMeanwhile(t *testing.T) {
 		t.Errorf("%d keys, gone %v, %v", len(keys), gone, err)
 	}
 }
+
+// A key is revoked also when the list that it stands in is damaged: nothing is more urgent.
+func TestRevocationDoesNotNeedTheList(t *testing.T) {
+	backend := memory.New()
+	defer func() { _ = backend.Close() }()
+	s := newService(t, over(backend))
+	ctx := t.Context()
+	tenant := storage.Key{Kind: TenantKind, ID: "acme"}
+	if err := s.commit(ctx, System(), "Test", nil, storage.Write{Key: tenant, Body: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	made, secret := createKey(t, s, Key{Scope: Scope{Tenant: "acme"}, Verbs: Read})
+	list := storage.Key{Kind: ofKind, ID: string(TenantKind) + "/acme"}
+	if err := s.commit(ctx, System(), "Test", nil, storage.Write{Key: list, Body: []byte("damaged"), Expect: storage.Any()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RevokeKey(ctx, System(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Bearer(ctx, string(FormatBearer(made.ID, secret)))
+	wantReason(t, err, InvalidCredential)
+}

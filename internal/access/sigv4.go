@@ -60,7 +60,7 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec
 	if err != nil {
 		return req.keyID, nil, false, err
 	}
-	if rec, err = s.signer(ctx, &req, now); err != nil {
+	if rec, err = s.signer(ctx, &req); err != nil {
 		return req.keyID, rec, false, err
 	}
 	// Without a claimed hash, or with a length that is signed and not known yet, only the whole body can tell.
@@ -74,6 +74,8 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec
 		return req.keyID, rec, false, err
 	case !matches:
 		return req.keyID, rec, false, errNoMatch()
+	case rec.expired(now):
+		return req.keyID, rec, false, errExpired()
 	}
 	rec.use.touch(now)
 	return req.keyID, rec, true, nil
@@ -83,6 +85,8 @@ func (s *Service) precheck(ctx context.Context, r *http.Request) (id string, rec
 func errNoMatch() error {
 	return refuse(InvalidSignature, "the signature does not match this request: check the secret, and that nothing changes the request on its way (a proxy must keep the Host header)")
 }
+
+func errExpired() error { return refuse(ExpiredToken, "this access key has expired") }
 
 // claimedHash is what the request says its body hashes to, in the form that readSigned has checked.
 func claimedHash(r *http.Request) (hash [sha256.Size]byte, ok bool) {
@@ -94,18 +98,14 @@ func claimedHash(r *http.Request) (hash [sha256.Size]byte, ok bool) {
 	return hash, err == nil
 }
 
-// signer finds the key a request names; here an unknown one is an error, since AWS clients are told.
-func (s *Service) signer(ctx context.Context, req *signed, now time.Time) (*record, error) {
+// signer finds the key a request names; here an unknown one is an error, since AWS clients are told. Whether it
+// has expired is for those to know who can sign with it.
+func (s *Service) signer(ctx context.Context, req *signed) (*record, error) {
 	rec, err := s.lookup(ctx, req.keyID)
-	switch {
-	case err != nil:
-		return nil, err
-	case !rec.known:
-		return rec, refuse(UnrecognizedClient, "there is no such access key")
-	case rec.expired(now):
-		return rec, refuse(ExpiredToken, "this access key has expired")
+	if err == nil && !rec.known {
+		err = refuse(UnrecognizedClient, "there is no such access key")
 	}
-	return rec, nil
+	return rec, err
 }
 
 // sigV4 does the same work whether there is such a key or not; AWS's clients are told which. That the key has expired is
@@ -130,7 +130,7 @@ func (s *Service) sigV4(ctx context.Context, r *http.Request, body []byte) (stri
 	case !matches:
 		return req.keyID, rec, errNoMatch()
 	case rec.expired(now):
-		return req.keyID, rec, refuse(ExpiredToken, "this access key has expired")
+		return req.keyID, rec, errExpired()
 	}
 	rec.use.touch(now)
 	return req.keyID, rec, nil

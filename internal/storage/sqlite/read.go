@@ -62,9 +62,20 @@ func (b *Backend) read(ctx context.Context, f func(r *reader) error) error {
 	defer func() { b.readers <- r }()
 	// A deferred transaction: the state it sees is that of its first statement.
 	if _, err := r.begin.exec(); err != nil {
-		return b.translate(err)
+		// The one before may still be open, if it could not be ended: then it is now, or this reader would be lost.
+		_, _ = r.end.exec()
+		if _, err := r.begin.exec(); err != nil {
+			return b.translate(err)
+		}
 	}
+	ended := false
+	defer func() {
+		if !ended { // f panicked
+			_, _ = r.end.exec()
+		}
+	}()
 	err := f(r)
+	ended = true
 	if _, endErr := r.end.exec(); err == nil {
 		err = endErr
 	}

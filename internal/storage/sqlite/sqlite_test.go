@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/copse-authz/copse/internal/storage"
@@ -45,5 +46,32 @@ func TestRandomWithReopening(t *testing.T) {
 	})
 	if reopened < 10 {
 		t.Fatalf("reopened %d times only", reopened)
+	}
+}
+
+// A read that panicked, and one whose transaction could not be ended, leave a reader that others can use.
+func TestReadersSurviveWhatTheyAreUsedFor(t *testing.T) {
+	b := open(t, t.TempDir())
+	for range 3 * readerCount {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			_ = b.read(t.Context(), func(*reader) error { panic("in the middle") })
+		}()
+	}
+	for range readerCount {
+		r := <-b.readers
+		if _, err := r.begin.exec(); err != nil { // as a ROLLBACK that failed leaves it
+			t.Fatal(err)
+		}
+		b.readers <- r
+	}
+	for range 2 * readerCount {
+		if _, err := b.Head(t.Context(), storage.Directory()); !errors.Is(err, storage.ErrNotFound) {
+			t.Fatal(err)
+		}
 	}
 }
