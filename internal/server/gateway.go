@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -22,7 +23,8 @@ type routeFile struct {
 
 	mu        sync.Mutex
 	table     *authorizer.RouteTable
-	changed   time.Time // of the file, as loaded or as refused
+	text      []byte // of the file, as loaded
+	why       string // it can't be used as it is now, as last told
 	lookAgain time.Time
 }
 
@@ -36,14 +38,14 @@ func newRouteFile(file string, log *slog.Logger) (*routeFile, error) {
 	if file == "" {
 		return f, nil
 	}
-	if err := f.load(); err != nil {
+	if _, err := f.load(); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
 // routes is the table of now; nil without a file. A file that can't be used leaves the table as it was,
-// and says so once for each change.
+// and says so once for each reason.
 func (f *routeFile) routes() *authorizer.RouteTable {
 	if f.file == "" {
 		return nil
@@ -56,39 +58,37 @@ func (f *routeFile) routes() *authorizer.RouteTable {
 		return f.table
 	}
 	f.lookAgain = now.Add(routesCheck)
-	info, err := os.Stat(f.file)
+	replaced, err := f.load()
 	switch {
-	// Said at every look, as long as it is so.
-	case err != nil:
-		f.log.Warn("the route table can't be read again; the former one stays in use", "error", err)
-	case info.ModTime() != f.changed:
-		if err := f.load(); err != nil {
-			f.changed = info.ModTime()
-			f.log.Error("the new route table can't be used; the former one stays in use", "error", err)
-		} else {
-			f.log.Info("route table replaced", "file", f.file, "routes", f.table.Len())
-		}
+	case err != nil && err.Error() != f.why:
+		f.why = err.Error()
+		f.log.Error("the route table can't be used as it is now; the former one stays in use", "error", err)
+	case err == nil:
+		f.why = ""
+	}
+	if replaced {
+		f.log.Info("route table replaced", "file", f.file, "routes", f.table.Len())
 	}
 	return f.table
 }
 
-// load replaces the table if all of the file is right. The time is taken before the text: a file that is replaced
-// in between is loaded again. f.mu is held, or nobody else has f yet.
-func (f *routeFile) load() error {
-	info, err := os.Stat(f.file)
-	if err != nil {
-		return copse.Errorf(copse.Invalid, "route table: %w", err)
-	}
+// load replaces the table if the file has another text and all of it is right. Bytes are compared and not times: those of
+// a copy may be older, and a file that could not be read has the time it had when it can be. f.mu is held, or
+// nobody else has f yet.
+func (f *routeFile) load() (replaced bool, err error) {
 	text, err := os.ReadFile(f.file)
 	if err != nil {
-		return copse.Errorf(copse.Invalid, "route table: %w", err)
+		return false, copse.Errorf(copse.Invalid, "route table: %w", err)
+	}
+	if f.table != nil && bytes.Equal(text, f.text) {
+		return false, nil
 	}
 	table, err := authorizer.ParseRoutes(f.file, text)
 	if err != nil {
-		return err
+		return false, err
 	}
-	f.table, f.changed = table, info.ModTime()
-	return nil
+	f.table, f.text = table, text
+	return true, nil
 }
 
 // contextKeys is what keys of signed contexts are kept for.

@@ -573,6 +573,11 @@ func TestRouteTableIsReadAgain(t *testing.T) {
 	write(strings.ReplaceAll(gatewayRoutesFile, "/invoices/", "/things/"), now.Add(time.Second))
 	eventually("/things/17", 200)
 	eventually("/invoices/17", 403)
+	// The time of a copy may be that of the former file.
+	write(gatewayRoutesFile, now.Add(time.Second))
+	eventually("/invoices/17", 200)
+	write(strings.ReplaceAll(gatewayRoutesFile, "/invoices/", "/things/"), now)
+	eventually("/things/17", 200)
 	// A table that can't be used changes nothing.
 	write("routes: [", now.Add(2*time.Second))
 	time.Sleep(1500 * time.Millisecond)
