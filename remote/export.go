@@ -171,7 +171,9 @@ func (x *exporter) identitySources(ctx context.Context) error {
 			case *types.ConfigurationDetailMemberCognitoUserPoolConfiguration:
 				s.UserPool = userPoolOf(&d.Value)
 			case *types.ConfigurationDetailMemberOpenIdConnectConfiguration:
-				s.OpenID = openIDOf(&d.Value)
+				if s.OpenID = openIDOf(&d.Value); s.OpenID == nil {
+					return fmt.Errorf("identity source %s selects tokens in a way that this version does not know", s.ID)
+				}
 			default:
 				return fmt.Errorf("identity source %s is of a kind that this version does not know", s.ID)
 			}
@@ -190,7 +192,8 @@ func userPoolOf(d *types.CognitoUserPoolConfigurationDetail) *UserPool {
 	return pool
 }
 
-// openIDOf keeps audiences and client ids apart, as the API does.
+// openIDOf keeps audiences and client ids apart, as the API does. nil when it is not known which tokens are meant:
+// taken for one of the two kinds, without a client, they would be those of any client.
 func openIDOf(d *types.OpenIdConnectConfigurationDetail) *OpenIDRef {
 	o := &OpenIDRef{Issuer: text(d.Issuer), EntityIDPrefix: text(d.EntityIdPrefix)}
 	if g := d.GroupConfiguration; g != nil {
@@ -201,6 +204,8 @@ func openIDOf(d *types.OpenIdConnectConfigurationDetail) *OpenIDRef {
 		o.AccessTokens, o.Audiences, o.PrincipalClaim = true, s.Value.Audiences, text(s.Value.PrincipalIdClaim)
 	case *types.OpenIdConnectTokenSelectionDetailMemberIdentityTokenOnly:
 		o.ClientIDs, o.PrincipalClaim = s.Value.ClientIds, text(s.Value.PrincipalIdClaim)
+	default:
+		return nil
 	}
 	return o
 }

@@ -99,6 +99,8 @@ func fromAPI(err error, trying, on string) error {
 			out.Kind = kind
 		}
 		out.Detail = trying + " " + on + ": " + e.ErrorMessage()
+	} else if e, ok := errors.AsType[*copse.Error](err); ok { // this library's own word on what it was answered
+		out.Kind = e.Kind
 	}
 	out.Fields = fieldsOf(err)
 	return out

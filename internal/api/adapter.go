@@ -84,9 +84,9 @@ func (x *exchange) SetStatus(code int) {
 	x.humaContext.SetStatus(code)
 }
 
-// SetHeader keeps the one content type of the API, backups apart; huma calls its own errors problem+json.
+// SetHeader keeps the one content type of the API, but for what is no JSON; huma calls its own errors problem+json.
 func (x *exchange) SetHeader(name, value string) {
-	if name == "Content-Type" && value != backupType {
+	if name == "Content-Type" && value != backupType && value != bundleType {
 		value = contentType
 	}
 	x.humaContext.SetHeader(name, value)
@@ -95,7 +95,7 @@ func (x *exchange) SetHeader(name, value string) {
 // SetReadDeadline does nothing: the body has been read, and deadlines are the server's.
 func (x *exchange) SetReadDeadline(time.Time) error { return nil }
 
-// contentType is that of all bodies in both directions, but for backups.
+// contentType is that of all bodies in both directions, but for backups and bundles.
 const contentType = "application/json"
 
 // requestID is the one the server in front has put on the answer, or a new one. The caller sees it in

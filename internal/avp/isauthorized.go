@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -413,7 +414,7 @@ func (x *cutter) wrongType(path, want string) error {
 func unknownMember(path string) error {
 	const most = 300
 	if len(path) > most {
-		path = path[:most] + "..."
+		path = strings.ToValidUTF8(path[:most], "") + "..." // a character may have been cut in two
 	}
 	return invalidMember(path, "Member is not known to copse; it would have no effect")
 }

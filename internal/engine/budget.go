@@ -3,8 +3,9 @@ package engine
 // MaxDecisionSteps is the budget of one decision. Each node of a condition that is evaluated counts one
 // step, and so does each element or member that is compared or gone through, and each 16 bytes of text
 // that are compared; a search in text counts more, so does making a value, and a policy that fails counts
-// most. Steps are counted and not timed, so that the same request is over budget every time and on every
-// machine. A step takes 10 ns or so at worst.
+// most. Steps are counted and not timed, so that no slow machine denies what a fast one allows. (Records that
+// differ are told apart at the first member that does, in the order that a snapshot's names came in: after changes
+// that may be another one than after a start, a few steps more or less.) A step takes 10 ns or so at worst.
 const MaxDecisionSteps = 2_500_000
 
 // stepsOfResult is what a value costs that a condition makes: it is kept until the decision is made. So

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strconv"
@@ -238,16 +239,15 @@ func (src *schemaSource) cedarError(err error) error {
 func (src *schemaSource) byteColumn(line, column int) int {
 	text := src.text
 	for ; line > 1; line-- {
-		_, after, _ := strings.Cut(string(text), "\n")
-		text = []byte(after)
+		_, text, _ = bytes.Cut(text, []byte("\n"))
 	}
-	bytes := 1
+	at := 1
 	for ; column > 1 && len(text) > 0; column-- {
 		_, size := utf8.DecodeRune(text)
 		text = text[size:]
-		bytes += size
+		at += size
 	}
-	return bytes
+	return at
 }
 
 // guardJSON checks depth, duplicate names and UTF-8 token by token, before a decoder that recurses,

@@ -46,7 +46,7 @@ type actionShape struct {
 
 // shapes gives numbers to what the schema names and makes its types ready. Its entity types and its
 // actions come first, so that their numbers are their places in entities and actions. Names get their
-// numbers as the maps give them: which one a name has matters to nobody.
+// numbers in one order, whatever maps do, see [Schema.shape].
 func (s *Schema) shapes() {
 	s.symbols = newSymbols()
 	for _, uid := range slices.SortedFunc(maps.Keys(s.resolved.Actions), compareUIDs) {
@@ -59,7 +59,8 @@ func (s *Schema) shapes() {
 	}
 	// All types that have a shape have their numbers now: what shapes refer to is declared, too.
 	s.entities = make([]entityShape, len(s.symbols.types.list))
-	for name, e := range s.resolved.Entities {
+	for _, name := range slices.Sorted(maps.Keys(s.resolved.Entities)) {
+		e := s.resolved.Entities[name]
 		out := &s.entities[s.symbols.entityType(name)]
 		out.attributes = s.shape(e.Shape)
 		if e.Tags != nil {
@@ -74,7 +75,8 @@ func (s *Schema) shapes() {
 		s.entities[s.symbols.entityType(name)].enum = true
 	}
 	s.actions = make([]actionShape, len(s.resolved.Actions))
-	for uid, a := range s.resolved.Actions {
+	for _, uid := range slices.SortedFunc(maps.Keys(s.resolved.Actions), compareUIDs) {
+		a := s.resolved.Actions[uid]
 		out := &s.actions[s.symbols.entity(uid)]
 		for _, above := range s.actionAncestors[uid] {
 			out.ancestors = append(out.ancestors, s.symbols.entity(above))
@@ -115,7 +117,10 @@ func (s *Schema) shape(t resolved.IsType) *shape {
 		return &shape{kind: kindSet, element: s.shape(t.Element)}
 	case resolved.RecordType:
 		out := &shape{kind: kindRecord, members: make([]shapeMember, 0, len(t))}
-		for name, attr := range t {
+		// In the order of their names: symbols are numbered as they come, and what is ordered by their numbers, budgets
+		// and findings, is to be the same on every machine.
+		for _, name := range slices.Sorted(maps.Keys(t)) {
+			attr := t[name]
 			member := shapeMember{name: s.symbols.name(string(name)), shape: s.shape(attr.Type)}
 			out.members = append(out.members, member)
 			if !attr.Optional {

@@ -165,6 +165,9 @@ func (s *Service) redeemOne(ctx context.Context, in *inviteBody, inviteID string
 			break
 		}
 	}
+	if err != nil && copse.KindOf(err) == copse.QuotaExceeded {
+		return nil // somebody in as many tenants as one can be in signs in all the same; the invitation stays
+	}
 	if err != nil {
 		return unavailable(err)
 	}

@@ -211,17 +211,6 @@ type draft struct {
 // drafts are what contents hold.
 type drafts struct{ policies, templates []draft }
 
-// nameAt is the name of the template that was given at a path.
-// Empty when none was given there, as at the empty path of a template that stays.
-func (d *drafts) nameAt(path string) string {
-	for i := range d.templates {
-		if d.templates[i].path == path {
-			return d.templates[i].text.Name
-		}
-	}
-	return ""
-}
-
 // parseContents reads policies and templates of a request and checks everything that needs neither schema
 // nor what is stored: text, description, names and their uniqueness. needNames refuses policies without
 // one; a template always needs one. What it finds goes into f; a draft whose text does not parse has

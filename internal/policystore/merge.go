@@ -41,6 +41,7 @@ type nextTemplate struct {
 	*storedTemplate
 	parsed  *engine.Template // nil until it is needed, of one that stays
 	path    string           // where it was given; empty for one that stays
+	name    string           // as it was given
 	changed bool
 }
 
@@ -148,7 +149,7 @@ func (m *merge) planTemplates() error {
 	for _, d := range m.drafts.templates {
 		t := former[d.text.Name]
 		delete(former, d.text.Name)
-		next := &nextTemplate{storedTemplate: t, parsed: d.template, path: d.path}
+		next := &nextTemplate{storedTemplate: t, parsed: d.template, path: d.path, name: d.text.Name}
 		if t == nil {
 			next.storedTemplate = &storedTemplate{id: copse.PolicyTemplateID(copse.NewID())}
 		}
@@ -171,7 +172,7 @@ func (m *merge) planTemplates() error {
 // not written yet, the one that was given.
 func (m *merge) keep(t *nextTemplate) {
 	m.templates[t.id] = t
-	if name := cmp.Or(t.body.Name, m.drafts.nameAt(t.path)); name != "" {
+	if name := cmp.Or(t.body.Name, t.name); name != "" {
 		m.byName[name] = t
 	}
 }
