@@ -69,3 +69,15 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// The name of a member that is too long to be shown whole is cut between characters: a text that is no UTF-8 is no JSON.
+func TestUnknownMembersWithLongNames(t *testing.T) {
+	s := start(t)
+	for pad := range 4 {
+		name := strings.Repeat("x", pad) + strings.Repeat("€", 200)
+		got := s.call(t, "IsAuthorized", `{"policyStoreId":"PSEXAMPLEabcdefg111111","`+name+`":1}`)
+		if got.status != http.StatusBadRequest || !strings.Contains(got.body, `"__type":"ValidationException"`) || !strings.Contains(got.body, "€...") {
+			t.Errorf("%d bytes before: %d %s", pad, got.status, got.body)
+		}
+	}
+}

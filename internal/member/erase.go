@@ -29,6 +29,7 @@ const (
 	eraseBatch = 200
 	syncRows   = 20 * eraseBatch
 	retryEvery = 10 * time.Second
+	lookEvery  = time.Minute
 )
 
 // eraser erases what deleted tenants and former members left.
@@ -62,6 +63,7 @@ func (e *eraser) run() {
 		case <-e.ctx.Done():
 			return
 		case <-e.wake:
+		case <-time.After(lookEvery): // for a note whose deletion was not certain when it was answered
 		}
 		for {
 			done, err := e.s.eraseNotes(e.ctx)
@@ -87,7 +89,7 @@ func (s *Service) Left(ctx context.Context, tenant copse.TenantID, incarnation c
 	if err != nil {
 		s.log.Warn("erasing the members of a deleted tenant goes on in the background", "error", err)
 	}
-	if !done {
+	if !done || err != nil {
 		s.Resume()
 	}
 }

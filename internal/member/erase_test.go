@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/copse-authz/copse"
 	"github.com/copse-authz/copse/internal/access"
@@ -166,4 +168,47 @@ func TestInvitationOfATenantThatIsDeleted(t *testing.T) {
 	}
 	w.Left(t.Context(), "gone", life)
 	w.wantNoTrace(t, "canary")
+}
+
+// Of a deletion that was not certain when it was answered nobody tells the service. Its note is found all the same.
+func TestNotesAreFoundWithoutBeingTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "gone")
+		w.put(t, member.Membership{Who: member.Who{Issuer: pool, Subject: "canary-person"}, Tenant: "gone"})
+		w.offboard(t, "gone")
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		w.wantNoTrace(t, "canary", "gone")
+		_ = w.Close()
+	})
+}
+
+// Who is in as many tenants as one can be in signs in although there is another invitation, which stays.
+func TestAnInvitationTooManyKeepsNobodyOut(t *testing.T) {
+	tenants := []copse.TenantID{"one-more"}
+	for n := range member.MaxTenants {
+		tenants = append(tenants, copse.TenantID(fmt.Sprint("t", n)))
+	}
+	w := newWorld(t, tenants...)
+	for _, tenant := range tenants[1:] {
+		w.put(t, member.Membership{Who: member.Who{Issuer: pool, Subject: "busy"}, Tenant: tenant})
+	}
+	w.put(t, member.Membership{Who: member.Who{Email: "busy@example.com"}, Tenant: "one-more"})
+	for range 2 {
+		got, err := w.Resolve(t.Context(), member.Presented{Issuer: pool, Subject: "busy", Email: "busy@example.com", EmailVerified: true})
+		if err != nil || got.Tenant == "" || got.Tenant == "one-more" {
+			t.Fatalf("%+v %v", got, err)
+		}
+	}
+	// With room for it, it is redeemed.
+	if err := w.Remove(t.Context(), access.System(), "t7", member.Who{Issuer: pool, Subject: "busy"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Resolve(t.Context(), member.Presented{Issuer: pool, Subject: "busy", Email: "busy@example.com", EmailVerified: true}); err != nil {
+		t.Fatal(err)
+	}
+	choices, err := w.Choices(t.Context(), member.Who{Issuer: pool, Subject: "busy"}, "")
+	if err != nil || !slices.ContainsFunc(choices, func(c member.Choice) bool { return c.Tenant == "one-more" }) {
+		t.Errorf("%d tenants without the one of the invitation, %v", len(choices), err)
+	}
 }

@@ -142,7 +142,11 @@ func TestDebugBundleHoldsNoSecretsAndNoNames(t *testing.T) {
 			"resource":  map[string]string{"entityType": "R", "entityId": canaries["a resource"]}})
 	}
 
-	files := unpackBundle(t, []byte(s.must(200, "GET", "/v1/debug/bundle", nil).body))
+	bundle := s.must(200, "GET", "/v1/debug/bundle", nil)
+	if kind := bundle.header.Get("Content-Type"); kind != "application/gzip" {
+		t.Errorf("it is called %q", kind)
+	}
+	files := unpackBundle(t, []byte(bundle.body))
 	for name, words := range map[string]string{
 		"about.txt": "Names of tenants and plans: false", "doctor.json": `"ready: keys"`, "settings.json": `"trace-endpoint"`, "sizes.json": `"decision log"`,
 		"machine.txt": "processors", "metrics.txt": "copse_decisions_total", "goroutines.txt": "debugBundle", "heap.pb.gz": "inuse_space",
