@@ -128,16 +128,17 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 }
 
 // followAudit asks once a second for what comes after next, and shows it. It ends without an error when ctx
-// does, and with the first error otherwise. Rows that come faster than a page a second are shown later, and
-// none is left out.
+// does, and with the first error otherwise. While there is more than a page it
+// asks at once.
 func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next string) error {
 	// As many as the server gives: what to begin with was limited, not what comes.
 	query.Del("maxResults")
+	pause := time.Second
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 		query.Set("after", next)
 		page, err := c.auditPage(ctx, query)
@@ -148,6 +149,10 @@ func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next
 			return err
 		}
 		next = page.Next
+		// With more behind it, another second would fall behind.
+		if pause = 0; page.AtEnd {
+			pause = time.Second
+		}
 	}
 }
 

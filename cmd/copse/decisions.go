@@ -150,6 +150,9 @@ interrupted.`,
 					return nil
 				}
 				query.Set("after", out.Next)
+				if len(out.Decisions) > 0 {
+					continue // there may be more, and a pause after each page would fall behind
+				}
 				select {
 				case <-cmd.Context().Done():
 					return nil

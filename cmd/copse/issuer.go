@@ -96,6 +96,9 @@ again under the new registration.`,
   copse issuer update https://idp.example.com/acme --tenant acme --tenant acme-test`,
 		Args: args(1, 1, "the issuer's URL or id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if change.AllTenants && cmd.Flags().Changed("tenant") {
+				return usagef("--all-tenants and --tenant: it speaks for all or for those in a list")
+			}
 			c, err := a.newClient()
 			if err != nil {
 				return err

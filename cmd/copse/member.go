@@ -409,9 +409,13 @@ func csvMembers(in io.Reader) (func() (api.MemberInput, int, error), error) {
 	}
 	return func() (m api.MemberInput, line int, err error) {
 		record, err := r.Read()
-		if line, _ = r.FieldPos(0); err != nil {
-			return m, line, err
+		if broken, ok := errors.AsType[*csv.ParseError](err); ok {
+			return m, broken.Line, broken.Err
 		}
+		if err != nil {
+			return m, 0, err
+		}
+		line, _ = r.FieldPos(0) // only of a record that was read: it panics otherwise
 		// encoding/csv refuses a line that has another number of fields than the header.
 		for i, value := range record {
 			switch name := header[i]; name {

@@ -58,7 +58,7 @@ becomes this tenant's, with all that is in it.`,
 				// Flags that would change what is in it are refused and not left out.
 				for _, other := range []string{"schema", "format", "policies", "description", "validation", "check-requests", "forbid-errors-deny"} {
 					if cmd.Flags().Changed(other) {
-						return copse.Errorf(copse.Invalid, "--policy-store takes a policy store as it is: leave out --%s", other)
+						return usagef("--policy-store takes a policy store as it is: leave out --%s", other)
 					}
 				}
 			}

@@ -86,7 +86,7 @@ func openIssuers(dir, baseURL string) (i *issuers, formerURL string, err error) 
 		key, parseErr := x509.ParsePKCS8PrivateKey(der)
 		signer, ok := key.(crypto.Signer)
 		if parseErr != nil || !ok {
-			err = errors.Join(err, fmt.Errorf("the key of %q can't be read: %w", name, parseErr))
+			err = errors.Join(err, fmt.Errorf("the key of %q can't be read (%v)", name, parseErr))
 			continue
 		}
 		i.keys[name] = signer

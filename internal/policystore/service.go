@@ -174,7 +174,9 @@ func New(cfg Config) (*Service, error) {
 
 // Close stops following the backend and background work; the backend stays open.
 func (s *Service) Close() error {
-	s.unfollow()
+	if s.unfollow != nil { // nil: New failed before that
+		s.unfollow()
+	}
 	s.eraser.close()
 	return nil
 }

@@ -109,7 +109,7 @@ func storageFailed(err error) bool {
 }
 
 // Head, and the methods after it, change nothing about a call or its answer. What is not among them is the
-// backend's own, untimed.
+// backend's own, untimed, or at the end of this file.
 func (b *timedBackend) Head(ctx context.Context, p storage.Partition) (storage.Head, error) {
 	ctx, end := b.begin(ctx, callHead)
 	head, err := b.Backend.Head(ctx, p)
@@ -171,6 +171,38 @@ func (b *timedBackend) Audit(ctx context.Context, after uint64, limit int) ([]st
 // History is as Audit.
 func (b *timedBackend) History(ctx context.Context, p storage.Partition, after uint64, limit int) ([]storage.HistoryRow, error) {
 	rows, err := b.Backend.History(ctx, p, after, limit)
+	b.notice(err)
+	return rows, err
+}
+
+// These are not timed: only maintenance calls them. Damage that they meet is damage all the same.
+
+func (b *timedBackend) Heads(ctx context.Context, after string, limit int) ([]storage.Head, error) {
+	heads, err := b.Backend.Heads(ctx, after, limit)
+	b.notice(err)
+	return heads, err
+}
+
+func (b *timedBackend) Fence(ctx context.Context, p storage.Partition, i copse.Incarnation, actor string) error {
+	err := b.Backend.Fence(ctx, p, i, actor)
+	b.notice(err)
+	return err
+}
+
+func (b *timedBackend) Forget(ctx context.Context, p storage.Partition, k storage.Key, upTo uint64) error {
+	err := b.Backend.Forget(ctx, p, k, upTo)
+	b.notice(err)
+	return err
+}
+
+func (b *timedBackend) Former(ctx context.Context, p storage.Partition, k storage.Key, before uint64) (storage.HistoryRow, error) {
+	row, err := b.Backend.Former(ctx, p, k, before)
+	b.notice(err)
+	return row, err
+}
+
+func (b *timedBackend) Feed(ctx context.Context, after uint64, limit int) ([]storage.FeedRow, error) {
+	rows, err := b.Backend.Feed(ctx, after, limit)
 	b.notice(err)
 	return rows, err
 }

@@ -26,6 +26,9 @@ func (w *world) send(ctx context.Context, method, to, token string, headers ...s
 	}
 	if _, raw, ok := strings.Cut(to, "?raw="); ok { // a path that a client would tidy up
 		r.URL.RawQuery, r.URL.Opaque = "", raw
+		if strings.HasPrefix(raw, "//") { // net/http takes that for the name of a host when it is opaque
+			r.URL.Opaque, r.URL.Path = "", raw
+		}
 	}
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)

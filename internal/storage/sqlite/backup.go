@@ -264,7 +264,7 @@ func Restore(file, dir string) (m Manifest, err error) {
 		return Manifest{}, errors.Join(translateOS(err), os.Remove(scratch), os.Remove(filepath.Join(dir, lockName)))
 	}
 	if err := os.Rename(scratch, filepath.Join(dir, FileName)); err != nil {
-		return Manifest{}, translateOS(err)
+		return Manifest{}, errors.Join(translateOS(err), os.Remove(scratch), os.Remove(filepath.Join(dir, lockName)))
 	}
 	return m, syncDir(dir)
 }

@@ -27,7 +27,7 @@ func Compact(ctx context.Context, dir string) (before, after int64, err error) {
 	lock := b.lock
 	b.lock = nil
 	defer func() {
-		if err != nil {
+		if err != nil && after == 0 {
 			err = fmt.Errorf("compact %s: %w; nothing was changed", dir, translate(translateOS(err), func() bool { return diskFull(dir) }))
 		}
 		err = errors.Join(err, unlockFile(lock))
@@ -42,7 +42,10 @@ func Compact(ctx context.Context, dir string) (before, after int64, err error) {
 		}
 		return 0, 0, err
 	}
-	return before, after, syncDir(dir)
+	if err := syncDir(dir); err != nil {
+		return before, after, fmt.Errorf("compact %s: it is done, but the disk does not confirm it: %w", dir, translateOS(err))
+	}
+	return before, after, nil
 }
 
 // rewrite puts a copy of what a database holds in its place. Nobody has it open.

@@ -112,10 +112,22 @@ func makeDir(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
 	}
+	// The names of all directories that are made have to last, and not only that of the last.
+	there := filepath.Dir(dir)
+	for there != filepath.Dir(there) {
+		if _, err := os.Stat(there); err == nil {
+			break
+		}
+		there = filepath.Dir(there)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
+		if err := syncDir(parent); err != nil || parent == there {
+			return err
+		}
+	}
 }
 
 // makeFile makes the database file before SQLite would, so that it and the files SQLite puts beside
