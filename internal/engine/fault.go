@@ -6,8 +6,8 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 )
 
-// fault is why an expression could not be evaluated: what is needed to say it, and not yet said. Most
-// faults of most policies are never read by anyone. The words are cedar-go's, so that ours can be held
+// fault is why an expression could not be evaluated: what is needed to say it, and not yet said: that is
+// done when the answer is put together, outside of evaluation. The words are cedar-go's, so that ours can be held
 // against its.
 type fault struct {
 	code   faultCode

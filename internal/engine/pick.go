@@ -93,7 +93,7 @@ func (p *picker) record(out []byte, members []slot, rule *Picking, keep Keep) []
 		name := p.c.nameText(m.name)
 		out, _ = jsontext.AppendQuote(out, name)
 		out = append(out, ':')
-		at := len(out)
+		at, left := len(out), p.left
 		var below *Picking
 		if rule != nil {
 			below = rule.Members[name]
@@ -102,7 +102,8 @@ func (p *picker) record(out []byte, members []slot, rule *Picking, keep Keep) []
 			out = out[:before] // nothing of it
 			continue
 		}
-		if p.left -= len(out) - before; p.left < 0 {
+		counted := left - p.left // by a record below
+		if p.left -= len(out) - before - counted; p.left < 0 {
 			out = out[:before]
 			if out[before-1] != '{' {
 				out = append(out, ',')

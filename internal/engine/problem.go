@@ -68,12 +68,13 @@ func requestError(path, format string, args ...any) *copse.Error {
 	return findings("", "the request is not valid", []copse.Field{{Path: path, Message: clip(fmt.Sprintf(format, args...))}})
 }
 
-// findings makes an error of at most maxFindings fields, and one that counts the others it was given.
+// findings makes an error of at most maxFindings fields, and one that says so if there are more. How many is not
+// known: looking ends soon after.
 func findings(resource copse.ResourceType, detail string, fields []copse.Field) *copse.Error {
-	if extra := len(fields) - maxFindings; extra > 0 {
+	if len(fields) > maxFindings {
 		last := fields[maxFindings]
 		fields = append(fields[:maxFindings:maxFindings], copse.Field{
-			Path: last.Path, Message: fmt.Sprintf("and %d more findings", extra)})
+			Path: last.Path, Message: "and more findings, which are not shown"})
 	}
 	return &copse.Error{Kind: copse.Invalid, Resource: resource, Detail: detail, Fields: fields}
 }
