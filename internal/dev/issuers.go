@@ -85,8 +85,11 @@ func openIssuers(dir, baseURL string) (i *issuers, formerURL string, err error) 
 	for name, der := range s.Keys {
 		key, parseErr := x509.ParsePKCS8PrivateKey(der)
 		signer, ok := key.(crypto.Signer)
-		if parseErr != nil || !ok {
-			err = errors.Join(err, fmt.Errorf("the key of %q can't be read (%v)", name, parseErr))
+		if parseErr == nil && !ok {
+			parseErr = errors.New("it is of a kind that signs nothing")
+		}
+		if parseErr != nil {
+			err = errors.Join(err, fmt.Errorf("the key of %q can't be used: %w", name, parseErr))
 			continue
 		}
 		i.keys[name] = signer

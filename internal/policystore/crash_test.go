@@ -413,3 +413,48 @@ func (f *failing) Load(ctx context.Context, p storage.Partition) (storage.Snapsh
 	}
 	return f.Backend.Load(ctx, p)
 }
+
+// A page of which all is deleted while it is read is not taken for the end of the list.
+func TestListGoesOnBehindWhatWasDeleted(t *testing.T) {
+	ctx := context.Background()
+	v := &vanishing{Backend: memory.New()}
+	s := newService(t, v)
+	for range 5 {
+		create(t, s, policystore.NewPolicyStore{})
+	}
+	v.found = func(items []storage.Item) {
+		for _, item := range items[:2] {
+			must(t, s.Delete(ctx, root, copse.PolicyStoreID(item.ID)))
+		}
+	}
+	listed := 0
+	for after, more := copse.PolicyStoreID(""), true; more; {
+		var page []policystore.PolicyStore
+		var err error
+		page, more, err = s.List(ctx, root, after, 2)
+		must(t, err)
+		if listed += len(page); len(page) > 0 {
+			after = page[len(page)-1].ID
+		} else if more {
+			t.Fatal("there is more, and nothing to go on from")
+		}
+	}
+	if listed != 3 {
+		t.Errorf("%d of the 3 that are left are listed", listed)
+	}
+}
+
+// vanishing tells of the first scan of policy stores before its result is looked at.
+type vanishing struct {
+	storage.Backend
+	found func([]storage.Item)
+}
+
+func (v *vanishing) Scan(ctx context.Context, p storage.Partition, k storage.Kind, after string, limit int) ([]storage.Item, error) {
+	items, err := v.Backend.Scan(ctx, p, k, after, limit)
+	if found := v.found; k == "policy-store" && found != nil {
+		v.found = nil
+		found(items)
+	}
+	return items, err
+}

@@ -252,11 +252,11 @@ func splitPath(path string) (parts []string, wrong string) {
 				return nil, fmt.Sprintf("%q: what is in [\"...\"] ends with \"] and has neither quotes nor backslashes in it", path)
 			}
 		} else {
-			rest = strings.TrimPrefix(rest, ".")
+			rest, ok = strings.CutPrefix(rest, ".")
 			if end = strings.IndexAny(rest, ".["); end < 0 {
 				end = len(rest)
 			}
-			if name, rest = rest[:end], rest[end:]; !isIdentifier(name) {
+			if name, rest = rest[:end], rest[end:]; !ok || !isIdentifier(name) {
 				return nil, fmt.Sprintf("%q is not a path such as context.ip or principal[\"cost center\"]", path)
 			}
 		}

@@ -208,30 +208,44 @@ func (s *Service) List(ctx context.Context, c access.Caller, after copse.PolicyS
 		return nil, false, nil
 	}
 	limit = pageSize(limit)
+	for {
+		out, last, err := s.listPage(ctx, after, limit)
+		// A page all of which was deleted since the scan has nothing to go on from.
+		if err != nil || len(out) > 0 || last == "" {
+			return out, last != "", err
+		}
+		after = last
+	}
+}
+
+// listPage describes what one scan found. last is where the next one goes on; empty: there is nothing behind it.
+func (s *Service) listPage(ctx context.Context, after copse.PolicyStoreID, limit int) (out []PolicyStore, last copse.PolicyStoreID, err error) {
 	// One more than is shown, to tell whether there are more.
 	items, err := s.backend.Scan(ctx, storage.Directory(), kindPolicyStore, string(after), limit+1)
 	if err != nil {
-		return nil, false, fromStorage(err, "")
+		return nil, "", fromStorage(err, "")
 	}
-	more := len(items) > limit
-	items = items[:min(len(items), limit)]
-	out := make([]PolicyStore, 0, len(items))
+	if len(items) > limit {
+		items = items[:limit]
+		last = copse.PolicyStoreID(items[limit-1].ID)
+	}
+	out = make([]PolicyStore, 0, len(items))
 	for _, item := range items {
 		id := copse.PolicyStoreID(item.ID)
 		r, err := decodeRow(item)
 		if err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 		p, err := s.describe(ctx, id, r)
 		if copse.KindOf(err) == copse.NotFound && err != nil {
 			continue // deleted since the scan
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 		out = append(out, p)
 	}
-	return out, more, nil
+	return out, last, nil
 }
 
 // listOwn is List for a key that covers one policy store, by its id or by its tenant. It must not walk

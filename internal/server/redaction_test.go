@@ -178,6 +178,7 @@ func TestRulesOfTheLogAreChecked(t *testing.T) {
 		"an empty name":         {api.UpdateDecisionLog{Keep: &[]string{"context."}}, `"context.\" is not a path`},
 		"an index":              {api.UpdateDecisionLog{Hash: &[]string{"context[0]"}}, `is not a path`},
 		"no end":                {api.UpdateDecisionLog{Drop: &[]string{`context["a`}}, `ends with`},
+		"nothing between":       {api.UpdateDecisionLog{Drop: &[]string{`context["a"]b`}}, `is not a path`},
 		"two rules":             {api.UpdateDecisionLog{Keep: &[]string{"context.a"}, Hash: &[]string{`context["a"]`}}, `there are two rules for`},
 		"another id":            {api.UpdateDecisionLog{HashIDs: &[]string{"action"}}, "hashIds"},
 		"an id twice":           {api.UpdateDecisionLog{HashIDs: &[]string{"principal", "principal"}}, "there twice"},

@@ -223,12 +223,12 @@ func (a *attacker) replayContext(ctx context.Context) error {
 		<-a.invoices.contexts
 	}
 	if got, err := a.try(ctx, "GET", a.gateway+"/invoices/17", a.mona); err != nil || got.status != 200 {
-		return fmt.Errorf("a good request: %d, %v", got.status, err)
+		return errors.Join(fmt.Errorf("a good request is answered with %d", got.status), err)
 	}
 	signed := "X-Copse-Context: " + <-a.invoices.contexts
 	got, err := a.try(ctx, "GET", a.invoices.url+"/invoices/17", a.mona, signed)
 	if err != nil || got.status != 200 { // the very same request, within its minute: nothing is gained by it
-		return fmt.Errorf("the same request again: %d, %v", got.status, err)
+		return errors.Join(fmt.Errorf("the same request is answered with %d", got.status), err)
 	}
 	// One thing is another each time: path, method, service, and at last whose token comes with it.
 	for _, c := range []struct{ method, to, token string }{
