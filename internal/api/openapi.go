@@ -28,6 +28,7 @@ func (a *API) humaConfig(version string) huma.Config {
 			},
 			Tags: []*huma.Tag{
 				{Name: tagTenants, Description: "The directory: each tenant has a policy store of its own."},
+				{Name: tagMembers, Description: "Who is in which tenants, and which of them is active; the token hook asks here."},
 				{Name: tagIssuers, Description: "Identity providers whose tokens are trusted, and for which tenants."},
 				{Name: tagPolicyStores, Description: "Schema and policies. A key may cover one policy store; all others then do not exist for it."},
 				{Name: tagBackup, Description: "Everything that is stored, but for the master key."},

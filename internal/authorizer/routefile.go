@@ -1,7 +1,10 @@
 package authorizer
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -21,11 +24,15 @@ const MaxRoutes = 10_000
 // force. One root and one list: a key that is misspelt must not leave a table empty, which would deny
 // everything in silence.
 func ParseRoutes(file string, text []byte) (*RouteTable, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	var doc, behind yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	p := routeParser{file: file}
+	if err := decoder.Decode(&behind); !errors.Is(err, io.EOF) {
+		return nil, p.errorf(&behind, "a second document begins here, which would not be read: put all routes into one list")
+	}
 	if len(doc.Content) == 0 {
 		return nil, copse.Errorf(copse.Invalid, "%s: it is empty; it should hold a list named routes", file)
 	}

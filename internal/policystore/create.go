@@ -29,7 +29,7 @@ func (s *Service) Create(ctx context.Context, c access.Caller, in NewPolicyStore
 	// What is answered, and remembered for the same call again; id and incarnation are drawn here, once.
 	out := PolicyStore{
 		ID: copse.PolicyStoreID(copse.NewID()), Tenant: in.Tenant, Incarnation: copse.NewIncarnation(),
-		Settings: in.Settings, Logging: s.newLogging(), Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies),
+		Settings: in.Settings, Logging: s.newLogging(), Description: in.Description, Protected: in.Protected, Encryption: in.Encryption, Revision: 1, Policies: len(in.Policies), Templates: len(in.Templates),
 		CreatedAt: at, UpdatedAt: at,
 	}
 	out.Plan = cmp.Or(in.Plan, s.defaultPlan)

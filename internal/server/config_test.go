@@ -59,6 +59,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 	for _, c := range []struct{ name, file, env, want string }{
 		{"unknown key", "data: /d\nlistn: 127.0.0.1:1\n", "", `copse.yaml:2: listn: there is no setting "listn"`},
 		{"another case", "Data: /d\n", "", `copse.yaml:1: Data: there is no setting`},
+		{"two documents", "data: /d\n---\nbehind-tls-proxy: false\n", "", "copse.yaml:2: a second document begins here"},
 		{"twice", "data: /d\nlisten: a\ndata: /e\n", "", "copse.yaml:3: data is set twice, first in line 1"},
 		{"not a duration", "\nidle-timeout: 7\n", "", `copse.yaml:2: idle-timeout: "7" is not a duration such as 30s or 2m`},
 		{"not a bool", "decision-log: perhaps\n", "", `copse.yaml:1: decision-log: "perhaps" is not true or false`},

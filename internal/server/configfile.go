@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -38,9 +40,13 @@ func (c *Config) loadFile(file string) (errs []error) {
 	if err != nil {
 		return []error{copse.Errorf(copse.Invalid, "configuration file: %w", err)}
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	var doc, behind yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return []error{copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))}
+	}
+	if err := decoder.Decode(&behind); !errors.Is(err, io.EOF) {
+		return []error{copse.Errorf(copse.Invalid, "%s:%d: a second document begins here, which would not be read: put all settings into one", file, behind.Line)}
 	}
 	if doc.Kind == 0 { // an empty file
 		return nil
