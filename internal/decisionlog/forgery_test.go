@@ -136,6 +136,18 @@ func killed(t *testing.T) (dir string) {
 	return dir
 }
 
+// writeOwed appends the event that a start owes, and no signature.
+func writeOwed(t *testing.T, dir string, w *writer) {
+	t.Helper()
+	to := w.position
+	must(t, w.appendEvent(&to, &w.owed[0]))
+	f, err := os.OpenFile(segmentPath(dir, 1), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.Write(w.buffer)
+	must(t, err)
+	must(t, f.Close())
+}
+
 // What a killed process left unsigned is signed by the next, which says so; a second kill counts nothing twice.
 func TestUnsignedLinesAreSignedAsSuch(t *testing.T) {
 	dir := killed(t)
@@ -160,13 +172,7 @@ func TestUnsignedLinesAreSignedAsSuch(t *testing.T) {
 	dir = killed(t)
 	w := resumed(t, segmentFile{1, segmentPath(dir, 1)})
 	// A second process writes what it owes, and is killed before it signs.
-	to := w.position
-	must(t, w.appendEvent(&to, &w.owed[0]))
-	f, err := os.OpenFile(segmentPath(dir, 1), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.Write(w.buffer)
-	must(t, err)
-	must(t, f.Close())
+	writeOwed(t, dir, w)
 	l = open(t, config(dir))
 	record(t, l, "acme", 1)
 	must(t, l.Close())
@@ -203,13 +209,7 @@ func TestAForgedCountOfUnsignedLinesIsFound(t *testing.T) {
 	dir := killed(t)
 	w := resumed(t, segmentFile{1, segmentPath(dir, 1)})
 	w.owed[0].Lines = 1
-	to := w.position
-	must(t, w.appendEvent(&to, &w.owed[0]))
-	f, err := os.OpenFile(segmentPath(dir, 1), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.Write(w.buffer)
-	must(t, err)
-	must(t, f.Close())
+	writeOwed(t, dir, w)
 	r := verify(t, dir, "")
 	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].What, "1 lines without a signature, where there are 3") {
 		t.Errorf("%v", r.Problems)
