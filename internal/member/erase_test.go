@@ -212,3 +212,28 @@ func TestAnInvitationTooManyKeepsNobodyOut(t *testing.T) {
 		t.Errorf("%d tenants without the one of the invitation, %v", len(choices), err)
 	}
 }
+
+// What is called active is what a token would be for, or nothing is.
+func TestActiveIsWhatATokenIsFor(t *testing.T) {
+	w := newWorld(t, "first", "second")
+	who := member.Who{Issuer: pool, Subject: "both"}
+	for _, tenant := range []copse.TenantID{"first", "second"} {
+		w.put(t, member.Membership{Who: who, Tenant: tenant})
+	}
+	for _, speaksFor := range [][]copse.TenantID{{"first", "second"}, {"second"}} {
+		w.issuer.Tenants = speaksFor
+		var active copse.TenantID
+		choices, err := w.Choices(t.Context(), who, "")
+		if err != nil || len(choices) != len(speaksFor) {
+			t.Fatalf("%+v %v", choices, err)
+		}
+		for _, c := range choices {
+			if c.Active {
+				active = c.Tenant
+			}
+		}
+		if got, _ := w.Resolve(t.Context(), member.Presented{Issuer: pool, Subject: "both"}); got.Tenant != active {
+			t.Errorf("the issuer speaks for %v: %q is called active, tokens are for %q", speaksFor, active, got.Tenant)
+		}
+	}
+}

@@ -239,7 +239,8 @@ type Choice struct {
 }
 
 // Choices lists the tenants of somebody whose token was verified, of those the issuer may speak for.
-// The first is the active one. Suspended tenants are among them. Nobody's list is empty, and no error.
+// None is active where the tenant that tokens would be for is one the issuer may not speak for: then there are none.
+// Suspended tenants are among them. Nobody's list is empty, and no error.
 func (s *Service) Choices(ctx context.Context, who Who, client string) ([]Choice, error) {
 	body, err := s.members.Get(ctx, who.id())
 	if err != nil {
@@ -253,15 +254,19 @@ func (s *Service) Choices(ctx context.Context, who Who, client string) ([]Choice
 		return nil, nil
 	}
 	var out []Choice
+	next := true // the tenant that choose would take has not come yet
 	for _, in := range body.inOrder(client) {
 		entry, err := s.directory.Lookup(ctx, in.Tenant)
 		switch {
-		case err != nil && copse.KindOf(err) == copse.NotFound, err == nil && entry.Incarnation != in.Incarnation, !iss.MaySpeakFor(in.Tenant):
+		case err != nil && copse.KindOf(err) == copse.NotFound, err == nil && entry.Incarnation != in.Incarnation:
 			continue
 		case err != nil:
 			return nil, err
 		}
-		out = append(out, Choice{Tenant: in.Tenant, Active: len(out) == 0})
+		if iss.MaySpeakFor(in.Tenant) {
+			out = append(out, Choice{Tenant: in.Tenant, Active: next})
+		}
+		next = false
 	}
 	return out, nil
 }
