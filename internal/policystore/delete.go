@@ -117,6 +117,10 @@ func (s *Service) Release(ctx context.Context, c access.Caller, id copse.PolicyS
 	return s.carryOut(context.WithoutCancel(ctx), e, c.Actor())
 }
 
+// AwaitDeletions returns when every deletion that was not certain when it was answered is: for a caller that finds
+// nothing left by which to name the policy store. Unavailable when ctx ends first.
+func (s *Service) AwaitDeletions(ctx context.Context) error { return s.eraser.awaitAll(ctx) }
+
 // protected is for what deletion protection is against: the policy store, and its aliases.
 func protected(id copse.PolicyStoreID) error {
 	return &copse.Error{Kind: copse.InvalidState, Resource: copse.ResourcePolicyStore, ID: string(id),

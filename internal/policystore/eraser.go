@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,6 +109,19 @@ func (r *eraser) awaitFence(ctx context.Context, id copse.PolicyStoreID) error {
 	case <-ctx.Done():
 		return fromStorage(ctx.Err(), id)
 	}
+}
+
+// awaitAll is awaitFence for every policy store whose deletion is not certain yet.
+func (r *eraser) awaitAll(ctx context.Context) error {
+	r.mu.Lock()
+	ids := slices.Collect(maps.Keys(r.pending))
+	r.mu.Unlock()
+	for _, id := range ids {
+		if err := r.awaitFence(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add hands a job to the background.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -380,4 +381,35 @@ func TestCrashInOffboarding(t *testing.T) {
 	if finished < 4 {
 		t.Fatalf("only %d offboardings came to their answer", finished)
 	}
+}
+
+// A deletion that could not fence the policy store says so, and repeated it is NotFound only when it is fenced.
+func TestARepeatedDeletionIsCertain(t *testing.T) {
+	b := &noFence{Backend: memory.New()}
+	s := newServices(t, b)
+	made, err := s.Create(t.Context(), root, tenant.NewTenant{ID: "acme"})
+	must(t, err)
+	b.refuse.Store(true)
+	wantKind(t, s.Delete(t.Context(), root, "acme"), copse.Unavailable, "repeat")
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantKind(t, s.Delete(short, root, "acme"), copse.Unavailable)
+	b.refuse.Store(false)
+	wantKind(t, s.Delete(t.Context(), root, "acme"), copse.NotFound)
+	if head, err := b.Head(t.Context(), storage.PolicyStore(made.PolicyStoreID)); err == nil && head.State != storage.Fenced {
+		t.Error("said to be gone without a fence")
+	}
+	wantKind(t, s.Delete(t.Context(), root, "never-was"), copse.NotFound)
+}
+
+type noFence struct {
+	storage.Backend
+	refuse atomic.Bool
+}
+
+func (n *noFence) Fence(ctx context.Context, p storage.Partition, i copse.Incarnation, actor string) error {
+	if n.refuse.Load() {
+		return storage.ErrFailing
+	}
+	return n.Backend.Fence(ctx, p, i, actor)
 }

@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -288,6 +289,11 @@ func (s *Service) Delete(ctx context.Context, c access.Caller, id copse.TenantID
 	}
 	for range maxAttempts {
 		r, err := s.read(ctx, id)
+		if err != nil && copse.KindOf(err) == copse.NotFound {
+			// Perhaps by a call that could not be sure that nothing is written to the policy store any more, and said
+			// so: repeated, it may say that the tenant is gone only when that is so.
+			return cmp.Or(s.policyStores.AwaitDeletions(ctx), err)
+		}
 		if err != nil {
 			return err
 		}
