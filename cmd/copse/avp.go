@@ -90,19 +90,25 @@ The policy store here stays as it is.
 			if (toDir == "") == !toAWS {
 				return usagef("where to? give --to-dir DIRECTORY or --to-aws")
 			}
+			if aliases && !toAWS {
+				return usagef("--aliases goes with --to-aws: a directory has them in any case")
+			}
 			from, err := a.ownSide()
 			if err != nil {
 				return err
+			}
+			// Before anything is read: credentials that are missing are missing from the start.
+			var to *remote.Client
+			if toAWS {
+				if to, err = a.awsSide(); err != nil {
+					return err
+				}
 			}
 			contents, report, err := from.Export(cmd.Context(), args[0])
 			if err != nil {
 				return moveFailed(err)
 			}
 			if toAWS {
-				to, err := a.awsSide()
-				if err != nil {
-					return err
-				}
 				return a.moveTo(cmd.Context(), to, contents, report.Notes, aliases)
 			}
 			// A directory is made, or is there and empty: nothing that is there is written over.
