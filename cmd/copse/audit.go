@@ -128,8 +128,7 @@ func (c *client) lastAuditRows(ctx context.Context, query url.Values, limit int)
 }
 
 // followAudit asks once a second for what comes after next, and shows it. It ends without an error when ctx
-// does, and with the first error otherwise. While there is more than a page it
-// asks at once.
+// does, and with the first error otherwise. While there is more than a page it asks at once.
 func (a *app) followAudit(ctx context.Context, c *client, query url.Values, next string) error {
 	// As many as the server gives: what to begin with was limited, not what comes.
 	query.Del("maxResults")

@@ -42,7 +42,7 @@ func (a *app) newClient() (*client, error) {
 		return nil, err
 	}
 	if c.credential == "" {
-		return nil, usagef("no access key: set COPSE_KEY to copse_<id>_<secret> (`copse dev` prints one, `copse serve` writes the first one to root.key in its data directory)%s", a.misspelt())
+		return nil, usagef("no access key: set COPSE_KEY to copse_<id>_<secret> (`copse dev` prints one, `copse serve` writes the first one to root.key in its data directory)%s", c.misspelt)
 	}
 	return c, nil
 }

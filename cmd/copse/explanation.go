@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/copse-authz/copse/internal/api"
+	"github.com/copse-authz/copse/internal/authorizer"
 )
 
 // tick marks what a part came to. What it does not know counts as not evaluated.
@@ -30,7 +31,7 @@ func drawExplanation(t *table, e *api.AuthorizeExplanation, reason string) {
 		t.line("")
 		// Cedar leaves a policy out whose evaluation fails, a forbid too, unless the policy store denies then.
 		came := map[string]string{"true": "applies", "false": "does not apply", "error": "failed, and was skipped"}[p.Outcome]
-		if p.Outcome == "error" && p.Effect == "forbid" && reason == api.ReasonForbidFailed {
+		if p.Outcome == "error" && p.Effect == "forbid" && reason == authorizer.ReasonForbidFailed {
 			came = "failed, and so denies"
 		}
 		if p.TemplateLinked {

@@ -490,9 +490,6 @@ type AuthorizeEntities struct {
 	CedarJSON  any   `json:"cedarJson,omitempty" doc:"An array in Cedar's JSON entity format, or a string that holds it."`
 }
 
-// ReasonForbidFailed is the reason of a denial for want of certainty.
-const ReasonForbidFailed = "a forbid failed"
-
 // AuthorizeResponse is the decision. The members from determiningPolicies on are present only for
 // callers that also present an access key with decide on the policy store.
 type AuthorizeResponse struct {

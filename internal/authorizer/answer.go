@@ -54,6 +54,9 @@ func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 
 // reason is one of four texts. They tell why and name no policy, so they are for everyone; a decision
 // that was cut short is told apart, since it says nothing about the policies.
+// ReasonForbidFailed is the reason of a denial for want of certainty.
+const ReasonForbidFailed = "a forbid failed"
+
 func reason(resp *copse.Response) string {
 	switch {
 	case resp.OverBudget:
@@ -63,7 +66,7 @@ func reason(resp *copse.Response) string {
 	case len(resp.Determining) > 0:
 		return "denied by policy"
 	case resp.ForbidFailed:
-		return "a forbid failed"
+		return ReasonForbidFailed
 	}
 	return "no policy applied"
 }
