@@ -26,12 +26,16 @@ const MaxRoutes = 10_000
 func ParseRoutes(file string, text []byte) (*RouteTable, error) {
 	var doc, behind yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
+	err := decoder.Decode(&doc)
+	if err == nil {
+		err = decoder.Decode(&behind)
 	}
 	p := routeParser{file: file}
-	if err := decoder.Decode(&behind); !errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
 		return nil, p.errorf(&behind, "a second document begins here, which would not be read: put all routes into one list")
+	case !errors.Is(err, io.EOF):
+		return nil, copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if len(doc.Content) == 0 {
 		return nil, copse.Errorf(copse.Invalid, "%s: it is empty; it should hold a list named routes", file)

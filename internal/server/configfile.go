@@ -42,11 +42,14 @@ func (c *Config) loadFile(file string) (errs []error) {
 	}
 	var doc, behind yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return []error{copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))}
+	if err = decoder.Decode(&doc); err == nil {
+		err = decoder.Decode(&behind)
 	}
-	if err := decoder.Decode(&behind); !errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
 		return []error{copse.Errorf(copse.Invalid, "%s:%d: a second document begins here, which would not be read: put all settings into one", file, behind.Line)}
+	case !errors.Is(err, io.EOF):
+		return []error{copse.Errorf(copse.Invalid, "%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))}
 	}
 	if doc.Kind == 0 { // an empty file
 		return nil

@@ -23,8 +23,8 @@ type routeFile struct {
 
 	mu        sync.Mutex
 	table     *authorizer.RouteTable
-	text      []byte // of the file, as loaded
-	why       string // it can't be used as it is now, as last told
+	text      []byte // of the file, as it was last looked at, good or not
+	why       string // it can't be read, as last told
 	lookAgain time.Time
 }
 
@@ -80,14 +80,15 @@ func (f *routeFile) load() (replaced bool, err error) {
 	if err != nil {
 		return false, copse.Errorf(copse.Invalid, "route table: %w", err)
 	}
-	if f.table != nil && bytes.Equal(text, f.text) {
+	if f.text != nil && bytes.Equal(text, f.text) {
 		return false, nil
 	}
+	f.text = text // a table that is refused is not parsed again at every look
 	table, err := authorizer.ParseRoutes(f.file, text)
 	if err != nil {
 		return false, err
 	}
-	f.table, f.text = table, text
+	f.table = table
 	return true, nil
 }
 
