@@ -132,10 +132,9 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("::/96"),          // IPv4 inside IPv6, in four ways
-	netip.MustParsePrefix("64:ff9b::/96"),   //
-	netip.MustParsePrefix("64:ff9b:1::/48"), //
-	netip.MustParsePrefix("2002::/16"),      //
+	netip.MustParsePrefix("::/96"),        // IPv4 inside IPv6, in three ways
+	netip.MustParsePrefix("64:ff9b::/96"), //
+	netip.MustParsePrefix("2002::/16"),    //
 	netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"),
 	netip.MustParsePrefix("2001:db8::/32"),
@@ -150,7 +149,11 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("fd20:ce::254"),
 }
 
-// Where in an IPv6 address translation puts an IPv4 one: the last four bytes (RFC 4291 2.5.5.1, RFC 6052 2.1, RFC 8215), or
+// localTranslation is for a network's own translation (RFC 8215). Where in its addresses an IPv4 one stands is that network's
+// choice, so that none can be looked at, and no policy allows them.
+var localTranslation = netip.MustParsePrefix("64:ff9b:1::/48")
+
+// Where in an IPv6 address translation puts an IPv4 one: the last four bytes (RFC 4291 2.5.5.1, RFC 6052 2.1), or
 // those after the prefix (RFC 3056).
 var embedding = []struct {
 	prefix netip.Prefix
@@ -158,7 +161,6 @@ var embedding = []struct {
 }{
 	{netip.MustParsePrefix("::/96"), 12},
 	{netip.MustParsePrefix("64:ff9b::/96"), 12},
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},
 	{netip.MustParsePrefix("2002::/16"), 2},
 }
 
@@ -192,7 +194,7 @@ func (p FetchPolicy) checkAddr(addr netip.Addr, onlyLoopback bool) error {
 		}
 	}
 	switch {
-	case !addr.IsValid(), addr.IsUnspecified(), addr.IsMulticast(), addr.IsLinkLocalUnicast():
+	case !addr.IsValid(), addr.IsUnspecified(), addr.IsMulticast(), addr.IsLinkLocalUnicast(), localTranslation.Contains(addr):
 		return fmt.Errorf("address %s is not allowed", addr)
 	case onlyLoopback && !addr.IsLoopback():
 		return fmt.Errorf("address %s is not loopback, and http is for loopback only", addr)

@@ -108,7 +108,7 @@ func TestCheckAddr(t *testing.T) {
 	}
 	// An IPv4 address behind a translating gateway is looked at as itself.
 	for address, allowed := range map[string]bool{
-		"64:ff9b::a9fe:a9fe": false, "64:ff9b:1::a9fe:a9fe": false, "2002:a9fe:a9fe::1": false, "::a9fe:a9fe": false, "64:ff9b::6464:64c8": false,
+		"64:ff9b::a9fe:a9fe": false, "64:ff9b:1::a9fe:a9fe": false, "64:ff9b:1:a9fe:a9:fe00::": false, "2002:a9fe:a9fe::1": false, "::a9fe:a9fe": false, "64:ff9b::6464:64c8": false,
 		"64:ff9b::a00:1": true, "2002:a00:1::1": true,
 	} {
 		if err := private.checkAddr(netip.MustParseAddr(address), false); (err == nil) != allowed {
