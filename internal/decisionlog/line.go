@@ -66,12 +66,11 @@ type Seal struct {
 
 func (s *Seal) message() []byte {
 	// Two prefixes, so that a seal whose head is taken away is not another seal that verifies.
-	var out []byte
-	if s.Head == "" {
-		out = append([]byte("copse decision log seal v1\x00"), s.Chain...)
-	} else {
-		out = append(append([]byte("copse decision log seal v2\x00"), s.Head...), s.Chain...)
+	begin := "copse decision log seal v1\x00"
+	if s.Head != "" {
+		begin = "copse decision log seal v2\x00" + s.Head
 	}
+	out := append([]byte(begin), s.Chain...)
 	out = binary.BigEndian.AppendUint64(out, s.Segment)
 	out = binary.BigEndian.AppendUint64(out, s.N)
 	out = binary.BigEndian.AppendUint64(out, s.Seq)

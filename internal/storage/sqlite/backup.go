@@ -259,11 +259,12 @@ func Restore(file, dir string) (m Manifest, err error) {
 	}
 	defer func() { err = errors.Join(err, unlockFile(lock)) }()
 	scratch := filepath.Join(dir, scratchName+"restore")
-	if err := errors.Join(writeVerified(scratch, from, m), verifyFile(scratch, m)); err != nil {
-		// The directory is again as it was, and the next attempt finds it empty.
-		return Manifest{}, errors.Join(translateOS(err), os.Remove(scratch), os.Remove(filepath.Join(dir, lockName)))
+	err = errors.Join(writeVerified(scratch, from, m), verifyFile(scratch, m))
+	if err == nil {
+		err = os.Rename(scratch, filepath.Join(dir, FileName))
 	}
-	if err := os.Rename(scratch, filepath.Join(dir, FileName)); err != nil {
+	if err != nil {
+		// The directory is again as it was, and the next attempt finds it empty.
 		return Manifest{}, errors.Join(translateOS(err), os.Remove(scratch), os.Remove(filepath.Join(dir, lockName)))
 	}
 	return m, syncDir(dir)

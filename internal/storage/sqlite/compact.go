@@ -27,7 +27,7 @@ func Compact(ctx context.Context, dir string) (before, after int64, err error) {
 	lock := b.lock
 	b.lock = nil
 	defer func() {
-		if err != nil && after == 0 {
+		if err != nil && after == 0 { // the copy has not taken its place
 			err = fmt.Errorf("compact %s: %w; nothing was changed", dir, translate(translateOS(err), func() bool { return diskFull(dir) }))
 		}
 		err = errors.Join(err, unlockFile(lock))
