@@ -52,11 +52,11 @@ func appendAnswer(out []byte, x *exchange, resp *copse.Response) []byte {
 	return append(out, "}\n"...)
 }
 
-// reason is one of four texts. They tell why and name no policy, so they are for everyone; a decision
-// that was cut short is told apart, since it says nothing about the policies.
 // ReasonForbidFailed is the reason of a denial for want of certainty.
 const ReasonForbidFailed = "a forbid failed"
 
+// reason is one of five texts. They tell why and name no policy, so they are for everyone; a decision
+// that was cut short is told apart, since it says nothing about the policies.
 func reason(resp *copse.Response) string {
 	switch {
 	case resp.OverBudget:
